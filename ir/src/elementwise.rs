@@ -1,0 +1,461 @@
+//! The table of elementwise operations: name, dtype rule, meaning, stated accuracy, cost and code of each.
+//!
+//! A unary operation is a variant of [`UnaryOp`] and its row in [`UnaryOp::row`]; nothing else in `ir`, and nothing in the
+//! back ends, lists unary operations. A row's code is either one [`NativeUnary`] instruction or an *expansion*: straight-line
+//! Kernel IR written once here (range reduction and polynomial, with FMA), so that every vector width, target and
+//! evaluator computes the same bits. Polynomial coefficients are those of the Cephes library's single precision functions.
+
+use crate::DType;
+use crate::kernel::{Emit, MachineOp, ScalarType, ValueId};
+
+/// Which dtypes an operation takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// Floating point only.
+    Float,
+    /// Integers and floats.
+    Numeric,
+    /// Every dtype.
+    Any,
+}
+
+impl Domain {
+    /// Whether `dtype` is in the domain.
+    pub fn contains(self, dtype: DType) -> bool {
+        match self {
+            Domain::Float => dtype.is_float(),
+            Domain::Numeric => dtype != DType::Bool,
+            Domain::Any => true,
+        }
+    }
+
+    /// The domain in words, for errors.
+    pub fn words(self) -> &'static str {
+        match self {
+            Domain::Float => "a floating point tensor",
+            Domain::Numeric => "an integer or floating point tensor",
+            Domain::Any => "any tensor",
+        }
+    }
+}
+
+/// Unary instructions that every back end has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeUnary {
+    /// Negation.
+    Neg,
+    /// Absolute value.
+    Abs,
+    /// Correctly rounded square root.
+    Sqrt,
+}
+
+/// How a unary operation becomes machine code.
+#[derive(Clone, Copy)]
+pub enum UnaryCode {
+    /// One instruction.
+    Native(NativeUnary),
+    /// Straight-line Kernel IR for an `f32` operand.
+    Expand(fn(&mut dyn Emit, ValueId) -> ValueId),
+}
+
+/// What there is to know of a unary operation.
+pub struct UnaryRow {
+    /// The name in text, PyTorch's where it has one.
+    pub name: &'static str,
+    /// Operand (and result) dtypes.
+    pub domain: Domain,
+    /// The meaning on floats, before rounding to the result's dtype.
+    pub float: fn(f64) -> f64,
+    /// The meaning on integers; wraps.
+    pub int: fn(i64) -> i64,
+    /// The largest error of the generated code, in units in the last place of the result.
+    pub ulps: f64,
+    /// Cost in floating point operations, for estimates.
+    pub flops: u32,
+    /// The code.
+    pub code: UnaryCode,
+}
+
+/// Elementwise operations of one operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum UnaryOp {
+    Neg,
+    Abs,
+    Exp,
+    Log,
+    Sqrt,
+    Rsqrt,
+    Tanh,
+}
+
+impl UnaryOp {
+    /// Every unary operation.
+    pub const ALL: &'static [UnaryOp] =
+        &[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Exp, UnaryOp::Log, UnaryOp::Sqrt, UnaryOp::Rsqrt, UnaryOp::Tanh];
+
+    /// The operation's row.
+    pub const fn row(self) -> UnaryRow {
+        use UnaryCode::{Expand, Native};
+        match self {
+            UnaryOp::Neg => UnaryRow {
+                name: "neg",
+                domain: Domain::Numeric,
+                float: |x| -x,
+                int: i64::wrapping_neg,
+                ulps: 0.0,
+                flops: 1,
+                code: Native(NativeUnary::Neg),
+            },
+            UnaryOp::Abs => UnaryRow {
+                name: "abs",
+                domain: Domain::Numeric,
+                float: f64::abs,
+                int: i64::wrapping_abs,
+                ulps: 0.0,
+                flops: 1,
+                code: Native(NativeUnary::Abs),
+            },
+            UnaryOp::Exp => UnaryRow {
+                name: "exp",
+                domain: Domain::Float,
+                float: libm::exp,
+                int: |x| x,
+                ulps: 1.5,
+                flops: 16,
+                code: Expand(exp),
+            },
+            UnaryOp::Log => UnaryRow {
+                name: "log",
+                domain: Domain::Float,
+                float: libm::log,
+                int: |x| x,
+                ulps: 1.5,
+                flops: 22,
+                code: Expand(log),
+            },
+            UnaryOp::Sqrt => UnaryRow {
+                name: "sqrt",
+                domain: Domain::Float,
+                float: f64::sqrt,
+                int: |x| x,
+                ulps: 0.5,
+                flops: 4,
+                code: Native(NativeUnary::Sqrt),
+            },
+            UnaryOp::Rsqrt => UnaryRow {
+                name: "rsqrt",
+                domain: Domain::Float,
+                float: |x| 1.0 / x.sqrt(),
+                int: |x| x,
+                ulps: 1.5,
+                flops: 8,
+                code: Expand(rsqrt),
+            },
+            UnaryOp::Tanh => UnaryRow {
+                name: "tanh",
+                domain: Domain::Float,
+                float: libm::tanh,
+                int: |x| x,
+                ulps: 2.0,
+                flops: 34,
+                code: Expand(tanh),
+            },
+        }
+    }
+
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// The operation of this name.
+    pub fn parse(name: &str) -> Option<UnaryOp> {
+        Self::ALL.iter().copied().find(|op| op.name() == name)
+    }
+}
+
+/// Elementwise operations of two operands of one dtype.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum BinaryOp {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Max,
+    Min,
+}
+
+impl BinaryOp {
+    /// Every binary operation.
+    pub const ALL: &'static [BinaryOp] =
+        &[BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Max, BinaryOp::Min];
+
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            BinaryOp::Add => "add",
+            BinaryOp::Sub => "sub",
+            BinaryOp::Mul => "mul",
+            BinaryOp::Div => "div",
+            BinaryOp::Max => "max",
+            BinaryOp::Min => "min",
+        }
+    }
+
+    /// The operation of this name.
+    pub fn parse(name: &str) -> Option<BinaryOp> {
+        Self::ALL.iter().copied().find(|op| op.name() == name)
+    }
+
+    /// Operand (and result) dtypes.
+    pub fn domain(self) -> Domain {
+        match self {
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul => Domain::Numeric,
+            BinaryOp::Div => Domain::Float,
+            BinaryOp::Max | BinaryOp::Min => Domain::Any,
+        }
+    }
+
+    /// The meaning on floats, before rounding to the result's dtype.
+    ///
+    /// `max` is `a > b || a is NaN ? a : b`, so a NaN on either side propagates; `min` likewise.
+    pub fn float(self, a: f64, b: f64) -> f64 {
+        match self {
+            BinaryOp::Add => a + b,
+            BinaryOp::Sub => a - b,
+            BinaryOp::Mul => a * b,
+            BinaryOp::Div => a / b,
+            BinaryOp::Max => {
+                if a > b || a.is_nan() {
+                    a
+                } else {
+                    b
+                }
+            }
+            BinaryOp::Min => {
+                if a < b || a.is_nan() {
+                    a
+                } else {
+                    b
+                }
+            }
+        }
+    }
+
+    /// The meaning on integers; wraps. Booleans are 0 and 1.
+    pub fn int(self, a: i64, b: i64) -> i64 {
+        match self {
+            BinaryOp::Add => a.wrapping_add(b),
+            BinaryOp::Sub => a.wrapping_sub(b),
+            BinaryOp::Mul => a.wrapping_mul(b),
+            BinaryOp::Div => {
+                if b == 0 {
+                    0
+                } else {
+                    a.wrapping_div(b)
+                }
+            }
+            BinaryOp::Max => a.max(b),
+            BinaryOp::Min => a.min(b),
+        }
+    }
+
+    /// The largest error of the generated code on floats, in units in the last place of the result.
+    pub fn ulps(self) -> f64 {
+        match self {
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div => 0.5,
+            BinaryOp::Max | BinaryOp::Min => 0.0,
+        }
+    }
+
+    /// Cost in floating point operations, for estimates.
+    pub fn flops(self) -> u32 {
+        match self {
+            BinaryOp::Div => 4,
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Max | BinaryOp::Min => 1,
+        }
+    }
+}
+
+/// Elementwise comparisons of two operands of one dtype; the result is `bool`. A comparison with NaN is false, `ne` true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum CompareOp {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+impl CompareOp {
+    /// Every comparison.
+    pub const ALL: &'static [CompareOp] =
+        &[CompareOp::Eq, CompareOp::Ne, CompareOp::Lt, CompareOp::Le, CompareOp::Gt, CompareOp::Ge];
+
+    /// The name in text, PyTorch's.
+    pub fn name(self) -> &'static str {
+        match self {
+            CompareOp::Eq => "eq",
+            CompareOp::Ne => "ne",
+            CompareOp::Lt => "lt",
+            CompareOp::Le => "le",
+            CompareOp::Gt => "gt",
+            CompareOp::Ge => "ge",
+        }
+    }
+
+    /// The comparison of this name.
+    pub fn parse(name: &str) -> Option<CompareOp> {
+        Self::ALL.iter().copied().find(|op| op.name() == name)
+    }
+
+    /// The meaning, on any ordered type.
+    pub fn holds<T: PartialOrd>(self, a: T, b: T) -> bool {
+        match self {
+            CompareOp::Eq => a == b,
+            CompareOp::Ne => a != b,
+            CompareOp::Lt => a < b,
+            CompareOp::Le => a <= b,
+            CompareOp::Gt => a > b,
+            CompareOp::Ge => a >= b,
+        }
+    }
+}
+
+/// Horner's scheme with FMA: `c[0] x^n + ... + c[n]`.
+fn polynomial(e: &mut dyn Emit, x: ValueId, coefficients: &[f32]) -> ValueId {
+    let mut acc = e.f32(coefficients[0]);
+    for &c in &coefficients[1..] {
+        let c = e.f32(c);
+        acc = e.fma(acc, x, c);
+    }
+    acc
+}
+
+/// `e^x`: `x = n ln 2 + r`, a polynomial in `r`, then two exact scalings by powers of two, so that subnormal results and
+/// overflow round once. NaN passes: every clamp keeps its operand where the comparison fails.
+fn exp(e: &mut dyn Emit, x: ValueId) -> ValueId {
+    let (low, high) = (e.f32(-104.0), e.f32(89.0));
+    let below = e.lt(x, low);
+    let x = e.select(below, low, x);
+    let above = e.lt(high, x);
+    let x = e.select(above, high, x);
+    // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+    let (log2e, magic) = (e.f32(std::f32::consts::LOG2_E), e.f32(12_582_912.0));
+    let shifted = e.fma(x, log2e, magic);
+    let n = e.sub(shifted, magic);
+    let (ln2_high, ln2_low) = (e.f32(-0.693_359_4), e.f32(2.121_944_4e-4));
+    let r = e.fma(n, ln2_high, x);
+    let r = e.fma(n, ln2_low, r);
+    let p = polynomial(
+        e,
+        r,
+        &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1],
+    );
+    let rr = e.mul(r, r);
+    let one = e.f32(1.0);
+    let p = e.fma(p, rr, r);
+    let p = e.add(p, one);
+    let (bits, magic_bits) = (e.machine(MachineOp::BitsOfF32, &[shifted]), e.i32(0x4b40_0000));
+    let n = e.sub(bits, magic_bits);
+    let one_bit = e.i32(1);
+    let half = e.machine(MachineOp::ShiftRight, &[n, one_bit]);
+    let rest = e.sub(n, half);
+    let scale = power_of_two(e, half);
+    let p = e.mul(p, scale);
+    let scale = power_of_two(e, rest);
+    e.mul(p, scale)
+}
+
+/// `2^n` for an `i32` in -126..=127.
+fn power_of_two(e: &mut dyn Emit, n: ValueId) -> ValueId {
+    let (bias, shift) = (e.i32(127), e.i32(23));
+    let n = e.add(n, bias);
+    let bits = e.machine(MachineOp::ShiftLeft, &[n, shift]);
+    e.machine(MachineOp::F32OfBits, &[bits])
+}
+
+/// `ln x`: `x = 2^n m` with `m` in `[sqrt(1/2), sqrt(2))`, a polynomial in `m - 1`, and the special values selected last.
+fn log(e: &mut dyn Emit, x: ValueId) -> ValueId {
+    let smallest_normal = e.f32(f32::MIN_POSITIVE);
+    let subnormal = e.lt(x, smallest_normal);
+    let two23 = e.f32(8_388_608.0);
+    let scaled = e.mul(x, two23);
+    let y = e.select(subnormal, scaled, x);
+    let bits = e.machine(MachineOp::BitsOfF32, &[y]);
+    let (sqrt_half, shift) = (e.i32(0x3f35_04f3), e.i32(23));
+    let above = e.sub(bits, sqrt_half);
+    let n = e.machine(MachineOp::ShiftRight, &[above, shift]);
+    let exponent = e.machine(MachineOp::ShiftLeft, &[n, shift]);
+    let m = e.sub(bits, exponent);
+    let m = e.machine(MachineOp::F32OfBits, &[m]);
+    let n = e.convert(ScalarType::F32, n);
+    let (zero, minus23) = (e.f32(0.0), e.f32(-23.0));
+    let correction = e.select(subnormal, minus23, zero);
+    let n = e.add(n, correction);
+    let one = e.f32(1.0);
+    let f = e.sub(m, one);
+    let z = e.mul(f, f);
+    let p = polynomial(
+        e,
+        f,
+        &[
+            7.037_683_6e-2,
+            -1.151_461e-1,
+            1.167_699_9e-1,
+            -1.242_014_1e-1,
+            1.424_932_3e-1,
+            -1.666_805_7e-1,
+            2.000_071_5e-1,
+            -2.499_999_4e-1,
+            3.333_333e-1,
+        ],
+    );
+    let fz = e.mul(f, z);
+    let p = e.mul(p, fz);
+    let (ln2_low, minus_half, ln2_high) = (e.f32(-2.121_944_4e-4), e.f32(-0.5), e.f32(0.693_359_4));
+    let p = e.fma(n, ln2_low, p);
+    let p = e.fma(z, minus_half, p);
+    let p = e.add(f, p);
+    let p = e.fma(n, ln2_high, p);
+    // x < 0 and NaN give NaN, 0 gives -inf, +inf gives +inf.
+    let (infinity, minus_infinity, nan) = (e.f32(f32::INFINITY), e.f32(f32::NEG_INFINITY), e.f32(f32::NAN));
+    let is_infinite = e.eq(x, infinity);
+    let p = e.select(is_infinite, infinity, p);
+    let is_zero = e.eq(x, zero);
+    let p = e.select(is_zero, minus_infinity, p);
+    let in_domain = e.le(zero, x);
+    e.select(in_domain, p, nan)
+}
+
+/// `1 / sqrt(x)`, with both operations correctly rounded.
+fn rsqrt(e: &mut dyn Emit, x: ValueId) -> ValueId {
+    let root = e.sqrt(x);
+    let one = e.f32(1.0);
+    e.div(one, root)
+}
+
+/// `tanh x`: an odd polynomial below 0.625, `1 - 2 / (e^(2|x|) + 1)` with the sign of `x` above.
+fn tanh(e: &mut dyn Emit, x: ValueId) -> ValueId {
+    let z = e.mul(x, x);
+    let p = polynomial(e, z, &[-5.704_988_6e-3, 2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
+    let p = e.mul(p, z);
+    let small = e.fma(p, x, x);
+    let magnitude = e.abs(x);
+    let double = e.add(magnitude, magnitude);
+    let power = exp(e, double);
+    let (one, two, limit, zero) = (e.f32(1.0), e.f32(2.0), e.f32(0.625), e.f32(0.0));
+    let denominator = e.add(power, one);
+    let q = e.div(two, denominator);
+    let large = e.sub(one, q);
+    let negative = e.neg(large);
+    let is_negative = e.lt(x, zero);
+    let large = e.select(is_negative, negative, large);
+    let is_small = e.lt(magnitude, limit);
+    e.select(is_small, small, large)
+}

@@ -1,0 +1,830 @@
+//! The Kernel IR: a tree of loops over SSA statements, shared by every back end.
+//!
+//! A [`Kernel`] reads and writes buffer parameters through *logical* indices; where an element lies is the parameter's own
+//! affair (one stride a dim, constant or given at run time; the pointer passed already includes the view's offset). Values
+//! are scalars in SSA form, numbered in one arena. `lower` makes kernels free of schedule; `schedule` sets [`Axis`]
+//! attributes, splits and merges loops; the emitters and the evaluator read the same tree.
+//!
+//! Meaning, in order of statements:
+//!
+//! - [`Loop`]: the body for each value of its variable below `extent` (and below `limit`), in any order where the axis is
+//!   bound to threads, and counting by `step`.
+//! - [`Reduce`]: the body for every combination of its variables; what it yields is combined by [`Reducer`]s from their
+//!   identities. Emitters may keep several accumulators and combine them; the order is fixed by shape and axis alone.
+//!   A reduce at the root of the body whose axis is [`Binding::Parallel`] is cut into chunks of `chunk` iterations of its
+//!   first variable; their partial results are combined pairwise in chunk order, and `finish` sees the results.
+//! - [`StmtKind::Tile`]: declares local memory, undefined until written. [`Dot`] adds a contraction to a tile.
+//! - A masked load whose mask is false reads nothing and gives zero; a masked store writes nothing.
+//!
+//! `finish` runs once, after all of the body.
+
+use crate::{BinaryOp, CompareOp, DType, DimVec, ExtentId, Index, Literal, ReduceOp, Sources, UnaryOp, VarId};
+use smallvec::SmallVec;
+
+/// The type of a scalar value in a kernel. `I32` exists here only: expansions of functions work on the bits of an `f32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ScalarType {
+    /// A truth value.
+    Bool,
+    /// A 32-bit integer; wraps.
+    I32,
+    /// A 64-bit integer; wraps.
+    I64,
+    /// Single precision.
+    F32,
+}
+
+impl ScalarType {
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            ScalarType::Bool => "bool",
+            ScalarType::I32 => "i32",
+            ScalarType::I64 => "i64",
+            ScalarType::F32 => "f32",
+        }
+    }
+
+    /// The type of this name.
+    pub fn parse(name: &str) -> Option<ScalarType> {
+        [ScalarType::Bool, ScalarType::I32, ScalarType::I64, ScalarType::F32].into_iter().find(|t| t.name() == name)
+    }
+}
+
+impl From<DType> for ScalarType {
+    fn from(d: DType) -> ScalarType {
+        match d {
+            DType::Bool => ScalarType::Bool,
+            DType::I64 => ScalarType::I64,
+            DType::F32 => ScalarType::F32,
+        }
+    }
+}
+
+macro_rules! entity {
+    ($($(#[$doc:meta])* $name:ident),*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            /// Its position in the kernel's list.
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    )*};
+}
+
+entity!(
+    /// A scalar SSA value.
+    ValueId,
+    /// A buffer parameter.
+    ParamId,
+    /// A run-time scalar parameter.
+    ScalarId,
+    /// A tile.
+    TileId
+);
+
+/// An extent: constant, or given at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extent {
+    /// A constant.
+    Const(u64),
+    /// Given at run time.
+    Runtime(ExtentId),
+}
+
+impl Extent {
+    /// The extent as an index.
+    pub fn index(self) -> Index {
+        match self {
+            Extent::Const(n) => Index::constant(n as i64),
+            Extent::Runtime(e) => Index::extent(e),
+        }
+    }
+
+    /// The constant, where it is one.
+    pub fn known(self) -> Option<u64> {
+        match self {
+            Extent::Const(n) => Some(n),
+            Extent::Runtime(_) => None,
+        }
+    }
+}
+
+/// The distance, in elements, between neighbours along a dim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stride {
+    /// A constant; 0 is a broadcast dim.
+    Const(i64),
+    /// Given at run time, neither 0 nor 1.
+    Runtime,
+}
+
+/// What a kernel does with a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Loads only.
+    Read,
+    /// Stores only. (`mut` in text.)
+    Write,
+}
+
+/// A buffer parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Param {
+    /// The name in text, without `%`.
+    pub name: String,
+    /// The element type.
+    pub dtype: DType,
+    /// The logical extents.
+    pub dims: DimVec<Extent>,
+    /// A stride for each dim.
+    pub strides: DimVec<Stride>,
+    /// Read or written.
+    pub access: Access,
+}
+
+/// A run-time scalar parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScalarParam {
+    /// The name in text, without `%`.
+    pub name: String,
+    /// Its dtype.
+    pub dtype: DType,
+}
+
+/// Who shares a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// One thread, in registers: every index must be constant after unrolling.
+    Register,
+    /// One thread, in memory.
+    Thread,
+    /// The threads of a block.
+    Block,
+}
+
+impl Scope {
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Register => "register",
+            Scope::Thread => "thread",
+            Scope::Block => "block",
+        }
+    }
+}
+
+/// Local memory of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// The name in text, without `%`.
+    pub name: String,
+    /// The element type.
+    pub ty: ScalarType,
+    /// The constant extents.
+    pub dims: DimVec<u64>,
+    /// How much of each dim is valid, where that is less at an edge: `min(dim, limit)`. `None`: all of it.
+    pub valid: DimVec<Option<Index>>,
+    /// Who shares it.
+    pub scope: Scope,
+}
+
+/// Where a load reads or a store writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Memory {
+    /// A buffer parameter.
+    Param(ParamId),
+    /// A tile.
+    Tile(TileId),
+}
+
+/// A constant value in a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Const {
+    /// A constant of a tensor dtype.
+    Literal(Literal),
+    /// A 32-bit integer.
+    I32(i32),
+}
+
+impl Const {
+    /// Its type.
+    pub fn ty(self) -> ScalarType {
+        match self {
+            Const::Literal(l) => l.dtype().into(),
+            Const::I32(_) => ScalarType::I32,
+        }
+    }
+}
+
+/// Scalar operations that exist in kernels only, for expansions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MachineOp {
+    /// `a * b + c` on `f32`, rounded once.
+    Fma,
+    /// The bits of an `f32` as `i32`.
+    BitsOfF32,
+    /// The `f32` of these bits.
+    F32OfBits,
+    /// Bitwise and (of two `bool`, `i32` or `i64`).
+    And,
+    /// Bitwise or.
+    Or,
+    /// Bitwise exclusive or.
+    Xor,
+    /// Shift left; the count, operand 1, is a constant below the width.
+    ShiftLeft,
+    /// Arithmetic shift right; the count is a constant below the width.
+    ShiftRight,
+    /// Logical shift right; the count is a constant below the width.
+    ShiftRightLogical,
+}
+
+impl MachineOp {
+    /// Every such operation.
+    pub const ALL: &'static [MachineOp] = &[
+        MachineOp::Fma,
+        MachineOp::BitsOfF32,
+        MachineOp::F32OfBits,
+        MachineOp::And,
+        MachineOp::Or,
+        MachineOp::Xor,
+        MachineOp::ShiftLeft,
+        MachineOp::ShiftRight,
+        MachineOp::ShiftRightLogical,
+    ];
+
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            MachineOp::Fma => "fma",
+            MachineOp::BitsOfF32 => "bits_of_f32",
+            MachineOp::F32OfBits => "f32_of_bits",
+            MachineOp::And => "and",
+            MachineOp::Or => "or",
+            MachineOp::Xor => "xor",
+            MachineOp::ShiftLeft => "shl",
+            MachineOp::ShiftRight => "shr",
+            MachineOp::ShiftRightLogical => "ushr",
+        }
+    }
+
+    /// The number of operands.
+    pub fn arity(self) -> usize {
+        match self {
+            MachineOp::Fma => 3,
+            MachineOp::BitsOfF32 | MachineOp::F32OfBits => 1,
+            MachineOp::And
+            | MachineOp::Or
+            | MachineOp::Xor
+            | MachineOp::ShiftLeft
+            | MachineOp::ShiftRight
+            | MachineOp::ShiftRightLogical => 2,
+        }
+    }
+}
+
+/// How a value is computed. The result's type stands in the kernel's arena.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Expr {
+    /// A constant.
+    Const(Const),
+    /// A run-time scalar.
+    Scalar(ScalarId),
+    /// An index, as `i64`.
+    Index(Index),
+    /// An element.
+    Load {
+        /// From where.
+        from: Memory,
+        /// The logical index.
+        index: DimVec<Index>,
+        /// Reads only where true; gives zero elsewhere, and the index may then be out of range.
+        mask: Option<ValueId>,
+    },
+    /// An elementwise operation of the Graph IR. Until `expand` has run, any; after it, native ones only.
+    Unary(UnaryOp, ValueId),
+    /// An elementwise operation of the Graph IR.
+    Binary(BinaryOp, ValueId, ValueId),
+    /// A comparison.
+    Compare(CompareOp, ValueId, ValueId),
+    /// `c ? a : b`.
+    Select(ValueId, ValueId, ValueId),
+    /// Conversion to the result's type, by the meaning of the graph's `cast`; between integers by sign extension or
+    /// truncation.
+    Convert(ValueId),
+    /// An operation of expansions.
+    Machine(MachineOp, SmallVec<[ValueId; 3]>),
+    /// The uniform number of one element of a draw (see `Op::Random`): seed, draw number, element number, all `i64`.
+    /// Until `expand` has run.
+    Random(ValueId, ValueId, ValueId),
+}
+
+impl Expr {
+    /// Calls `f` with each operand.
+    pub fn for_each_operand(&self, f: &mut dyn FnMut(ValueId)) {
+        match self {
+            Expr::Const(_) | Expr::Scalar(_) | Expr::Index(_) => {}
+            Expr::Load { mask, .. } => mask.iter().copied().for_each(f),
+            Expr::Unary(_, a) | Expr::Convert(a) => f(*a),
+            Expr::Binary(_, a, b) | Expr::Compare(_, a, b) => {
+                f(*a);
+                f(*b);
+            }
+            Expr::Select(a, b, c) | Expr::Random(a, b, c) => {
+                f(*a);
+                f(*b);
+                f(*c);
+            }
+            Expr::Machine(_, operands) => operands.iter().copied().for_each(f),
+        }
+    }
+
+    /// The expression with operands replaced.
+    #[must_use]
+    pub fn map_operands(&self, f: &mut dyn FnMut(ValueId) -> ValueId) -> Expr {
+        match self {
+            Expr::Const(_) | Expr::Scalar(_) | Expr::Index(_) => self.clone(),
+            Expr::Load { from, index, mask } => Expr::Load { from: *from, index: index.clone(), mask: mask.map(f) },
+            Expr::Unary(op, a) => Expr::Unary(*op, f(*a)),
+            Expr::Convert(a) => Expr::Convert(f(*a)),
+            Expr::Binary(op, a, b) => Expr::Binary(*op, f(*a), f(*b)),
+            Expr::Compare(op, a, b) => Expr::Compare(*op, f(*a), f(*b)),
+            Expr::Select(a, b, c) => Expr::Select(f(*a), f(*b), f(*c)),
+            Expr::Random(a, b, c) => Expr::Random(f(*a), f(*b), f(*c)),
+            Expr::Machine(op, operands) => Expr::Machine(*op, operands.iter().map(|v| f(*v)).collect()),
+        }
+    }
+}
+
+/// What runs the iterations of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Binding {
+    /// One after the other.
+    #[default]
+    Serial,
+    /// The CPU's threads. The perfect nest of parallel loops at the root of a kernel is one space of iterations.
+    Parallel,
+    /// The grid's axis 0, 1 or 2.
+    Grid(u8),
+    /// The threads of a block.
+    Block,
+    /// The warps of a block.
+    Warp,
+    /// The lanes of a warp.
+    Lane,
+}
+
+impl Binding {
+    /// Every binding.
+    pub const ALL: &'static [Binding] = &[
+        Binding::Serial,
+        Binding::Parallel,
+        Binding::Grid(0),
+        Binding::Grid(1),
+        Binding::Grid(2),
+        Binding::Block,
+        Binding::Warp,
+        Binding::Lane,
+    ];
+
+    /// The name in text; nothing for `Serial`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Binding::Serial => "",
+            Binding::Parallel => "parallel",
+            Binding::Grid(0) => "grid.x",
+            Binding::Grid(1) => "grid.y",
+            Binding::Grid(_) => "grid.z",
+            Binding::Block => "block",
+            Binding::Warp => "warp",
+            Binding::Lane => "lane",
+        }
+    }
+}
+
+/// The schedule of a loop, as attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Axis {
+    /// What runs the iterations.
+    pub binding: Binding,
+    /// Iterations that run as lanes of one vector; 1 is scalar. Loops inside a vector loop run all its lanes together.
+    pub vector: u32,
+    /// Vectors (or iterations) in flight: bodies of a loop, accumulators of a reduce.
+    pub unroll: u32,
+}
+
+impl Default for Axis {
+    fn default() -> Axis {
+        Axis { binding: Binding::Serial, vector: 1, unroll: 1 }
+    }
+}
+
+/// A loop.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Loop {
+    /// Its variable, unique in the kernel.
+    pub var: VarId,
+    /// Where it ends.
+    pub extent: Extent,
+    /// The distance between values of the variable; more than 1 for panels.
+    pub step: u64,
+    /// A second end: the loop also stops at this index. For the edges of tiles.
+    pub limit: Option<Index>,
+    /// Its schedule.
+    pub axis: Axis,
+    /// What runs.
+    pub body: Block,
+}
+
+/// How a reduce combines: a declared (identity, step, combine) over a tuple of accumulators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reducer {
+    /// The combination.
+    pub op: ReduceOp,
+    /// The type of the elements.
+    pub ty: ScalarType,
+}
+
+impl Reducer {
+    /// The types of the accumulators, which are also those of what a body yields: the value, and for `argmax` its position.
+    pub fn types(self) -> SmallVec<[ScalarType; 2]> {
+        match self.op {
+            ReduceOp::Sum | ReduceOp::Max => smallvec::smallvec![self.ty],
+            ReduceOp::ArgMax => smallvec::smallvec![self.ty, ScalarType::I64],
+        }
+    }
+
+    /// The accumulators of nothing.
+    pub fn identity(self) -> SmallVec<[Const; 2]> {
+        let least = match self.ty {
+            ScalarType::Bool => Const::Literal(Literal::Bool(false)),
+            ScalarType::I32 => Const::I32(i32::MIN),
+            ScalarType::I64 => Const::Literal(Literal::I64(i64::MIN)),
+            ScalarType::F32 => Const::Literal(Literal::F32(f32::NEG_INFINITY)),
+        };
+        let zero = match self.ty {
+            ScalarType::Bool => Const::Literal(Literal::Bool(false)),
+            ScalarType::I32 => Const::I32(0),
+            ScalarType::I64 => Const::Literal(Literal::I64(0)),
+            ScalarType::F32 => Const::Literal(Literal::F32(0.0)),
+        };
+        match self.op {
+            ReduceOp::Sum => smallvec::smallvec![zero],
+            ReduceOp::Max => smallvec::smallvec![least],
+            ReduceOp::ArgMax => smallvec::smallvec![least, Const::Literal(Literal::I64(i64::MAX))],
+        }
+    }
+
+    /// Combines two accumulators (or an accumulator and an element: both are the same code). Associative, and for all but
+    /// floating point sums exactly so; commutative.
+    pub fn combine(self, e: &mut dyn Emit, a: &[ValueId], b: &[ValueId]) -> SmallVec<[ValueId; 2]> {
+        match self.op {
+            ReduceOp::Sum => smallvec::smallvec![e.add(a[0], b[0])],
+            ReduceOp::Max => smallvec::smallvec![e.max(a[0], b[0])],
+            ReduceOp::ArgMax => {
+                // NaN is the largest; of equals the first position wins.
+                let greater = e.compare(CompareOp::Gt, b[0], a[0]);
+                let equal = e.eq(a[0], b[0]);
+                let (a_nan, b_nan) = (e.compare(CompareOp::Ne, a[0], a[0]), e.compare(CompareOp::Ne, b[0], b[0]));
+                let both_nan = e.machine(MachineOp::And, &[a_nan, b_nan]);
+                let tie = e.machine(MachineOp::Or, &[equal, both_nan]);
+                let earlier = e.lt(b[1], a[1]);
+                let wins_tie = e.machine(MachineOp::And, &[tie, earlier]);
+                let truth = e.constant(Const::Literal(Literal::Bool(true)));
+                let a_number = e.machine(MachineOp::Xor, &[a_nan, truth]);
+                let only_b_nan = e.machine(MachineOp::And, &[b_nan, a_number]);
+                let takes = e.machine(MachineOp::Or, &[greater, wins_tie]);
+                let takes = e.machine(MachineOp::Or, &[takes, only_b_nan]);
+                smallvec::smallvec![e.select(takes, b[0], a[0]), e.select(takes, b[1], a[1])]
+            }
+        }
+    }
+}
+
+/// A reduction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reduce {
+    /// Its variables and extents, outermost first.
+    pub vars: SmallVec<[(VarId, Extent); 2]>,
+    /// What combines the yielded values; several where reductions share one loop.
+    pub reducers: SmallVec<[Reducer; 1]>,
+    /// Its schedule. `vector` is of the last variable, `binding` of the first.
+    pub axis: Axis,
+    /// Where `binding` is parallel: iterations of the first variable a partial result.
+    pub chunk: u64,
+    /// What runs for each element.
+    pub body: Block,
+    /// What each element gives: the reducers' types, in order.
+    pub yields: SmallVec<[ValueId; 2]>,
+    /// The results, in the same order.
+    pub results: SmallVec<[ValueId; 2]>,
+}
+
+/// An operand of a [`Dot`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DotOperand {
+    /// Where it lies.
+    pub memory: Memory,
+    /// The index of the element at rows, columns and contraction variables of the dot: affine in them.
+    pub index: DimVec<Index>,
+}
+
+/// `acc[row, column] += sum over k of a * b`, for all rows and columns of the (valid part of the) tile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Dot {
+    /// The accumulator, of rank 2.
+    pub acc: TileId,
+    /// The variable that counts the tile's rows.
+    pub row: VarId,
+    /// The variable that counts the tile's columns.
+    pub column: VarId,
+    /// The contraction's variables and extents.
+    pub contract: SmallVec<[(VarId, Extent); 1]>,
+    /// The left operand: depends on rows and contraction.
+    pub a: DotOperand,
+    /// The right operand: depends on contraction and columns.
+    pub b: DotOperand,
+    /// Elements of the contraction that are staged at a time (a GPU's shared memory); 0: the back end's choice.
+    pub chunk: u64,
+}
+
+/// Statements in order.
+pub type Block = Vec<Stmt>;
+
+/// A statement, and the user's source lines it stands for.
+#[derive(Clone, Debug)]
+pub struct Stmt {
+    /// What it does.
+    pub kind: StmtKind,
+    /// For whom. Outside equality and hashing: identical kernels from different lines are one.
+    pub sources: Sources,
+}
+
+impl PartialEq for Stmt {
+    fn eq(&self, other: &Stmt) -> bool {
+        self.kind == other.kind
+    }
+}
+
+impl Eq for Stmt {}
+
+impl std::hash::Hash for Stmt {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
+    }
+}
+
+impl From<StmtKind> for Stmt {
+    fn from(kind: StmtKind) -> Stmt {
+        Stmt { kind, sources: Sources::none() }
+    }
+}
+
+/// What a statement does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StmtKind {
+    /// Defines a value.
+    Let(ValueId, Expr),
+    /// Writes an element.
+    Store {
+        /// Where to.
+        to: Memory,
+        /// The logical index.
+        index: DimVec<Index>,
+        /// The value.
+        value: ValueId,
+        /// Writes only where true.
+        mask: Option<ValueId>,
+    },
+    /// Declares a tile; what it held before is gone.
+    Tile(TileId),
+    /// Sets every element of a tile.
+    Fill(TileId, Const),
+    /// A loop.
+    Loop(Loop),
+    /// A reduction.
+    Reduce(Reduce),
+    /// A contraction.
+    Dot(Dot),
+    /// Runs the body where the value is true.
+    Guard(ValueId, Block),
+    /// Notes a failure at a site, with the offending `i64`, where the first value is false. The kernel goes on.
+    Check {
+        /// Holds.
+        ok: ValueId,
+        /// Which check of the program this is.
+        site: u32,
+        /// The value to report.
+        value: ValueId,
+        /// The linear index of the element: the failure of lowest index is reported.
+        at: Index,
+    },
+    /// All threads of a block meet.
+    Barrier,
+}
+
+/// A kernel.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The name, for people: not part of the kernel's identity.
+    pub name: String,
+    /// The buffers.
+    pub params: Vec<Param>,
+    /// The names of the run-time extents.
+    pub extents: Vec<String>,
+    /// The run-time scalars.
+    pub scalars: Vec<ScalarParam>,
+    /// The names of the loop variables.
+    pub vars: Vec<String>,
+    /// The types of the values.
+    pub values: Vec<ScalarType>,
+    /// The tiles.
+    pub tiles: Vec<Tile>,
+    /// What runs.
+    pub body: Block,
+    /// What runs once, after all of the body. It sees the results of the body's parallel reduce, where there is one.
+    pub finish: Block,
+    /// The user's source lines.
+    pub sources: Sources,
+}
+
+impl Kernel {
+    /// An empty kernel.
+    pub fn new(name: impl Into<String>) -> Kernel {
+        Kernel {
+            name: name.into(),
+            params: Vec::new(),
+            extents: Vec::new(),
+            scalars: Vec::new(),
+            vars: Vec::new(),
+            values: Vec::new(),
+            tiles: Vec::new(),
+            body: Block::new(),
+            finish: Block::new(),
+            sources: Sources::none(),
+        }
+    }
+
+    /// A new value of a type.
+    pub fn new_value(&mut self, ty: ScalarType) -> ValueId {
+        self.values.push(ty);
+        ValueId(self.values.len() as u32 - 1)
+    }
+
+    /// A new loop variable.
+    pub fn new_var(&mut self, name: impl Into<String>) -> VarId {
+        self.vars.push(name.into());
+        VarId(self.vars.len() as u32 - 1)
+    }
+
+    /// The loops and the reduce that form the kernel's *parallel space*, outermost first: the perfect nest of parallel loops
+    /// that is the whole body, or the parallel reduce that is. Empty where the kernel runs on one thread.
+    pub fn parallel_space(&self) -> SmallVec<[(VarId, Extent, u64); 3]> {
+        let mut space = SmallVec::new();
+        let mut block = &self.body;
+        while let [Stmt { kind, .. }] = block.as_slice() {
+            match kind {
+                StmtKind::Loop(l) if l.axis.binding == Binding::Parallel => {
+                    space.push((l.var, l.extent, l.step));
+                    block = &l.body;
+                }
+                StmtKind::Reduce(r) if r.axis.binding == Binding::Parallel && space.is_empty() => {
+                    space.extend(r.vars.first().map(|&(v, e)| (v, e, r.chunk)));
+                    break;
+                }
+                _ => break,
+            }
+        }
+        space
+    }
+}
+
+/// Two kernels are equal where they do the same: names of loop variables, of the kernel and source lines do not count.
+impl PartialEq for Kernel {
+    fn eq(&self, other: &Kernel) -> bool {
+        self.params.len() == other.params.len()
+            && self
+                .params
+                .iter()
+                .zip(&other.params)
+                .all(|(a, b)| (a.dtype, &a.dims, &a.strides, a.access) == (b.dtype, &b.dims, &b.strides, b.access))
+            && self.extents.len() == other.extents.len()
+            && self.scalars.iter().map(|s| s.dtype).eq(other.scalars.iter().map(|s| s.dtype))
+            && self.values == other.values
+            && self.tiles.len() == other.tiles.len()
+            && self
+                .tiles
+                .iter()
+                .zip(&other.tiles)
+                .all(|(a, b)| (a.ty, &a.dims, &a.valid, a.scope) == (b.ty, &b.dims, &b.valid, b.scope))
+            && self.body == other.body
+            && self.finish == other.finish
+    }
+}
+
+impl Eq for Kernel {}
+
+impl std::hash::Hash for Kernel {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        for p in &self.params {
+            (p.dtype, &p.dims, &p.strides, p.access).hash(state);
+        }
+        self.values.hash(state);
+        self.body.hash(state);
+        self.finish.hash(state);
+    }
+}
+
+/// Something that straight-line code can be written to: a block under construction, or an emitter.
+pub trait Emit {
+    /// Defines a value of a type.
+    fn emit(&mut self, ty: ScalarType, expr: Expr) -> ValueId;
+
+    /// The type of a value.
+    fn type_of(&self, v: ValueId) -> ScalarType;
+}
+
+#[allow(missing_docs)]
+impl dyn Emit + '_ {
+    pub fn constant(&mut self, c: Const) -> ValueId {
+        self.emit(c.ty(), Expr::Const(c))
+    }
+    pub fn f32(&mut self, v: f32) -> ValueId {
+        self.constant(Const::Literal(Literal::F32(v)))
+    }
+    pub fn i32(&mut self, v: i32) -> ValueId {
+        self.constant(Const::I32(v))
+    }
+    pub fn i64(&mut self, v: i64) -> ValueId {
+        self.constant(Const::Literal(Literal::I64(v)))
+    }
+    pub fn unary(&mut self, op: UnaryOp, a: ValueId) -> ValueId {
+        self.emit(self.type_of(a), Expr::Unary(op, a))
+    }
+    pub fn binary(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> ValueId {
+        self.emit(self.type_of(a), Expr::Binary(op, a, b))
+    }
+    pub fn compare(&mut self, op: CompareOp, a: ValueId, b: ValueId) -> ValueId {
+        self.emit(ScalarType::Bool, Expr::Compare(op, a, b))
+    }
+    pub fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.binary(BinaryOp::Add, a, b)
+    }
+    pub fn sub(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.binary(BinaryOp::Sub, a, b)
+    }
+    pub fn mul(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.binary(BinaryOp::Mul, a, b)
+    }
+    pub fn div(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.binary(BinaryOp::Div, a, b)
+    }
+    pub fn max(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.binary(BinaryOp::Max, a, b)
+    }
+    pub fn neg(&mut self, a: ValueId) -> ValueId {
+        self.unary(UnaryOp::Neg, a)
+    }
+    pub fn abs(&mut self, a: ValueId) -> ValueId {
+        self.unary(UnaryOp::Abs, a)
+    }
+    pub fn sqrt(&mut self, a: ValueId) -> ValueId {
+        self.unary(UnaryOp::Sqrt, a)
+    }
+    pub fn eq(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.compare(CompareOp::Eq, a, b)
+    }
+    pub fn lt(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.compare(CompareOp::Lt, a, b)
+    }
+    pub fn le(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.compare(CompareOp::Le, a, b)
+    }
+    pub fn select(&mut self, c: ValueId, a: ValueId, b: ValueId) -> ValueId {
+        self.emit(self.type_of(a), Expr::Select(c, a, b))
+    }
+    pub fn convert(&mut self, to: ScalarType, a: ValueId) -> ValueId {
+        self.emit(to, Expr::Convert(a))
+    }
+    pub fn fma(&mut self, a: ValueId, b: ValueId, c: ValueId) -> ValueId {
+        self.machine(MachineOp::Fma, &[a, b, c])
+    }
+    pub fn machine(&mut self, op: MachineOp, operands: &[ValueId]) -> ValueId {
+        let ty = match op {
+            MachineOp::Fma | MachineOp::F32OfBits => ScalarType::F32,
+            MachineOp::BitsOfF32 => ScalarType::I32,
+            MachineOp::And
+            | MachineOp::Or
+            | MachineOp::Xor
+            | MachineOp::ShiftLeft
+            | MachineOp::ShiftRight
+            | MachineOp::ShiftRightLogical => self.type_of(operands[0]),
+        };
+        self.emit(ty, Expr::Machine(op, operands.iter().copied().collect()))
+    }
+}

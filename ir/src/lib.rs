@@ -1,0 +1,32 @@
+//! What a program is, for [lazuli](https://docs.rs/lazuli): the Graph IR (operations on tensors), the Kernel IR (loops over
+//! scalars), their shared vocabulary, and the compiled program as data.
+//!
+//! Passes and back ends both depend on this crate and not on each other. Nothing here is unsafe, and nothing knows a device.
+
+#![forbid(unsafe_code)]
+
+mod dtype;
+mod elementwise;
+mod error;
+pub mod graph;
+pub mod index;
+mod infer;
+pub mod kernel;
+mod op;
+pub mod program;
+mod shape;
+mod source;
+pub mod target;
+
+pub use dtype::{DType, Element, Literal};
+pub use elementwise::{BinaryOp, CompareOp, Domain, NativeUnary, UnaryCode, UnaryOp, UnaryRow};
+pub use error::{Error, ErrorKind, Result};
+pub use graph::{Graph, NodeId, Value};
+pub use index::{ExtentId, Index, VarId};
+pub use infer::infer;
+pub use kernel::Kernel;
+pub use op::{DotDims, Op, PadDim, ReduceOp, SliceDim};
+pub use program::{Layout, Program};
+pub use shape::{Dim, DimVec, Shape, TensorType};
+pub use source::{Source, Sources};
+pub use target::{Target, TargetKind};

@@ -1,0 +1,143 @@
+//! A compiled program as data: what `passes` produce and `runtime` executes.
+
+use crate::{DType, DimVec, Kernel, Literal, Shape, Sources};
+
+/// Where the elements of a tensor lie in a buffer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// The logical extents.
+    pub shape: Shape,
+    /// Elements between neighbours along each dim; 0 for a broadcast dim.
+    pub strides: DimVec<i64>,
+    /// The element number of the first element.
+    pub offset: i64,
+}
+
+impl Layout {
+    /// Row-major without gaps.
+    pub fn contiguous(shape: Shape) -> Layout {
+        let strides = shape.strides();
+        Layout { shape, strides, offset: 0 }
+    }
+
+    /// Whether the elements lie in row-major order without gaps (strides of dims of extent 1 do not count).
+    pub fn is_contiguous(&self) -> bool {
+        self.shape.is_empty()
+            || self
+                .shape
+                .dims()
+                .iter()
+                .zip(&self.strides)
+                .zip(self.shape.strides())
+                .all(|((d, s), r)| d.is_one() || *s == r)
+    }
+}
+
+/// A buffer of a [`Program`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// Where a buffer's storage comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The call's input of this number: its storage, pointer at the view's first element.
+    Input(usize),
+    /// Storage of its own that leaves the call with an output.
+    Output {
+        /// An input whose storage it may take over where the call donates it.
+        donor: Option<usize>,
+    },
+    /// Bytes of the call's workspace from this offset.
+    Workspace(usize),
+}
+
+/// A buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BufferDecl {
+    /// The element type.
+    pub dtype: DType,
+    /// The number of elements (of an input: that its view spans).
+    pub elements: usize,
+    /// Where it comes from.
+    pub place: Place,
+}
+
+impl BufferDecl {
+    /// Bytes of its elements.
+    pub fn bytes(&self) -> usize {
+        self.elements.saturating_mul(self.dtype.size())
+    }
+}
+
+/// A buffer passed to a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BufferArg {
+    /// Which.
+    pub buffer: BufferId,
+    /// The element its pointer points at.
+    pub offset: i64,
+    /// The values of the parameter's run-time strides, in order of its dims.
+    pub strides: DimVec<i64>,
+}
+
+/// A kernel to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelCall {
+    /// Which of the program's kernels.
+    pub kernel: usize,
+    /// Its buffers, one a parameter.
+    pub args: Vec<BufferArg>,
+    /// Its run-time extents.
+    pub extents: Vec<u64>,
+    /// Its run-time scalars.
+    pub scalars: Vec<Literal>,
+    /// Iterations of the kernel's parallel space: the product of its extents, each divided by its step and rounded up.
+    /// 1 where it has none.
+    pub iterations: u64,
+    /// Iterations that are worth one claim by a thread; `iterations` where the whole is worth one thread only. For a
+    /// parallel reduce it is 1: chunks are fixed.
+    pub grain: u64,
+    /// What it stands for.
+    pub cost: KernelCost,
+}
+
+/// What a kernel call is for, and what it should cost: a row of the report.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct KernelCost {
+    /// The graph operations it computes, in order.
+    pub operations: Vec<&'static str>,
+    /// The user's source lines.
+    pub sources: Sources,
+    /// Bytes it must read and write, each buffer once.
+    pub bytes: u64,
+    /// Floating point operations.
+    pub flops: u64,
+}
+
+/// An output of a program: a view of a buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputDecl {
+    /// The buffer it lies in (an input's, where the program returns a view of an input).
+    pub buffer: BufferId,
+    /// Its element type.
+    pub dtype: DType,
+    /// Where in the buffer.
+    pub layout: Layout,
+}
+
+/// A compiled program, before machine code.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// The distinct kernels.
+    pub kernels: Vec<Kernel>,
+    /// The buffers.
+    pub buffers: Vec<BufferDecl>,
+    /// What runs, in order.
+    pub steps: Vec<KernelCall>,
+    /// The outputs, in order.
+    pub outputs: Vec<OutputDecl>,
+    /// Bytes of workspace a call needs.
+    pub workspace_bytes: usize,
+    /// The number of inputs.
+    pub inputs: usize,
+}
