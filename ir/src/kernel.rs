@@ -302,7 +302,7 @@ pub enum Expr {
         /// From where.
         from: Memory,
         /// The logical index.
-        index: DimVec<Index>,
+        index: Vec<Index>,
         /// Reads only where true; gives zero elsewhere, and the index may then be out of range.
         mask: Option<ValueId>,
     },
@@ -531,7 +531,7 @@ pub struct DotOperand {
     /// Where it lies.
     pub memory: Memory,
     /// The index of the element at rows, columns and contraction variables of the dot: affine in them.
-    pub index: DimVec<Index>,
+    pub index: Vec<Index>,
 }
 
 /// `acc[row, column] += sum over k of a * b`, for all rows and columns of the (valid part of the) tile.
@@ -595,7 +595,7 @@ pub enum StmtKind {
         /// Where to.
         to: Memory,
         /// The logical index.
-        index: DimVec<Index>,
+        index: Vec<Index>,
         /// The value.
         value: ValueId,
         /// Writes only where true.
