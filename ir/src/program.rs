@@ -1,37 +1,6 @@
 //! A compiled program as data: what `passes` produce and `runtime` executes.
 
-use crate::{DType, DimVec, Kernel, Literal, Shape, Sources};
-
-/// Where the elements of a tensor lie in a buffer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Layout {
-    /// The logical extents.
-    pub shape: Shape,
-    /// Elements between neighbours along each dim; 0 for a broadcast dim.
-    pub strides: DimVec<i64>,
-    /// The element number of the first element.
-    pub offset: i64,
-}
-
-impl Layout {
-    /// Row-major without gaps.
-    pub fn contiguous(shape: Shape) -> Layout {
-        let strides = shape.strides();
-        Layout { shape, strides, offset: 0 }
-    }
-
-    /// Whether the elements lie in row-major order without gaps (strides of dims of extent 1 do not count).
-    pub fn is_contiguous(&self) -> bool {
-        self.shape.is_empty()
-            || self
-                .shape
-                .dims()
-                .iter()
-                .zip(&self.strides)
-                .zip(self.shape.strides())
-                .all(|((d, s), r)| d.is_one() || *s == r)
-    }
-}
+use crate::{DType, DimVec, Kernel, Layout, Literal, Sources};
 
 /// A buffer of a [`Program`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
