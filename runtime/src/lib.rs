@@ -1,1 +1,13 @@
-//! Placeholder.
+//! How a program runs: storage of tensors, the CPU back end, and the executor.
+//!
+//! - [`Buffer`] and [`Array`]: a tensor's value, on the caching [`allocator`].
+//! - `cpu`: Kernel IR to machine code, and the threads that run it.
+//! - `executor`: runs a compiled program.
+
+pub mod allocator;
+mod array;
+mod buffer;
+
+pub use allocator::{MemoryStats, memory_stats, reset_peak};
+pub use array::Array;
+pub use buffer::Buffer;

@@ -1,0 +1,237 @@
+//! Process-wide caching of tensor storage: size classes, one free list each.
+//!
+//! Fresh memory from the system costs a page fault every 4 KiB, which for a large result is several times the kernel that
+//! fills it; so blocks go back to a free list and the next tensor of that size takes them warm. A class is an eighth of a
+//! power of two, so at most an eighth of a block is never used. The cache keeps no more than was ever in use at once.
+//!
+//! Blocks come zeroed from the system (which for large ones is free), so memory is initialised, always: what a program
+//! reads without having written is arbitrary, but not undefined.
+
+use lazuli_ir::{Error, ErrorKind, Result};
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+/// The alignment of every block: a cache line, and the widest vector.
+pub const ALIGNMENT: usize = 64;
+
+/// Blocks below this size are not split further into classes.
+const SMALLEST: usize = 64;
+/// Classes a power of two.
+const STEPS: usize = 8;
+const CLASSES: usize = STEPS * usize::BITS as usize;
+/// The cache may always hold this much.
+const CACHE_FLOOR: usize = 64 << 20;
+
+/// What the allocator holds, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// Bytes of blocks that buffers and running calls hold.
+    pub in_use: usize,
+    /// The largest that `in_use` was since the start or [`reset_peak`].
+    pub peak: usize,
+    /// Bytes of free blocks kept for reuse.
+    pub cached: usize,
+}
+
+struct Pool {
+    free: [Mutex<Vec<Block>>; CLASSES],
+    in_use: AtomicUsize,
+    peak: AtomicUsize,
+    /// The largest use ever: the cache's bound, which `reset_peak` leaves alone.
+    most: AtomicUsize,
+    cached: AtomicUsize,
+    poison: AtomicBool,
+}
+
+static POOL: LazyLock<Pool> = LazyLock::new(|| Pool {
+    free: std::array::from_fn(|_| Mutex::new(Vec::new())),
+    in_use: AtomicUsize::new(0),
+    peak: AtomicUsize::new(0),
+    most: AtomicUsize::new(0),
+    cached: AtomicUsize::new(0),
+    poison: AtomicBool::new(std::env::var_os("LAZULI_POISON").is_some_and(|v| v == "1")),
+});
+
+/// A block of memory. Freed by [`release`], not by dropping.
+pub(crate) struct Block {
+    pointer: NonNull<u8>,
+    class: u32,
+}
+
+// SAFETY: a block is plain memory without any tie to a thread; whoever holds it owns the bytes.
+unsafe impl Send for Block {}
+// SAFETY: a shared block only tells its address.
+unsafe impl Sync for Block {}
+
+impl Block {
+    pub(crate) fn pointer(&self) -> NonNull<u8> {
+        self.pointer
+    }
+}
+
+/// The class that holds `bytes`, and its size; `None` where the size overflows.
+fn class_of(bytes: usize) -> Option<(usize, usize)> {
+    let bytes = bytes.max(SMALLEST);
+    let power = bytes.ilog2() as usize;
+    let base = 1usize << power;
+    // Below 512 bytes a step would be less than a cache line; the steps between are then empty classes.
+    let step = (base / STEPS).max(ALIGNMENT.min(base));
+    let rounded = bytes.checked_next_multiple_of(step)?;
+    let power = rounded.ilog2() as usize;
+    let within = (rounded - (1 << power)) / ((1usize << power) / STEPS).max(1);
+    Some((power * STEPS + within, rounded))
+}
+
+fn class_bytes(class: usize) -> usize {
+    let (power, within) = (class / STEPS, class % STEPS);
+    (1usize << power) + within * ((1usize << power) / STEPS)
+}
+
+fn system_layout(class: usize) -> Option<Layout> {
+    // Alignments up to 16 take the system's `calloc`, which gets large blocks as untouched pages; a higher one would
+    // write zeros by hand. So the block is aligned here.
+    Layout::from_size_align(class_bytes(class).checked_add(ALIGNMENT)?, 16).ok()
+}
+
+fn out_of_memory(bytes: usize) -> Error {
+    Error::new(ErrorKind::Memory, format!("{bytes} bytes of memory for a tensor could not be allocated"))
+}
+
+/// A block of at least `bytes`, with arbitrary (but initialised) contents.
+pub(crate) fn acquire(bytes: usize) -> Result<Block> {
+    let pool = &*POOL;
+    let (class, size) = class_of(bytes).ok_or_else(|| out_of_memory(bytes))?;
+    let cached = pool.free[class].lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let block = match cached {
+        Some(block) => {
+            pool.cached.fetch_sub(size, Relaxed);
+            block
+        }
+        None => from_system(class).ok_or_else(|| out_of_memory(bytes))?,
+    };
+    let now = pool.in_use.fetch_add(size, Relaxed) + size;
+    pool.peak.fetch_max(now, Relaxed);
+    pool.most.fetch_max(now, Relaxed);
+    if pool.poison.load(Relaxed) {
+        // SAFETY: the block is `size` bytes and nobody else holds it.
+        unsafe { block.pointer.as_ptr().write_bytes(0xff, size) };
+    }
+    Ok(block)
+}
+
+/// Gives a block back.
+pub(crate) fn release(block: Block) {
+    let pool = &*POOL;
+    let class = block.class as usize;
+    let size = class_bytes(class);
+    pool.in_use.fetch_sub(size, Relaxed);
+    let bound = pool.most.load(Relaxed).max(CACHE_FLOOR);
+    if pool.cached.load(Relaxed) + size > bound {
+        trim();
+    }
+    if size > bound {
+        to_system(block);
+        return;
+    }
+    pool.cached.fetch_add(size, Relaxed);
+    pool.free[class].lock().unwrap_or_else(PoisonError::into_inner).push(block);
+}
+
+fn from_system(class: usize) -> Option<Block> {
+    let layout = system_layout(class)?;
+    // SAFETY: the layout's size is not 0.
+    let raw = match NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }) {
+        Some(raw) => raw,
+        None => {
+            trim();
+            // SAFETY: as above.
+            NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?
+        }
+    };
+    // The distance to the raw block, 16..=64, is kept in the byte before the aligned one.
+    let distance = ALIGNMENT - raw.as_ptr().addr() % ALIGNMENT;
+    // SAFETY: `distance` is at most ALIGNMENT, by which the raw block is larger, and at least 16, so the byte before the
+    // aligned one belongs to the raw block.
+    let pointer = unsafe {
+        let pointer = raw.add(distance);
+        pointer.sub(1).write(distance as u8);
+        pointer
+    };
+    Some(Block { pointer, class: class as u32 })
+}
+
+fn to_system(block: Block) {
+    let Some(layout) = system_layout(block.class as usize) else { return };
+    // SAFETY: `from_system` made the block with this layout and left the distance in the byte before it.
+    unsafe {
+        let distance = usize::from(block.pointer.sub(1).read());
+        std::alloc::dealloc(block.pointer.sub(distance).as_ptr(), layout);
+    }
+}
+
+/// Gives all cached blocks back to the system.
+pub fn trim() {
+    for (class, free) in POOL.free.iter().enumerate() {
+        let blocks = std::mem::take(&mut *free.lock().unwrap_or_else(PoisonError::into_inner));
+        POOL.cached.fetch_sub(blocks.len() * class_bytes(class), Relaxed);
+        blocks.into_iter().for_each(to_system);
+    }
+}
+
+/// What the allocator holds now.
+pub fn memory_stats() -> MemoryStats {
+    MemoryStats { in_use: POOL.in_use.load(Relaxed), peak: POOL.peak.load(Relaxed), cached: POOL.cached.load(Relaxed) }
+}
+
+/// Starts a new measurement of [`MemoryStats::peak`].
+pub fn reset_peak() {
+    POOL.peak.store(POOL.in_use.load(Relaxed), Relaxed);
+}
+
+/// Fills every block that is handed out with the bits of NaN: what reads before it writes shows. Also `LAZULI_POISON=1`.
+#[doc(hidden)]
+pub fn set_poison(on: bool) {
+    POOL.poison.store(on, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_hold_what_they_say() {
+        let mut last = 0;
+        for bytes in (0..5000).chain((1..200).map(|k| k * 12_347)).chain([1 << 40, (1 << 40) + 1]) {
+            let (class, size) = class_of(bytes).unwrap();
+            assert_eq!(class_bytes(class), size, "{bytes}");
+            assert!(size >= bytes && size.is_multiple_of(64));
+            assert!(bytes < 512 || size - bytes <= bytes / 8 + 1, "{bytes} in {size}");
+            last = last.max(class);
+        }
+        assert!(last < CLASSES);
+        assert!(class_of(usize::MAX).is_none());
+    }
+
+    #[test]
+    fn too_much_is_an_error() {
+        for bytes in [isize::MAX as usize, usize::MAX, 1 << 60] {
+            let error = acquire(bytes).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Memory);
+            assert!(error.message().contains(&bytes.to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_aligned_and_reused() {
+        let size = 987_654;
+        let a = acquire(size).unwrap();
+        let first = a.pointer();
+        assert!(first.as_ptr().addr().is_multiple_of(ALIGNMENT));
+        release(a);
+        let b = acquire(size + 100).unwrap();
+        assert_eq!(b.pointer(), first);
+        release(b);
+    }
+}
