@@ -352,11 +352,7 @@ fn exp(e: &mut dyn Emit, x: ValueId) -> ValueId {
     let (ln2_high, ln2_low) = (e.f32(-0.693_359_4), e.f32(2.121_944_4e-4));
     let r = e.fma(n, ln2_high, x);
     let r = e.fma(n, ln2_low, r);
-    let p = polynomial(
-        e,
-        r,
-        &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5],
-    );
+    let p = polynomial(e, r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
     let rr = e.mul(r, r);
     let one = e.f32(1.0);
     let p = e.fma(p, rr, r);

@@ -1,1 +1,6 @@
-//! Placeholder.
+//! What a program becomes: graph to graph, graph to kernels, kernels to a plan of memory and steps.
+
+#![forbid(unsafe_code)]
+
+pub mod index_map;
+pub mod plan;

@@ -1,0 +1,569 @@
+//! The plan of a kernel: what a group of graph nodes becomes as loops, before any statement is written.
+//!
+//! A group is a set of member nodes and the outputs it stores. Planning is *pull-based*: each output is wanted at the index
+//! tuple of its loops, and every operation passes the wish on to its operands through its index map
+//! ([`index_map`](crate::index_map)). A node wanted at an index tuple is an [`Instance`]; the same node wanted at two
+//! different tuples is two instances (recomputation, which the cost shows), wanted twice at one tuple it is one. Movement
+//! operations, constants and iota never become work of their own: wishes pass through them.
+//!
+//! Loops form a tree of [`Scope`]s. The *tile dims* come first: a chain of one-variable scopes below the root. A reduction
+//! wanted at a tuple opens a scope for the dims it sums over, below the scope where its tuple lives. Scopes are canonical, one
+//! for each (parent, extents), so that several reductions over one row, and outputs along it, share their variables:
+//! `exp(x[i,k] - m[i])` wanted by a sum and by an output is one instance. Since operations are pure, an instance
+//! belongs to the deepest scope whose variables its tuple mentions; loop-invariant code needs no further search.
+//!
+//! One scope may run several times in sequence: a softmax reads its row to find the maximum, again to sum, again to write.
+//! Each [`Sink`] (a store, or the step of a reduction) has a *level* in every scope on its path: one more than those of the
+//! reductions it depends on there. Sinks of one level share one loop.
+
+use crate::index_map::{Condition, operand_index};
+use lazuli_ir::index::Range;
+use lazuli_ir::{DimVec, DotDims, Error, Graph, Index, Literal, NodeId, Op, ReduceOp, Result, Shape, VarId};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// Position in [`Plan::scopes`]; 0 is the root.
+pub type ScopeId = usize;
+/// Position in [`Plan::instances`].
+pub type InstanceId = usize;
+/// Position in [`Plan::sinks`].
+pub type SinkId = usize;
+
+/// Loops that run together.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The enclosing scope; none for the root.
+    pub parent: Option<ScopeId>,
+    /// Its variables, outermost first.
+    pub vars: SmallVec<[VarId; 2]>,
+    /// The scopes from the root to this one, both included.
+    pub path: Vec<ScopeId>,
+    /// The number of times its body runs: the product of all extents on the path.
+    pub iterations: u64,
+}
+
+/// What an instance is made by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A load of a value that lies in memory.
+    Load(NodeId),
+    /// A constant.
+    Constant(Literal),
+    /// The instance's own (single) index, as a number.
+    Iota,
+    /// The operation of a member, on the operands.
+    Compute(NodeId),
+    /// The result of a member that reduces.
+    Reduced(NodeId),
+    /// The result of the group's contraction.
+    Dot(NodeId),
+    /// Whether conditions hold (and operand 0, where there is one).
+    Mask(Vec<Condition>),
+}
+
+/// A value wanted at an index tuple.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// What makes it.
+    pub source: Source,
+    /// The index tuple (for a mask, none: its conditions say it).
+    pub index: Vec<Index>,
+    /// The mask under which the tuple is in range.
+    pub mask: Option<InstanceId>,
+    /// Where it is computed.
+    pub scope: ScopeId,
+    /// What it is computed from.
+    pub operands: SmallVec<[InstanceId; 3]>,
+}
+
+/// What ends a chain of computation.
+#[derive(Clone, Debug)]
+pub enum SinkKind {
+    /// The group's output of this number is written at this index.
+    Store {
+        /// Which output.
+        output: usize,
+        /// Its element.
+        index: Vec<Index>,
+    },
+    /// One element goes into a reduction.
+    Step {
+        /// The combination.
+        op: ReduceOp,
+        /// The instance that is the result.
+        result: InstanceId,
+    },
+}
+
+/// A store, or the step of a reduction.
+#[derive(Clone, Debug)]
+pub struct Sink {
+    /// Which.
+    pub kind: SinkKind,
+    /// The value stored or combined.
+    pub value: InstanceId,
+    /// Where it happens.
+    pub scope: ScopeId,
+    /// For each scope on the path to `scope`, the pass in which this sink runs there. One shorter than the path.
+    pub levels: Vec<u32>,
+    /// All reductions it depends on, directly or not.
+    pub needs: Vec<SinkId>,
+}
+
+/// The contraction of a group.
+#[derive(Clone, Debug)]
+pub struct DotPlan {
+    /// The node.
+    pub node: NodeId,
+    /// Its dims.
+    pub dims: DotDims,
+    /// The scope of the row loop (`None`: one row), then of the column loop.
+    pub row: Option<VarId>,
+    /// The column variable, where there is one.
+    pub column: Option<VarId>,
+    /// The operands: where they lie, and the index into it at rows, columns and contraction.
+    pub operands: [(NodeId, Vec<Index>); 2],
+    /// The contraction's variables.
+    pub contract: Vec<VarId>,
+    /// Stand-ins where there is no row or column loop.
+    pub unit: [VarId; 2],
+}
+
+/// A loop variable.
+#[derive(Clone, Debug)]
+pub struct Var {
+    /// Its name in text.
+    pub name: String,
+    /// Its extent.
+    pub extent: u64,
+    /// The scope that owns it.
+    pub scope: ScopeId,
+}
+
+/// What a group of nodes becomes.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The loop variables.
+    pub vars: Vec<Var>,
+    /// The loops.
+    pub scopes: Vec<Scope>,
+    /// The values.
+    pub instances: Vec<Instance>,
+    /// The sinks: steps in order of their reductions, then stores.
+    pub sinks: Vec<Sink>,
+    /// The scopes of the tile dims, outermost first.
+    pub tile: Vec<ScopeId>,
+    /// The contraction, where there is one.
+    pub dot: Option<DotPlan>,
+}
+
+/// A group of nodes: members, and which of them (or views of them) it stores.
+pub struct Group<'a> {
+    /// The graph.
+    pub graph: &'a Graph,
+    /// Whether a node is a member.
+    pub member: &'a dyn Fn(NodeId) -> bool,
+    /// Whether a node is free: a movement, a constant or an iota that is computed wherever it is wanted.
+    pub free: &'a dyn Fn(NodeId) -> bool,
+    /// The values stored.
+    pub outputs: &'a [NodeId],
+    /// The tile dims and, for each output's dims, which tile dim it is.
+    pub frame: Frame,
+}
+
+/// The tile dims of a group, and how the outputs lie along them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The extents of the tile dims.
+    pub tile: DimVec<usize>,
+    /// For each output and each of its dims: the tile dim, or `None` for a dim inside the tile.
+    pub outputs: Vec<DimVec<Option<usize>>>,
+    /// The tile dims form one scope, because the group also reduces over all of them.
+    pub joined: bool,
+}
+
+impl Plan {
+    /// The range of each variable, for index arithmetic.
+    pub fn range(&self, v: VarId) -> Range {
+        (0, self.vars.get(v.0 as usize).map_or(0, |v| v.extent as i64 - 1))
+    }
+
+    /// Plans a group.
+    pub fn new(group: &Group<'_>) -> Result<Plan> {
+        let mut p = Planner {
+            group,
+            plan: Plan {
+                vars: Vec::new(),
+                scopes: vec![Scope { parent: None, vars: SmallVec::new(), path: vec![0], iterations: 1 }],
+                instances: Vec::new(),
+                sinks: Vec::new(),
+                tile: Vec::new(),
+                dot: None,
+            },
+            known_scopes: FxHashMap::default(),
+            known: FxHashMap::default(),
+            pending: BTreeMap::new(),
+        };
+        p.open_tile();
+        p.want_outputs()?;
+        while let Some((_, instances)) = p.pending.pop_last() {
+            for i in instances {
+                p.want_operands(i)?;
+            }
+        }
+        let mut plan = p.plan;
+        plan.order_sinks();
+        Ok(plan)
+    }
+
+    /// The scope of one of these scopes that lies deepest.
+    fn deepest(&self, a: ScopeId, b: ScopeId) -> ScopeId {
+        if self.scopes[a].path.len() >= self.scopes[b].path.len() { a } else { b }
+    }
+
+    fn scope_of(&self, index: &[Index]) -> ScopeId {
+        let mut scope = 0;
+        for x in index {
+            x.for_each_var(&mut |v| scope = self.deepest(scope, self.vars[v.0 as usize].scope));
+        }
+        scope
+    }
+
+    /// Puts steps first, in order of their nodes, and sets levels and needs.
+    fn order_sinks(&mut self) {
+        let node = |plan: &Plan, s: &Sink| match s.kind {
+            SinkKind::Step { result, .. } => match plan.instances[result].source {
+                Source::Reduced(n) => (0, n.0, result),
+                _ => (0, 0, result),
+            },
+            SinkKind::Store { output, .. } => (1, output as u32, 0),
+        };
+        let mut sinks = std::mem::take(&mut self.sinks);
+        sinks.sort_by_key(|s| node(self, s));
+        let step_of: FxHashMap<InstanceId, SinkId> = sinks
+            .iter()
+            .enumerate()
+            .filter_map(|(i, s)| match s.kind {
+                SinkKind::Step { result, .. } => Some((result, i)),
+                SinkKind::Store { .. } => None,
+            })
+            .collect();
+        for s in 0..sinks.len() {
+            let mut needs: Vec<SinkId> = Vec::new();
+            for i in self.cone(&[sinks[s].value], &|_| false) {
+                if let Some(&r) = step_of.get(&i) {
+                    needs.push(r);
+                    needs.extend_from_slice(&sinks[r].needs);
+                }
+            }
+            needs.sort_unstable();
+            needs.dedup();
+            let path = &self.scopes[sinks[s].scope].path;
+            let level = |j: usize| {
+                let here = |r: &&SinkId| self.scopes[sinks[**r].scope].parent == Some(path[j]);
+                needs.iter().filter(here).map(|&r| sinks[r].levels[j] + 1).max().unwrap_or(0)
+            };
+            let levels = (0..path.len() - 1).map(level).collect();
+            sinks[s].levels = levels;
+            sinks[s].needs = needs;
+        }
+        self.sinks = sinks;
+    }
+
+    /// The instances that these are computed from, themselves included, in an order that puts operands first; not past
+    /// those at which `stop` holds (they are left out), nor past results of reductions (they are in).
+    pub fn cone(&self, roots: &[InstanceId], stop: &dyn Fn(InstanceId) -> bool) -> Vec<InstanceId> {
+        let mut seen: rustc_hash::FxHashSet<InstanceId> = Default::default();
+        let mut out = Vec::new();
+        let mut stack: Vec<(InstanceId, bool)> = roots.iter().rev().map(|&r| (r, false)).collect();
+        while let Some((i, done)) = stack.pop() {
+            if done {
+                out.push(i);
+                continue;
+            }
+            if stop(i) || !seen.insert(i) {
+                continue;
+            }
+            stack.push((i, true));
+            let instance = &self.instances[i];
+            stack.extend(instance.operands.iter().chain(&instance.mask).rev().map(|&o| (o, false)));
+        }
+        out
+    }
+}
+
+type InstanceKey = (Source, Vec<Index>, Option<InstanceId>);
+
+struct Planner<'a, 'g> {
+    group: &'a Group<'g>,
+    plan: Plan,
+    known_scopes: FxHashMap<(ScopeId, Vec<u64>), ScopeId>,
+    known: FxHashMap<InstanceKey, InstanceId>,
+    pending: BTreeMap<NodeId, Vec<InstanceId>>,
+}
+
+impl Planner<'_, '_> {
+    fn new_var(&mut self, extent: u64, scope: ScopeId) -> VarId {
+        const NAMES: [&str; 12] = ["i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"];
+        let n = self.plan.vars.len();
+        let name = NAMES.get(n).map_or_else(|| format!("i{n}"), |s| (*s).to_owned());
+        self.plan.vars.push(Var { name, extent, scope });
+        VarId(n as u32)
+    }
+
+    fn scope(&mut self, parent: ScopeId, extents: Vec<u64>) -> ScopeId {
+        if extents.is_empty() {
+            return parent;
+        }
+        if let Some(&s) = self.known_scopes.get(&(parent, extents.clone())) {
+            return s;
+        }
+        let id = self.plan.scopes.len();
+        let mut path = self.plan.scopes[parent].path.clone();
+        path.push(id);
+        let iterations = extents.iter().fold(self.plan.scopes[parent].iterations, |n, e| n.saturating_mul(*e));
+        let vars = extents.iter().map(|&e| self.new_var(e, id)).collect();
+        self.plan.scopes.push(Scope { parent: Some(parent), vars, path, iterations });
+        self.known_scopes.insert((parent, extents), id);
+        id
+    }
+
+    fn open_tile(&mut self) {
+        let extents: Vec<u64> = self.group.frame.tile.iter().map(|&n| n as u64).collect();
+        let mut parent = 0;
+        if self.group.frame.joined {
+            parent = self.scope(parent, extents);
+            self.plan.tile.push(parent);
+        } else {
+            for e in extents {
+                parent = self.scope(parent, vec![e]);
+                self.plan.tile.push(parent);
+            }
+        }
+    }
+
+    fn want_outputs(&mut self) -> Result<()> {
+        let tile_vars: Vec<VarId> =
+            self.plan.tile.iter().flat_map(|&s| self.plan.scopes[s].vars.iter().copied()).collect();
+        for (output, &node) in self.group.outputs.iter().enumerate() {
+            let shape = self.group.graph.node(node).types[0].shape.clone();
+            let axes = self.group.frame.outputs[output].clone();
+            let in_tile = axes.iter().any(|a| a.is_some());
+            let parent = if in_tile { self.plan.tile.last().copied().unwrap_or(0) } else { 0 };
+            let inner: Vec<u64> =
+                axes.iter().zip(shape.extents()).filter(|(a, _)| a.is_none()).map(|(_, n)| n as u64).collect();
+            let scope = self.scope(parent, inner);
+            let mut inner_vars =
+                if scope == parent { SmallVec::new() } else { self.plan.scopes[scope].vars.clone() }.into_iter();
+            let index: Vec<Index> = axes
+                .iter()
+                .map(|a| match a {
+                    Some(t) => Index::var(tile_vars[*t]),
+                    None => inner_vars.next().map_or_else(Index::default, Index::var),
+                })
+                .collect();
+            let value = self.want(node, index.clone(), None)?;
+            self.plan.sinks.push(Sink {
+                kind: SinkKind::Store { output, index },
+                value,
+                scope,
+                levels: Vec::new(),
+                needs: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
+    fn shape(&self, n: NodeId) -> &Shape {
+        &self.group.graph.node(n).types[0].shape
+    }
+
+    /// The instance of a node at an index tuple: passes through movements, and registers what is new.
+    fn want(&mut self, node: NodeId, index: Vec<Index>, mask: Option<InstanceId>) -> Result<InstanceId> {
+        let (node, index) = self.through_movements(node, index)?;
+        let graph = self.group.graph;
+        let member = (self.group.member)(node);
+        let (source, index) = match graph.op(node) {
+            Op::Constant { value, .. } => (Source::Constant(*value), Vec::new()),
+            Op::Iota { dim, .. } => (Source::Iota, vec![index[*dim].clone()]),
+            Op::Reduce { .. } if member => (Source::Reduced(node), index),
+            Op::Dot { .. } if member => (Source::Dot(node), index),
+            _ if member => (Source::Compute(node), index),
+            _ => (Source::Load(node), index),
+        };
+        // Only what reads memory (or leads to it) cares about the mask.
+        let mask = match source {
+            Source::Constant(_) | Source::Iota => None,
+            _ => mask,
+        };
+        Ok(self.intern(source, index, mask, if member { Some(node) } else { None }))
+    }
+
+    fn through_movements(&self, mut node: NodeId, mut index: Vec<Index>) -> Result<(NodeId, Vec<Index>)> {
+        let graph = self.group.graph;
+        loop {
+            let op = graph.op(node);
+            let moves = matches!(
+                op,
+                Op::Alias | Op::Detach | Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_)
+            );
+            if !moves || !((self.group.free)(node) || (self.group.member)(node)) {
+                return Ok((node, index));
+            }
+            let operand = graph.operands(node)[0].node;
+            let ranges = |v: VarId| self.plan.range(v);
+            index = operand_index(op, 0, self.shape(operand), self.shape(node), &index, &[], &ranges)?.index;
+            node = operand;
+        }
+    }
+
+    fn intern(
+        &mut self,
+        source: Source,
+        index: Vec<Index>,
+        mask: Option<InstanceId>,
+        pending: Option<NodeId>,
+    ) -> InstanceId {
+        let key = (source, index, mask);
+        if let Some(&i) = self.known.get(&key) {
+            return i;
+        }
+        let (source, index, mask) = key.clone();
+        let mut scope = self.plan.scope_of(&index);
+        if let Source::Mask(conditions) = &source {
+            for c in conditions {
+                scope = self.plan.deepest(scope, self.plan.scope_of(std::slice::from_ref(c.index())));
+            }
+        }
+        if let Some(m) = mask {
+            scope = self.plan.deepest(scope, self.plan.instances[m].scope);
+        }
+        let id = self.plan.instances.len();
+        self.plan.instances.push(Instance { source, index, mask, scope, operands: SmallVec::new() });
+        self.known.insert(key, id);
+        if let Some(node) = pending {
+            self.pending.entry(node).or_default().push(id);
+        }
+        id
+    }
+
+    /// Registers what an instance of a member is computed from.
+    fn want_operands(&mut self, i: InstanceId) -> Result<()> {
+        let Instance { source, index, mask, scope, .. } = self.plan.instances[i].clone();
+        let graph = self.group.graph;
+        match source {
+            Source::Compute(node) => {
+                let op = graph.op(node);
+                for (position, operand) in graph.operands(node).into_iter().enumerate() {
+                    let ids = self.want_operand(node, op, position, operand.node, &index, mask)?;
+                    self.plan.instances[i].operands.extend(ids);
+                }
+            }
+            Source::Reduced(node) => self.want_step(i, node, &index, mask, scope)?,
+            Source::Dot(node) => self.plan_dot(i, node, &index)?,
+            Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Mask(_) => {}
+        }
+        Ok(())
+    }
+
+    fn want_operand(
+        &mut self,
+        node: NodeId,
+        op: &Op,
+        position: usize,
+        operand: NodeId,
+        index: &[Index],
+        mask: Option<InstanceId>,
+    ) -> Result<SmallVec<[InstanceId; 2]>> {
+        if let Op::Random { .. } = op {
+            // Seed and draw number: both elements of the base.
+            let seed = self.want(operand, vec![Index::constant(0)], None)?;
+            let draw = self.want(operand, vec![Index::constant(1)], None)?;
+            return Ok(smallvec::smallvec![seed, draw]);
+        }
+        let ranges = |v: VarId| self.plan.range(v);
+        let mapped = operand_index(op, position, self.shape(operand), self.shape(node), index, &[], &ranges)?;
+        if mapped.conditions.is_empty() {
+            let mask = if mapped.index.is_empty() { None } else { mask };
+            return Ok(smallvec::smallvec![self.want(operand, mapped.index, mask)?]);
+        }
+        let inner = self.intern(Source::Mask(mapped.conditions), Vec::new(), mask, None);
+        let value = self.want(operand, mapped.index, Some(inner))?;
+        Ok(smallvec::smallvec![inner, value])
+    }
+
+    fn want_step(
+        &mut self,
+        result: InstanceId,
+        node: NodeId,
+        index: &[Index],
+        mask: Option<InstanceId>,
+        parent: ScopeId,
+    ) -> Result<()> {
+        let graph = self.group.graph;
+        let operand = graph.operands(node)[0].node;
+        let op = graph.op(node);
+        let Op::Reduce { op: reduce, dims, .. } = op else {
+            return Err(Error::internal(format!("{} is no reduction", op.name())));
+        };
+        let extents = self.shape(operand).extents();
+        let scope = self.scope(parent, dims.iter().map(|&d| extents[d] as u64).collect());
+        let inner: Vec<Index> = self.plan.scopes[scope].vars.iter().map(|&v| v.into()).collect();
+        let ranges = |v: VarId| self.plan.range(v);
+        let mapped = operand_index(op, 0, self.shape(operand), self.shape(node), index, &inner, &ranges)?;
+        let value = self.want(operand, mapped.index, mask)?;
+        self.plan.sinks.push(Sink {
+            kind: SinkKind::Step { op: *reduce, result },
+            value,
+            scope,
+            levels: Vec::new(),
+            needs: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn plan_dot(&mut self, i: InstanceId, node: NodeId, index: &[Index]) -> Result<()> {
+        let tile: Vec<VarId> = self.plan.tile.iter().flat_map(|&s| self.plan.scopes[s].vars.iter().copied()).collect();
+        let plain: Option<Vec<VarId>> = index.iter().map(Index::as_var).collect();
+        if self.plan.dot.is_some() || plain.as_deref() != Some(tile.as_slice()) || self.plan.instances[i].mask.is_some()
+        {
+            return Err(Error::internal("a contraction is wanted elsewhere than at the group's tile"));
+        }
+        let graph = self.group.graph;
+        let Op::Dot { dims, .. } = graph.op(node) else {
+            return Err(Error::internal("no contraction"));
+        };
+        let operands = graph.operands(node);
+        let (a, b) = (operands[0].node, operands[1].node);
+        let (left, right) = (self.shape(a).clone(), self.shape(b).clone());
+        let (rows, columns) = (dims.free(false, left.rank()), dims.free(true, right.rank()));
+        let batch = dims.batch.len();
+        let row = rows.last().map(|_| tile[batch + rows.len() - 1]);
+        let column = columns.last().map(|_| tile[batch + rows.len() + columns.len() - 1]);
+        let contract: Vec<VarId> =
+            dims.contract.iter().map(|&(l, _)| self.new_var(left.extents()[l] as u64, 0)).collect();
+        let unit = [self.new_var(1, 0), self.new_var(1, 0)];
+        let place = |right_side: bool, rank: usize, free: &[usize], base: usize| -> Vec<Index> {
+            let side = |&(l, r): &(usize, usize)| if right_side { r } else { l };
+            (0..rank)
+                .map(|d| {
+                    let v = if let Some(p) = dims.batch.iter().position(|x| side(x) == d) {
+                        tile.get(p)
+                    } else if let Some(p) = dims.contract.iter().position(|x| side(x) == d) {
+                        contract.get(p)
+                    } else {
+                        free.iter().position(|&f| f == d).and_then(|p| tile.get(base + p))
+                    };
+                    v.map_or_else(Index::default, |&v| Index::var(v))
+                })
+                .collect()
+        };
+        let left_index = place(false, left.rank(), &rows, batch);
+        let right_index = place(true, right.rank(), &columns, batch + rows.len());
+        let a = self.through_movements(a, left_index)?;
+        let b = self.through_movements(b, right_index)?;
+        self.plan.dot = Some(DotPlan { node, dims: dims.clone(), row, column, operands: [a, b], contract, unit });
+        Ok(())
+    }
+}
