@@ -147,6 +147,15 @@ impl Graph {
         NodeId(node.index() as u32)
     }
 
+    /// Adds a node without a check: how the verifier's tests get graphs to refuse.
+    #[cfg(test)]
+    pub(crate) fn push_raw(&mut self, op: Op, ty: TensorType, operands: &[(u32, Value)]) {
+        let node = self.graph.add_node(Node { op, types: smallvec::smallvec![ty], sources: Sources::none() });
+        for &(position, v) in operands {
+            self.graph.add_edge(v.node.petgraph(), node, Edge { result: v.result, position });
+        }
+    }
+
     /// Adds an output.
     pub fn add_output(&mut self, value: Value) {
         self.outputs.push(value);
@@ -179,6 +188,11 @@ impl Graph {
 
     /// The operands of a node, in order.
     pub fn operands(&self, id: NodeId) -> Operands {
+        self.operand_positions(id).into_iter().map(|(_, v)| v).collect()
+    }
+
+    /// The operands of a node with their positions, in order.
+    pub(crate) fn operand_positions(&self, id: NodeId) -> SmallVec<[(u32, Value); 3]> {
         let edges = self.graph.edges_directed(id.petgraph(), Direction::Incoming);
         let mut all: SmallVec<[(u32, Value); 3]> = edges
             .map(|e| {
@@ -186,7 +200,7 @@ impl Graph {
             })
             .collect();
         all.sort_unstable_by_key(|(position, _)| *position);
-        all.into_iter().map(|(_, v)| v).collect()
+        all
     }
 
     /// The uses of a node's results: (user, operand position), in order of users.
