@@ -2,5 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod frame;
+pub mod fusion;
 pub mod index_map;
 pub mod plan;

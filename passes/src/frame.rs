@@ -1,0 +1,118 @@
+//! Frames: which dims of a group are its tile dims, and where they lie in each output.
+//!
+//! The tile dims are those of an *anchor*: the contraction, else a reduction's result (its row index), else an output.
+//! From the anchor they spread along edges, forwards and backwards, wherever an operation keeps a dim as it is. The result
+//! is a proposal: planning follows exact index maps, and what does not fit the frame shows there.
+
+use crate::index_map::reshape_runs;
+use crate::plan::Frame;
+use lazuli_ir::{DimVec, Graph, NodeId, Op, Result, Shape};
+use rustc_hash::FxHashMap;
+
+/// What spreads: for each dim of a node, its tile dim.
+type Labels = DimVec<Option<usize>>;
+
+/// The frame of a group of nodes (`local`: members and the free nodes between them, in order) whose tile dims are the dims
+/// of `anchor`'s result. `None` where an output has only some of the tile dims.
+pub fn frame(graph: &Graph, local: &[NodeId], outputs: &[NodeId], anchor: NodeId) -> Result<Option<Frame>> {
+    let shape = |n: NodeId| &graph.node(n).types[0].shape;
+    let mut labels: FxHashMap<NodeId, Labels> = FxHashMap::default();
+    labels.insert(anchor, (0..shape(anchor).rank()).map(Some).collect());
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for &n in local {
+            changed |= spread(graph, n, &mut labels)?;
+        }
+        for &n in local.iter().rev() {
+            changed |= spread(graph, n, &mut labels)?;
+        }
+    }
+    let tile = shape(anchor).extents();
+    let mut frame = Frame { tile, outputs: Vec::new(), joined: false };
+    for &o in outputs {
+        let axes = labels.get(&o).cloned().unwrap_or_else(|| shape(o).dims().iter().map(|_| None).collect());
+        let count = axes.iter().flatten().count();
+        let distinct = (0..frame.tile.len()).all(|t| axes.iter().flatten().filter(|a| **a == t).count() == 1);
+        if count != 0 && !(distinct && count == frame.tile.len()) {
+            return Ok(None);
+        }
+        frame.outputs.push(axes);
+    }
+    let reduces_tile = |n: &NodeId| match graph.op(*n) {
+        Op::Reduce { dims, .. } => labels.get(&graph.operands(*n)[0].node).is_some_and(|l| {
+            let reduced: Vec<Option<usize>> = dims.iter().map(|&d| l[d]).collect();
+            reduced.iter().copied().eq((0..frame.tile.len()).map(Some))
+        }),
+        _ => false,
+    };
+    frame.joined = frame.tile.len() > 1 && local.iter().any(reduces_tile);
+    Ok(Some(frame))
+}
+
+/// Spreads labels over one node, from result to operands and back. Tells whether anything is new.
+fn spread(graph: &Graph, n: NodeId, labels: &mut FxHashMap<NodeId, Labels>) -> Result<bool> {
+    let shape = |n: NodeId| &graph.node(n).types[0].shape;
+    let mut changed = false;
+    for (position, operand) in graph.operands(n).into_iter().enumerate() {
+        for (from, to) in kept_dims(graph.op(n), position, shape(operand.node), shape(n))? {
+            let down = label(labels, n, to);
+            let up = label(labels, operand.node, from);
+            match (down, up) {
+                (Some(t), None) => set(labels, operand.node, shape(operand.node), from, t),
+                (None, Some(t)) => set(labels, n, shape(n), to, t),
+                _ => continue,
+            }
+            changed = true;
+        }
+    }
+    Ok(changed)
+}
+
+fn label(labels: &FxHashMap<NodeId, Labels>, n: NodeId, dim: usize) -> Option<usize> {
+    labels.get(&n).and_then(|l| l[dim])
+}
+
+fn set(labels: &mut FxHashMap<NodeId, Labels>, n: NodeId, shape: &Shape, dim: usize, t: usize) {
+    let l = labels.entry(n).or_insert_with(|| shape.dims().iter().map(|_| None).collect());
+    l[dim] = Some(t);
+}
+
+/// The pairs (operand dim, result dim) along which an operation keeps elements in place.
+fn kept_dims(op: &Op, position: usize, operand: &Shape, result: &Shape) -> Result<Vec<(usize, usize)>> {
+    let same = |&(a, b): &(usize, usize)| operand.dim(a).same(result.dim(b));
+    Ok(match op {
+        Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => Vec::new(),
+        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
+            (0..result.rank()).map(|d| (d, d)).collect()
+        }
+        Op::Permute(perm) => perm.iter().enumerate().map(|(to, &from)| (from, to)).collect(),
+        Op::Broadcast { dims, .. } => dims.iter().copied().enumerate().filter(same).collect(),
+        Op::Slice(_) => (0..result.rank()).map(|d| (d, d)).filter(same).collect(),
+        Op::Pad(_) if position == 1 => Vec::new(),
+        Op::Pad(_) => (0..result.rank()).map(|d| (d, d)).filter(same).collect(),
+        Op::Reshape(_) => {
+            let long = |s: &Shape, run: std::ops::Range<usize>| -> Vec<usize> {
+                run.filter(|&d| !s.dim(d).is_one()).collect()
+            };
+            let mut pairs = Vec::new();
+            for (f, t) in reshape_runs(operand, result)? {
+                if let ([f], [t]) = (long(operand, f).as_slice(), long(result, t).as_slice()) {
+                    pairs.push((*f, *t));
+                }
+            }
+            pairs
+        }
+        Op::Reduce { dims, .. } => {
+            (0..operand.rank()).filter(|d| !dims.contains(d)).enumerate().map(|(to, from)| (from, to)).collect()
+        }
+        Op::Dot { dims, .. } => {
+            let right = position == 1;
+            let side = |&(l, r): &(usize, usize)| if right { r } else { l };
+            let batch = dims.batch.iter().map(side).enumerate().map(|(to, from)| (from, to));
+            let base = if right { result.rank() - dims.free(true, operand.rank()).len() } else { dims.batch.len() };
+            let free = dims.free(right, operand.rank()).into_iter().enumerate().map(|(i, from)| (from, base + i));
+            batch.chain(free).collect()
+        }
+    })
+}
