@@ -2,7 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+mod autodiff;
+mod expr;
 mod frame;
 pub mod fusion;
 pub mod index_map;
 pub mod plan;
+#[cfg(test)]
+mod samples;
+mod vjp_rules;
+
+pub use autodiff::vjp;
+pub use vjp_rules::{Reads, reads_for, vjp_reads};
