@@ -1,1 +1,18 @@
 //! lazuli
+
+#![forbid(unsafe_code)]
+
+mod eager;
+mod executor;
+mod generator;
+mod history;
+mod node;
+mod tensor;
+#[allow(dead_code)]
+mod trace;
+
+pub mod prelude;
+
+pub use generator::manual_seed;
+pub use lazuli_ir::{DType, Element, Error, ErrorKind, Result};
+pub use tensor::{Device, Tensor};

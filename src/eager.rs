@@ -1,0 +1,129 @@
+//! Eager evaluation: pending nodes in recording order, one primitive at a time.
+//!
+//! Movement is free where strides can express it: a permuted, broadcast or sliced value shares its operand's storage, and so
+//! does a reshaped one where that is possible. Constants are one element with stride 0. Everything else is a kernel.
+
+use crate::executor;
+use crate::node::{Node, Role};
+use crate::trace::{self, TraceId};
+use lazuli_ir::{Error, ErrorKind, Op, Result};
+use lazuli_runtime::Array;
+use rustc_hash::FxHashSet;
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// Pending chains longer than this are evaluated while recording, so that a program which never reads what it accumulates
+/// does not accumulate its recording.
+const DEPTH_LIMIT: u32 = 1000;
+
+/// Evaluates what was just recorded where its pending history has become long. Never inside a trace.
+pub(crate) fn bound_depth(node: &Arc<Node>) {
+    if node.depth > DEPTH_LIMIT && node.trace == TraceId::NONE && trace::current() == TraceId::NONE {
+        // A failure here shows again, and is reported, when the value is read.
+        let _ = value(node);
+    }
+}
+
+/// The value of a node outside of any trace.
+pub(crate) fn value(node: &Arc<Node>) -> Result<Array> {
+    if let Some(value) = node.value() {
+        return value.clone();
+    }
+    for pending in pending(node) {
+        compute(&pending)?;
+    }
+    node.value().cloned().ok_or_else(|| Error::internal("an evaluated node without a value"))?
+}
+
+/// The nodes without values that `node` needs, itself last.
+fn pending(node: &Arc<Node>) -> Vec<Arc<Node>> {
+    let operands = node.operands();
+    if operands.iter().all(|o| o.value().is_some()) {
+        return vec![node.clone()];
+    }
+    let mut seen: FxHashSet<*const Node> = FxHashSet::default();
+    let mut found = vec![node.clone()];
+    seen.insert(Arc::as_ptr(node));
+    let mut next = 0;
+    while let Some(node) = found.get(next) {
+        next += 1;
+        for operand in node.operands() {
+            if operand.value().is_none() && seen.insert(Arc::as_ptr(&operand)) {
+                found.push(operand);
+            }
+        }
+    }
+    found.sort_unstable_by_key(|n| n.order);
+    found
+}
+
+/// Computes one node whose operands are ready. A deterministic error becomes its value; a failed allocation or a lost device
+/// is returned, and the slot stays empty.
+fn compute(node: &Node) -> Result<()> {
+    let operands = node.operands();
+    if node.value().is_some() {
+        return Ok(());
+    }
+    let Some(op) = &node.op else {
+        debug_assert!(matches!(node.role, Role::Placeholder { .. }));
+        return trace::readable(node);
+    };
+    let mut arrays: SmallVec<[&Array; 3]> = SmallVec::new();
+    for operand in &operands {
+        match operand.value() {
+            Some(Ok(array)) => arrays.push(array),
+            Some(Err(error)) => {
+                node.fulfil(Err(error.clone()));
+                return Ok(());
+            }
+            None => {
+                trace::readable(operand)?;
+                return Err(Error::internal("an operand was not evaluated first"));
+            }
+        }
+    }
+    match primitive(node, op, &arrays).map_err(|e| e.with_sources(node.source)) {
+        Err(error) if matches!(error.kind(), ErrorKind::Memory | ErrorKind::Device) => Err(error),
+        value => {
+            drop(arrays);
+            node.fulfil(value);
+            Ok(())
+        }
+    }
+}
+
+/// The value of one operation: a view where strides can express it, a kernel's result otherwise.
+fn primitive(node: &Node, op: &Op, operands: &[&Array]) -> Result<Array> {
+    match (op, operands) {
+        (Op::Constant { value, shape }, []) => Array::full(*value, shape),
+        (Op::Alias | Op::Detach, [x]) => Ok((*x).clone()),
+        (Op::Permute(perm), [x]) => x.with_layout(x.layout().permute(perm)),
+        (Op::Broadcast { shape, dims }, [x]) => x.with_layout(x.layout().broadcast(shape, dims)),
+        (Op::Slice(dims), [x]) => x.with_layout(x.layout().slice(dims)),
+        (Op::Reshape(shape), [x]) => match x.layout().reshape(shape) {
+            Some(layout) => x.with_layout(layout),
+            None => executor::run(op, &node.ty, operands),
+        },
+        (
+            Op::Input { .. }
+            | Op::Constant { .. }
+            | Op::Iota { .. }
+            | Op::Alias
+            | Op::Detach
+            | Op::Random { .. }
+            | Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Compare(_)
+            | Op::Select
+            | Op::Cast(_)
+            | Op::Permute(_)
+            | Op::Reshape(_)
+            | Op::Broadcast { .. }
+            | Op::Slice(_)
+            | Op::Pad(_)
+            | Op::Reduce { .. }
+            | Op::Dot { .. },
+            _,
+        ) => executor::run(op, &node.ty, operands),
+    }
+}
