@@ -39,7 +39,9 @@ pub fn manual_seed(seed: u64) -> Result<()> {
     if let Some(name) = crate::trace::name() {
         return Err(Error::new(
             ErrorKind::Trace,
-            format!("manual_seed inside the trace of `{name}` would run once and not at each call; seed before the call"),
+            format!(
+                "manual_seed inside the trace of `{name}` would run once and not at each call; seed before the call"
+            ),
         ));
     }
     *STATE.lock().unwrap_or_else(PoisonError::into_inner) = (seed as i64, 0);

@@ -5,8 +5,10 @@
 mod eager;
 mod executor;
 mod generator;
+#[allow(dead_code)]
 mod history;
 mod node;
+#[allow(dead_code)]
 mod tensor;
 #[allow(dead_code)]
 mod trace;

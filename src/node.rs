@@ -5,9 +5,9 @@
 //! needs and hangs on the handle, not on the node: a detached tensor is the same node without it. The *value* lives as
 //! long as the node.
 
-use lazuli_runtime::Array;
 use crate::trace::{self, TraceId};
 use lazuli_ir::{Error, Op, Result, Source, TensorType};
+use lazuli_runtime::Array;
 use smallvec::SmallVec;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -1,9 +1,9 @@
 //! The tensor: a cheap handle on a recorded node, and the history a gradient needs.
 
+use crate::eager;
 use crate::history::{History, Kind};
 use crate::node::{Node, Operands, Role};
 use crate::trace::{self, TraceId};
-use crate::{eager, history};
 use lazuli_ir::{DType, Element, Error, ErrorKind, Op, Result, Shape, Source, TensorType};
 use lazuli_runtime::Array;
 use smallvec::SmallVec;

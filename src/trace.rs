@@ -7,7 +7,7 @@
 //! let results = splice(&capture.graph, &inputs)?;           // the inverse: records a graph's nodes onto tensors
 //! ```
 //!
-//! The graph's inputs are the specs in order, then the captured tensors in order of first use, then, where the program
+//! The graph's inputs are the specs in order, then the captured tensors in recording order, then, where the program
 //! draws random numbers, the generator's base `i64[2]` (seed, number of draws so far).
 //!
 //! Scopes nest on a thread; dropping one ends it. Nothing is locked while the user's function runs.
@@ -211,7 +211,8 @@ pub(crate) fn readable(node: &Node) -> Result<()> {
     if inside == TraceId::NONE && node.trace == TraceId::NONE {
         return Ok(());
     }
-    let name = |id| state(id).map_or_else(|| "a trace that has ended".to_owned(), |s| format!("the trace of `{}`", s.name));
+    let name =
+        |id| state(id).map_or_else(|| "a trace that has ended".to_owned(), |s| format!("the trace of `{}`", s.name));
     let message = if node.trace != TraceId::NONE {
         format!(
             "{} has no value: it was recorded in {}, where operations only describe a program; return it from the \
@@ -230,8 +231,14 @@ pub(crate) fn readable(node: &Node) -> Result<()> {
     Err(Error::new(ErrorKind::Trace, message).with_sources(node.source))
 }
 
-/// The nodes of a trace that the outputs need, operands first, and what they take from outside, in order of first use.
-fn reachable(state: &State, outputs: &[Tensor]) -> Result<(Vec<Arc<Node>>, Vec<Arc<Node>>)> {
+/// The nodes of a trace that outputs need, operands first.
+struct Reachable {
+    inside: Vec<Arc<Node>>,
+    /// What they take from outside.
+    outside: Vec<Arc<Node>>,
+}
+
+fn reachable(state: &State, outputs: &[Tensor]) -> Result<Reachable> {
     let mut inside: FxHashMap<*const Node, Arc<Node>> = FxHashMap::default();
     let mut outside: FxHashMap<*const Node, Arc<Node>> = FxHashMap::default();
     let mut pending: Vec<Arc<Node>> = outputs.iter().map(|t| t.node.clone()).collect();
@@ -252,11 +259,11 @@ fn reachable(state: &State, outputs: &[Tensor]) -> Result<(Vec<Arc<Node>>, Vec<A
         nodes.sort_unstable_by_key(|n| n.order);
         nodes
     };
-    Ok((sorted(inside), sorted(outside)))
+    Ok(Reachable { inside: sorted(inside), outside: sorted(outside) })
 }
 
 fn capture(state: &State, outputs: &[Tensor]) -> Result<Capture> {
-    let (nodes, captured) = reachable(state, outputs)?;
+    let Reachable { inside: nodes, outside: captured } = reachable(state, outputs)?;
     let draws = state.draws.load(Ordering::Relaxed);
     let checks = std::mem::take(&mut *lock(&state.checks));
     let mut graph = Graph::new(state.name.clone());
