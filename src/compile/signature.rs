@@ -22,8 +22,7 @@ impl LayoutClass {
         if layout.is_contiguous() {
             return LayoutClass::Contiguous;
         }
-        let strides = layout.shape.dims().iter().zip(&layout.strides);
-        LayoutClass::Strided(strides.map(|(d, s)| if d.is_one() { 0 } else { *s }).collect())
+        LayoutClass::Strided(layout.canonical().strides)
     }
 
     /// The layout that a program for this class is compiled for.

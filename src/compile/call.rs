@@ -1,0 +1,219 @@
+//! A call: arguments to arrays, who may be overwritten, checks of labels, the generator's base, results to tensors.
+//!
+//! Ownership is donation. An argument that was moved in is dropped here once its value is taken, so its storage then has one
+//! owner, this call, unless someone else holds it: a clone of the tensor, pending work that reads it, history that saved it,
+//! a view, the same tensor in another place of the arguments, a lent array. Reference counts alone decide, after every
+//! argument's handle is gone.
+
+use super::chain::Module;
+use super::signature::{LayoutClass, LeafSignature, Signature};
+use crate::trace::{self, TraceId};
+use crate::tree::Structure;
+use crate::{Error, ErrorKind, Report, Result, Source, Tensor, generator};
+use lazuli_ir::{DType, Literal};
+use lazuli_runtime::Array;
+use std::sync::Arc;
+
+/// The compiler's options, as part of signatures.
+pub(crate) const OPTIONS: &str = "";
+
+/// Whether a call with these leaves belongs to a trace: it runs inside of one, or its arguments do.
+pub(crate) fn is_traced(leaves: &[Tensor]) -> bool {
+    trace::current() != TraceId::NONE || leaves.iter().any(|t| t.trace() != TraceId::NONE)
+}
+
+/// Evaluated arguments.
+pub(crate) struct Arguments {
+    signature: Signature,
+    leaves: Vec<Leaf>,
+}
+
+struct Leaf {
+    array: Array,
+    requires_grad: bool,
+    /// Whether the tensor's node had no other owner.
+    sole: bool,
+}
+
+impl Arguments {
+    /// Computes the leaves' values and lets the tensors go.
+    pub(crate) fn evaluate(structure: Structure, leaves: Vec<Tensor>) -> Result<Arguments> {
+        let mut evaluated = Vec::with_capacity(leaves.len());
+        let mut signatures = Vec::with_capacity(leaves.len());
+        for tensor in leaves {
+            let (weak, requires_grad) = (tensor.is_weak(), tensor.history.is_some());
+            let (array, sole) = tensor.into_array()?;
+            let array = materialised(array)?;
+            signatures.push(LeafSignature { ty: array.ty(), weak, layout: LayoutClass::of(array.layout()) });
+            evaluated.push(Leaf { array, requires_grad, sole });
+        }
+        Ok(Arguments { signature: Signature::new(structure, signatures, OPTIONS), leaves: evaluated })
+    }
+
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    pub(crate) fn requires_grad(&self, leaf: usize) -> bool {
+        self.leaves.get(leaf).is_some_and(|l| l.requires_grad)
+    }
+
+    /// Whether each leaf requires grad.
+    pub(crate) fn flags(&self) -> Vec<bool> {
+        self.leaves.iter().map(|l| l.requires_grad).collect()
+    }
+}
+
+/// Why an input's storage was not taken over, or that it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// Nobody else holds the storage.
+    Given,
+    /// The tensor is held outside of the call.
+    Held,
+    /// The storage is shared: a view, another tensor, or another argument.
+    Shared,
+    /// The storage is not lazuli's to write.
+    Lent,
+    /// The elements do not fill the storage in row-major order.
+    Strided,
+}
+
+impl Ownership {
+    fn of(leaf: &Leaf) -> Ownership {
+        match () {
+            () if Arc::strong_count(leaf.array.buffer()) > 1 && !leaf.sole => Ownership::Held,
+            () if Arc::strong_count(leaf.array.buffer()) > 1 => Ownership::Shared,
+            () if !leaf.array.buffer().is_writable() => Ownership::Lent,
+            () if !leaf.array.layout().is_contiguous() => Ownership::Strided,
+            () => Ownership::Given,
+        }
+    }
+
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Ownership::Given => "given away",
+            Ownership::Held => "kept: the tensor is still held outside of the call, or was passed by reference",
+            Ownership::Shared => "kept: its storage is shared with a view, another tensor or another argument",
+            Ownership::Lent => "kept: its storage is lent and not to be written",
+            Ownership::Strided => "kept: its elements do not lie in row-major order",
+        }
+    }
+}
+
+/// A tensor that is one stored element seen everywhere (`zeros`, `full`) gets storage of its own: as an argument it stands
+/// where later calls pass results, which have theirs, and one program should serve both.
+fn materialised(array: Array) -> Result<Array> {
+    let layout = array.layout();
+    if layout.shape.elements() <= 1 || layout.canonical().strides.iter().any(|s| *s != 0) {
+        return Ok(array);
+    }
+    let (n, shape) = (layout.shape.elements(), layout.shape.clone());
+    match array.literal_at_first() {
+        None => Ok(array),
+        Some(Literal::Bool(v)) => Array::from_vec(filled(v, n)?, &shape),
+        Some(Literal::I64(v)) => Array::from_vec(filled(v, n)?, &shape),
+        Some(Literal::F32(v)) => Array::from_vec(filled(v, n)?, &shape),
+    }
+}
+
+fn filled<T: Clone>(value: T, n: usize) -> Result<Vec<T>> {
+    let mut elements = Vec::new();
+    elements
+        .try_reserve_exact(n)
+        .map_err(|_| Error::new(ErrorKind::Memory, format!("{n} elements of an argument could not be allocated")))?;
+    elements.resize(n, value);
+    Ok(elements)
+}
+
+/// Runs a program on arguments of its signature.
+pub(crate) fn run(module: &Module, arguments: Arguments, caller: Source) -> Result<Vec<Tensor>> {
+    let recorded = module.recorded();
+    let cut = arguments.leaves.iter().any(|l| l.requires_grad);
+    let (inputs, lost) = inputs(module, arguments)?;
+    check_labels(module, &inputs)?;
+    let results = module.code.run(inputs).map_err(|e| name_lost(e, &lost).with_sources(caller))?;
+    let name = recorded.capture.graph.name();
+    let wrap = |array: Array| {
+        let is_float = array.dtype().is_float();
+        let tensor = Tensor::from_value(array, caller);
+        if cut && is_float { tensor.cut(name) } else { tensor }
+    };
+    Ok(results.into_iter().map(wrap).collect())
+}
+
+/// Runs a program on copies of nothing: no argument is given away, and each kernel is timed.
+pub(crate) fn profile(module: &Arc<Module>, mut arguments: Arguments) -> Result<Report> {
+    let keep: Vec<Array> = arguments.leaves.iter().map(|l| l.array.clone()).collect();
+    for leaf in &mut arguments.leaves {
+        leaf.sole = false;
+    }
+    let (inputs, _) = inputs(module, arguments)?;
+    check_labels(module, &inputs)?;
+    let times = module.code.profile(inputs)?;
+    drop(keep);
+    Ok(Report::new(module, Some(times)))
+}
+
+/// An input of the program: its value, and whether its storage may be overwritten.
+pub(crate) struct Input {
+    pub(crate) array: Array,
+    pub(crate) donated: bool,
+}
+
+/// The program's inputs (arguments, captured values, the generator's base), and the names of those given away.
+fn inputs(module: &Module, arguments: Arguments) -> Result<(Vec<Input>, Vec<String>)> {
+    let recorded = module.recorded();
+    let mut lost = Vec::new();
+    let ownership: Vec<Ownership> = arguments.leaves.iter().map(Ownership::of).collect();
+    for (i, ownership) in ownership.iter().enumerate() {
+        if *ownership == Ownership::Given && module.code.takes_over(i) {
+            lost.extend(recorded.names.get(i).cloned());
+        }
+    }
+    let given = ownership.iter().map(|o| *o == Ownership::Given);
+    let mut inputs: Vec<Input> =
+        arguments.leaves.into_iter().zip(given).map(|(leaf, donated)| Input { array: leaf.array, donated }).collect();
+    inputs.extend(recorded.captured.iter().map(|array| Input { array: array.clone(), donated: false }));
+    if recorded.capture.base.is_some() {
+        inputs.push(Input { array: generator::base(recorded.capture.draws)?, donated: false });
+    }
+    module.code.note_ownership(ownership);
+    Ok((inputs, lost))
+}
+
+/// An error after the program may have written into what it was given.
+fn name_lost(error: Error, lost: &[String]) -> Error {
+    if lost.is_empty() {
+        return error;
+    }
+    error.note(format!("what was given away to the call is lost: {}", lost.join(", ")))
+}
+
+/// Class labels lie in range, or the call fails before it computes anything.
+fn check_labels(module: &Module, inputs: &[Input]) -> Result<()> {
+    for check in &module.recorded().capture.checks {
+        let Some(input) = inputs.get(check.input) else { continue };
+        if input.array.dtype() != DType::I64 {
+            continue;
+        }
+        let copied;
+        let labels = match input.array.as_slice::<i64>() {
+            Some(labels) => labels,
+            None => {
+                copied = input.array.to_vec::<i64>()?;
+                &copied
+            }
+        };
+        let classes = check.classes as i64;
+        if let Some(at) = labels.iter().position(|label| !(0..classes).contains(label)) {
+            return Err(Error::new(
+                ErrorKind::Index,
+                format!("label {} at position {at} is out of range for {classes} classes", labels[at]),
+            )
+            .with_operation("cross_entropy", [input.array.ty()])
+            .with_sources(check.source));
+        }
+    }
+    Ok(())
+}

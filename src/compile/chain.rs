@@ -1,0 +1,295 @@
+//! The explicit chain: a function is [`Traced`], [`Optimized`], [`Executable`]. Each step is a value that prints.
+//!
+//! The typed steps wrap untyped ones ([`Recorded`], [`Improved`], [`Module`]), which the cache of a compiled function and
+//! [`Stages`](crate::Stages) share.
+
+use super::call::{self, Arguments};
+use super::execute::Code;
+use super::signature::{ArgumentNames, Flags, LayoutClass, LeafSignature, Signature};
+use crate::stages::Stages;
+use crate::trace::{self, Capture, InputSpec, Scope};
+use crate::tree::{IntoTree, Outcome, Structure, Tree};
+use crate::{Error, ErrorKind, Result, Tensor};
+use lazuli_ir::{Graph, Layout, Source};
+use lazuli_passes::PassReport;
+use lazuli_runtime::Array;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a trace recorded.
+pub(crate) struct Recorded {
+    pub(crate) capture: Capture,
+    pub(crate) signature: Signature,
+    pub(crate) flags: Flags,
+    /// The names of the arguments' leaves.
+    pub(crate) names: Vec<String>,
+    /// The structure of the result.
+    pub(crate) result: Structure,
+    /// The values of what the function captured.
+    pub(crate) captured: Vec<Array>,
+    pub(crate) time: Duration,
+}
+
+impl Recorded {
+    /// The layouts of the graph's inputs, in order.
+    pub(crate) fn layouts(&self) -> Vec<Layout> {
+        let arguments = self.signature.leaves.iter().map(|leaf| leaf.layout.layout(&leaf.ty));
+        let captured = self.captured.iter().map(|a| Layout { offset: 0, ..a.layout().clone() });
+        let base = self.capture.base.map(|_| Layout::contiguous([2].into()));
+        arguments.chain(captured).chain(base).collect()
+    }
+}
+
+/// A recorded program after the passes that keep it a graph.
+#[derive(Clone)]
+pub(crate) struct Improved {
+    pub(crate) recorded: Arc<Recorded>,
+    pub(crate) graph: Graph,
+    pub(crate) passes: Arc<PassReport>,
+}
+
+/// A program that runs, and all that is known of it.
+pub(crate) struct Module {
+    pub(crate) improved: Improved,
+    pub(crate) code: Code,
+}
+
+impl Module {
+    pub(crate) fn recorded(&self) -> &Recorded {
+        &self.improved.recorded
+    }
+}
+
+/// Who is traced: names and place.
+pub(crate) struct Chain<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) names: &'a ArgumentNames,
+}
+
+impl Chain<'_> {
+    /// Traces a function for a signature.
+    pub(crate) fn trace<I: Tree, R: Outcome>(
+        &self,
+        function: &dyn Fn(I) -> R,
+        signature: Signature,
+        requires_grad: &[bool],
+    ) -> Result<Recorded> {
+        let start = Instant::now();
+        let names = self.names.of(&signature.structure);
+        let specs: Vec<InputSpec> = signature
+            .leaves
+            .iter()
+            .zip(&names)
+            .enumerate()
+            .map(|(i, (leaf, name))| InputSpec {
+                name: name.clone(),
+                ty: leaf.ty.clone(),
+                weak: leaf.weak,
+                requires_grad: requires_grad.get(i).copied().unwrap_or(false),
+            })
+            .collect();
+        let (scope, arguments) = Scope::begin(self.name, &specs);
+        let outcome = function(I::from_parts(&signature.structure, arguments)?).outcome()?;
+        let (result, outputs) = outcome.into_parts();
+        let capture = scope.finish(&outputs)?;
+        drop(outputs);
+        let captured = capture.captured.iter().map(Tensor::array).collect::<Result<Vec<Array>>>()?;
+        let asked = capture.asked.iter().enumerate().filter(|(_, asked)| **asked);
+        let flags = Flags(asked.map(|(i, _)| (i, requires_grad.get(i).copied().unwrap_or(false))).collect());
+        let time = start.elapsed();
+        tracing::debug!(target: "lazuli::compile", function = self.name, ?time, nodes = capture.graph.len(), "traced");
+        Ok(Recorded { capture, signature, flags, names, result, captured, time })
+    }
+}
+
+/// Runs the passes that keep the program a graph.
+pub(crate) fn optimize(recorded: Arc<Recorded>) -> Result<Improved> {
+    let (graph, passes) = lazuli_passes::optimize(&recorded.capture.graph, &Default::default())?;
+    Ok(Improved { recorded, graph, passes: Arc::new(passes) })
+}
+
+/// Makes machine code.
+pub(crate) fn assemble(improved: Improved) -> Result<Module> {
+    let code = Code::new(&improved.graph, &improved.recorded.layouts())?;
+    let module = Module { improved, code };
+    crate::stages::dump(&module);
+    Ok(module)
+}
+
+/// The name of a function: its own, or that of the function a closure stands in.
+pub(crate) fn name_of<F>() -> String {
+    let path = std::any::type_name::<F>();
+    let plain = path.split('<').next().unwrap_or(path);
+    let words = plain.split("::").filter(|w| !w.starts_with('{') && !w.starts_with('&'));
+    words.last().unwrap_or("function").to_owned()
+}
+
+/// Traces a function for arguments of these types: the first step of the explicit chain.
+///
+/// Of the `specs` only types count, so lazy tensors such as `Tensor::zeros([64, 10])` will do: they are never computed. The
+/// program takes row-major arguments of exactly these shapes.
+///
+/// # Errors
+/// What the function returned or recorded as an error.
+///
+/// ```
+/// use lazuli::prelude::*;
+/// let traced = lazuli::trace(|x: Tensor| x.relu() * 2.0, Tensor::zeros([2, 3]))?;
+/// println!("{traced}");
+/// let optimized = traced.optimize()?;
+/// let double = optimized.compile()?;
+/// assert_eq!(double.call(Tensor::ones([2, 3]))?.to_vec::<f32>()?, [2.0; 6]);
+/// # Ok::<(), lazuli::Error>(())
+/// ```
+pub fn trace<I: Tree, R: Outcome, F: Fn(I) -> R>(function: F, specs: impl IntoTree<I>) -> Result<Traced<I, R>> {
+    let (structure, leaves) = specs.into_tree().into_parts();
+    for leaf in &leaves {
+        leaf.check()?;
+    }
+    let requires_grad: Vec<bool> = leaves.iter().map(|t| t.history.is_some()).collect();
+    let leaves = leaves.iter().map(|t| LeafSignature {
+        ty: t.node.ty.clone(),
+        weak: t.is_weak(),
+        layout: LayoutClass::Contiguous,
+    });
+    let signature = Signature::new(structure, leaves.collect(), call::OPTIONS);
+    let name = name_of::<F>();
+    let chain = Chain { name: &name, names: &ArgumentNames::default() };
+    let recorded = chain.trace(&function, signature, &requires_grad)?;
+    Ok(Traced { recorded: Arc::new(recorded), types: PhantomData })
+}
+
+macro_rules! typed {
+    ($($(#[$doc:meta])* $name:ident { $field:ident: $ty:ty, $graph:expr })*) => {$(
+        $(#[$doc])*
+        pub struct $name<I, R> {
+            $field: $ty,
+            types: PhantomData<fn(I) -> R>,
+        }
+
+        impl<I, R> Clone for $name<I, R> {
+            fn clone(&self) -> Self {
+                $name { $field: self.$field.clone(), types: PhantomData }
+            }
+        }
+
+        impl<I, R> fmt::Debug for $name<I, R> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let graph: fn(&Self) -> &Graph = $graph;
+                write!(f, "{}({}, {} nodes)", stringify!($name), graph(self).name(), graph(self).len())
+            }
+        }
+    )*};
+}
+
+typed! {
+    /// A traced function: the program as it was recorded. Its text is the Graph IR.
+    Traced { recorded: Arc<Recorded>, |t| &t.recorded.capture.graph }
+    /// A traced function after simplification. Its text is the Graph IR.
+    Optimized { improved: Improved, |o| &o.improved.graph }
+    /// A compiled program for one signature. Its text is the Kernel IR.
+    Executable { module: Arc<Module>, |e| &e.module.improved.graph }
+}
+
+impl<I, R> Traced<I, R> {
+    /// The program as DOT, for drawing.
+    pub fn to_dot(&self) -> String {
+        self.recorded.capture.graph.to_dot()
+    }
+
+    /// Runs the passes that keep the program a graph: simplify, common subexpressions, dead code.
+    pub fn optimize(&self) -> Result<Optimized<I, R>> {
+        Ok(Optimized { improved: optimize(self.recorded.clone())?, types: PhantomData })
+    }
+}
+
+impl<I, R> fmt::Display for Traced<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.recorded.capture.graph, f)
+    }
+}
+
+impl<I, R> Optimized<I, R> {
+    /// The program as DOT, for drawing.
+    pub fn to_dot(&self) -> String {
+        self.improved.graph.to_dot()
+    }
+
+    /// Fuses, lowers, schedules, and makes machine code.
+    pub fn compile(&self) -> Result<Executable<I, R>> {
+        Ok(Executable { module: Arc::new(assemble(self.improved.clone())?), types: PhantomData })
+    }
+}
+
+impl<I, R> fmt::Display for Optimized<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.improved.graph, f)
+    }
+}
+
+impl<I, R> Executable<I, R> {
+    /// Every stage of the program, for reading.
+    pub fn stages(&self) -> Stages {
+        Stages::new(self.module.clone())
+    }
+
+    /// The kernels of the program and what flows between them as DOT, for drawing.
+    pub fn to_dot(&self) -> String {
+        self.stages().kernels_to_dot()
+    }
+}
+
+impl<I: Tree, R: Outcome> Executable<I, R> {
+    /// Runs the program. Ownership of arguments is as in [`Compiled::call`](crate::Compiled::call).
+    ///
+    /// # Errors
+    /// Arguments of another signature; what a value broke at run time; memory.
+    #[track_caller]
+    pub fn call(&self, arguments: impl IntoTree<I>) -> Result<R::Tree> {
+        let caller = Source::caller();
+        let (structure, leaves) = arguments.into_tree().into_parts();
+        let recorded = self.module.recorded();
+        let results = if call::is_traced(&leaves) {
+            self.splice(structure, leaves)?
+        } else {
+            let arguments = Arguments::evaluate(structure, leaves).map_err(|e| e.with_sources(caller))?;
+            self.fits(arguments.signature())?;
+            call::run(&self.module, arguments, caller)?
+        };
+        R::Tree::from_parts(&recorded.result, results)
+    }
+
+    /// Records the program into the trace that its arguments belong to.
+    #[track_caller]
+    fn splice(&self, structure: Structure, leaves: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let recorded = self.module.recorded();
+        let signatures = leaves.iter().zip(&recorded.signature.leaves).map(|(t, expected)| LeafSignature {
+            ty: t.node.ty.clone(),
+            ..expected.clone()
+        });
+        self.fits(&Signature::new(structure, signatures.collect(), call::OPTIONS))?;
+        let mut inputs = leaves;
+        inputs.extend(recorded.capture.captured.iter().cloned());
+        trace::splice(&recorded.capture, &inputs)
+    }
+
+    fn fits(&self, signature: &Signature) -> Result<()> {
+        let expected = &self.module.recorded().signature;
+        let differences = signature.differences(expected, &ArgumentNames::default());
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Shape,
+            format!("the program was compiled for other arguments: {}", differences.join("; ")),
+        ))
+    }
+}
+
+impl<I, R> fmt::Display for Executable<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stages().kernels().fmt(f)
+    }
+}
