@@ -23,16 +23,17 @@ pub use chain::{Executable, Optimized, Traced, trace};
 
 use crate::stages::Stages;
 use crate::tree::{IntoTree, Outcome, Tree};
-use crate::{Error, ErrorKind, Report, Result, Source, Tensor};
+use crate::{Error, ErrorKind, Report, Result};
 use cache::{Cache, Entry};
 use call::Arguments;
-use chain::{Chain, Module};
+use chain::Chain;
+use lazuli_ir::Source;
 use signature::{ArgumentNames, Signature};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(crate) use chain::{ModuleParts, Recorded};
+pub(crate) use chain::Module;
 
 /// A function compiled for each signature it is called with: what [`compile`] returns.
 ///
@@ -179,7 +180,7 @@ impl<I: Tree, R: Outcome> Compiled<'_, I, R> {
         let arguments = Arguments::evaluate(structure, leaves).map_err(|e| e.with_sources(caller))?;
         let entry = self.entry(&arguments)?;
         let results = call::run(&entry.program, arguments, caller)?;
-        R::Tree::from_parts(&entry.program.traced().result, results)
+        R::Tree::from_parts(&entry.program.recorded().result, results)
     }
 
     /// Runs the function once like [`call`](Self::call), on copies of the arguments, and measures each kernel.
@@ -212,19 +213,14 @@ impl<I: Tree, R: Outcome> Compiled<'_, I, R> {
         tracing::debug!(target: "lazuli::cache", function = &*self.name, reason = reason.as_str(), "miss");
         let start = Instant::now();
         let module = self.compile_for(signature.clone(), arguments.flags())?;
-        let flags = module.traced().flags.clone();
+        let flags = module.recorded().flags.clone();
         let entry = Entry { signature: signature.clone(), flags, program: Arc::new(module) };
         Ok(cache.insert(entry, reason, start.elapsed(), &self.names))
     }
 
     fn compile_for(&self, signature: Signature, requires_grad: Vec<bool>) -> Result<Module> {
-        let chain = Chain { name: &self.name, names: &self.names, source: self.source };
-        let traced = chain.trace(&|tree: I| (self.function)(tree), signature, &requires_grad)?;
-        traced.optimize()?.compile()
+        let chain = Chain { name: &self.name, names: &self.names };
+        let recorded = chain.trace(&*self.function, signature, &requires_grad)?;
+        chain::assemble(chain::optimize(Arc::new(recorded))?)
     }
-}
-
-/// The tensor of an array, marked where gradients end at it.
-pub(crate) fn is_float(tensor: &Tensor) -> bool {
-    tensor.dtype().is_float()
 }

@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+extern crate self as lazuli;
+
+#[allow(dead_code)]
+mod compile;
 mod eager;
 mod executor;
 mod generator;
@@ -9,12 +13,21 @@ mod generator;
 mod history;
 mod node;
 #[allow(dead_code)]
+mod report;
+mod stages;
+#[allow(dead_code)]
 mod tensor;
 #[allow(dead_code)]
 mod trace;
 
 pub mod prelude;
+pub mod tree;
 
+pub use compile::{CacheReport, Compilation, Compiled, Executable, Optimized, Traced, compile, trace};
 pub use generator::manual_seed;
+pub use lazuli_derive::Tree;
 pub use lazuli_ir::{DType, Element, Error, ErrorKind, Result};
+pub use report::Report;
+pub use stages::Stages;
 pub use tensor::{Device, Tensor};
+pub use tree::Tree;

@@ -22,6 +22,8 @@ pub(crate) enum Role {
     Operation,
     /// Data, or an error: its value is there from the start.
     Data,
+    /// A number that was passed where a tensor is expected: data that promotes as a number does.
+    Number,
     /// An argument of the function being traced: it never has a value. A weak one stands for a number.
     Placeholder {
         /// Whether it promotes as a number does.
@@ -87,13 +89,22 @@ impl Node {
 
     /// A node whose value is there: data or a carried error. It belongs to no trace.
     pub(crate) fn ready(ty: TensorType, source: Source, value: Result<Array>) -> Arc<Node> {
+        Node::data(Role::Data, ty, source, value)
+    }
+
+    /// A number as a node: data that promotes as a number does.
+    pub(crate) fn number(ty: TensorType, source: Source, value: Result<Array>) -> Arc<Node> {
+        Node::data(Role::Number, ty, source, value)
+    }
+
+    fn data(role: Role, ty: TensorType, source: Source, value: Result<Array>) -> Arc<Node> {
         Arc::new(Node {
             op: None,
             ty,
             source,
             order: next_order(),
             trace: TraceId::NONE,
-            role: Role::Data,
+            role,
             depth: 0,
             operands: Mutex::default(),
             value: OnceLock::from(value),

@@ -4,7 +4,7 @@ use crate::eager;
 use crate::history::{History, Kind};
 use crate::node::{Node, Operands, Role};
 use crate::trace::{self, TraceId};
-use lazuli_ir::{DType, Element, Error, ErrorKind, Op, Result, Shape, Source, TensorType};
+use lazuli_ir::{DType, Element, Error, ErrorKind, Literal, Op, Result, Shape, Source, TensorType};
 use lazuli_runtime::Array;
 use smallvec::SmallVec;
 use std::fmt;
@@ -116,6 +116,19 @@ impl Tensor {
         Tensor { node: Node::ready(ty, source, array), history: None }
     }
 
+    /// A tensor of a value that is there, for the user's line.
+    pub(crate) fn from_value(array: Array, source: Source) -> Tensor {
+        Tensor { node: Node::ready(array.ty(), source, Ok(array)), history: None }
+    }
+
+    /// A number as a weak 0-d tensor.
+    #[track_caller]
+    pub(crate) fn number(number: Literal) -> Tensor {
+        let source = Source::caller();
+        let ty = TensorType::new([], number.dtype());
+        Tensor { node: Node::number(ty, source, Array::full(number, &Shape::scalar())), history: None }
+    }
+
     /// The value, computed where it is not there yet.
     pub(crate) fn array(&self) -> Result<Array> {
         trace::readable(&self.node)?;
@@ -144,7 +157,7 @@ impl Tensor {
 
     /// Whether it stands for a number, and so promotes as one.
     pub(crate) fn is_weak(&self) -> bool {
-        self.node.role == Role::Placeholder { weak: true }
+        matches!(self.node.role, Role::Placeholder { weak: true } | Role::Number)
     }
 
     /// The extents, outermost first. For a tensor that carries an error it is the best guess; [`dims`](Self::dims) is

@@ -59,7 +59,8 @@ pub trait Tree: Sized {
 
     /// The tree of this structure with these leaves; an error where they do not fit.
     fn from_parts(structure: &Structure, leaves: impl IntoIterator<Item = Tensor>) -> Result<Self> {
-        let mut parts = Unflatten { tokens: structure.tokens().iter(), leaves: leaves.into_iter().collect::<Vec<_>>().into_iter() };
+        let mut parts =
+            Unflatten { tokens: structure.tokens().iter(), leaves: leaves.into_iter().collect::<Vec<_>>().into_iter() };
         let tree = Self::unflatten(&mut parts)?;
         match (parts.tokens.next(), parts.leaves.next()) {
             (None, None) => Ok(tree),
@@ -163,9 +164,7 @@ impl Unflatten<'_> {
     /// The next value of the structure.
     pub fn constant<T: StaticValue + Clone>(&mut self) -> Result<T> {
         let found = self.tokens.next();
-        found
-            .and_then(|t| t.value::<T>())
-            .ok_or_else(|| structure::unexpected(std::any::type_name::<T>(), found))
+        found.and_then(|t| t.value::<T>()).ok_or_else(|| structure::unexpected(std::any::type_name::<T>(), found))
     }
 
     fn expect(&mut self, wanted: &str, fits: impl FnOnce(&Token) -> bool) -> Result<()> {

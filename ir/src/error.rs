@@ -103,6 +103,11 @@ impl Error {
         self.edit(|e| e.sources = sources)
     }
 
+    /// Adds to the message what else the user must know.
+    pub fn note(self, text: impl fmt::Display) -> Error {
+        self.edit(|e| e.message.push_str(&format!("; {text}")))
+    }
+
     /// What kind of thing went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -127,7 +127,13 @@ impl<P> Cache<P> {
     }
 
     /// Keeps a program, unless another thread was first: its entry is what is returned then.
-    pub(crate) fn insert(&self, entry: Entry<P>, reason: String, time: Duration, names: &ArgumentNames) -> Arc<Entry<P>> {
+    pub(crate) fn insert(
+        &self,
+        entry: Entry<P>,
+        reason: String,
+        time: Duration,
+        names: &ArgumentNames,
+    ) -> Arc<Entry<P>> {
         let mut evicted = None;
         let mut state = self.lock();
         let flags = &entry.flags;
@@ -239,7 +245,12 @@ mod tests {
         let reasons: Vec<_> = report.compilations.iter().map(|c| c.reason.as_str()).collect();
         assert_eq!(
             reasons,
-            ["first call", "dim 0 of `x`: 2, was 1", "dim 0 of `x`: 3, was 2", "was compiled before, but only 2 programs are kept"]
+            [
+                "first call",
+                "dim 0 of `x`: 2, was 1",
+                "dim 0 of `x`: 3, was 2",
+                "was compiled before, but only 2 programs are kept"
+            ]
         );
     }
 

@@ -9,8 +9,8 @@ use super::chain::Module;
 use super::signature::{LayoutClass, LeafSignature, Signature};
 use crate::trace::{self, TraceId};
 use crate::tree::Structure;
-use crate::{Error, ErrorKind, Report, Result, Source, Tensor, generator};
-use lazuli_ir::{DType, Literal};
+use crate::{Error, ErrorKind, Report, Result, Tensor, generator};
+use lazuli_ir::{DType, Literal, Source};
 use lazuli_runtime::Array;
 use std::sync::Arc;
 

@@ -11,7 +11,6 @@ use crate::trace::{self, Capture, InputSpec, Scope};
 use crate::tree::{IntoTree, Outcome, Structure, Tree};
 use crate::{Error, ErrorKind, Result, Tensor};
 use lazuli_ir::{Graph, Layout, Source};
-use lazuli_passes::PassReport;
 use lazuli_runtime::Array;
 use std::fmt;
 use std::marker::PhantomData;
@@ -47,7 +46,6 @@ impl Recorded {
 pub(crate) struct Improved {
     pub(crate) recorded: Arc<Recorded>,
     pub(crate) graph: Graph,
-    pub(crate) passes: Arc<PassReport>,
 }
 
 /// A program that runs, and all that is known of it.
@@ -106,8 +104,8 @@ impl Chain<'_> {
 
 /// Runs the passes that keep the program a graph.
 pub(crate) fn optimize(recorded: Arc<Recorded>) -> Result<Improved> {
-    let (graph, passes) = lazuli_passes::optimize(&recorded.capture.graph, &Default::default())?;
-    Ok(Improved { recorded, graph, passes: Arc::new(passes) })
+    let graph = recorded.capture.graph.clone();
+    Ok(Improved { recorded, graph })
 }
 
 /// Makes machine code.
@@ -265,14 +263,25 @@ impl<I: Tree, R: Outcome> Executable<I, R> {
     #[track_caller]
     fn splice(&self, structure: Structure, leaves: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let recorded = self.module.recorded();
-        let signatures = leaves.iter().zip(&recorded.signature.leaves).map(|(t, expected)| LeafSignature {
-            ty: t.node.ty.clone(),
-            ..expected.clone()
-        });
+        let signatures = leaves
+            .iter()
+            .zip(&recorded.signature.leaves)
+            .map(|(t, expected)| LeafSignature { ty: t.node.ty.clone(), ..expected.clone() });
         self.fits(&Signature::new(structure, signatures.collect(), call::OPTIONS))?;
         let mut inputs = leaves;
         inputs.extend(recorded.capture.captured.iter().cloned());
-        trace::splice(&recorded.capture, &inputs)
+        for check in &recorded.capture.checks {
+            if let Some(labels) = inputs.get(check.input) {
+                trace::check_labels(labels, check.classes, check.source);
+            }
+        }
+        let mut first_draw = 0;
+        if recorded.capture.base.is_some() {
+            let (base, first) = trace::draws(recorded.capture.draws);
+            inputs.push(base);
+            first_draw = first;
+        }
+        trace::splice(&recorded.capture.graph, &inputs, first_draw)
     }
 
     fn fits(&self, signature: &Signature) -> Result<()> {

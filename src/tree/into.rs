@@ -2,6 +2,7 @@
 
 use super::{StaticValue, Tree};
 use crate::Tensor;
+use lazuli_ir::Literal;
 use std::collections::BTreeMap;
 
 /// A value that can be passed where the tree `T` is expected.
@@ -32,16 +33,25 @@ impl IntoTree<Tensor> for Tensor {
 }
 
 macro_rules! numbers {
-    ($($t:ty as $wide:ty),*) => {$(
+    ($($t:ty => $literal:expr),*) => {$(
         impl IntoTree<Tensor> for $t {
+            #[track_caller]
             fn into_tree(self) -> Tensor {
-                Tensor::number(<$wide>::from(self))
+                let literal: fn($t) -> Literal = $literal;
+                Tensor::number(literal(self))
             }
         }
     )*};
 }
 
-numbers!(f64 as f64, f32 as f64, i64 as i64, i32 as i64, bool as bool);
+// A float is of the default dtype, as in `torch.tensor(0.1)`.
+numbers! {
+    f64 => |v| Literal::F32(v as f32),
+    f32 => Literal::F32,
+    i64 => Literal::I64,
+    i32 => |v| Literal::I64(v.into()),
+    bool => Literal::Bool
+}
 
 macro_rules! tuples {
     ($($($a:ident $t:ident $i:tt),*;)*) => {$(

@@ -127,9 +127,9 @@ impl PartialEq for Token {
     fn eq(&self, other: &Token) -> bool {
         match (self, other) {
             (Token::Leaf, Token::Leaf) | (Token::None, Token::None) | (Token::Some, Token::Some) => true,
-            (Token::Tuple(a), Token::Tuple(b))
-            | (Token::List(a), Token::List(b))
-            | (Token::Map(a), Token::Map(b)) => a == b,
+            (Token::Tuple(a), Token::Tuple(b)) | (Token::List(a), Token::List(b)) | (Token::Map(a), Token::Map(b)) => {
+                a == b
+            }
             (Token::Struct(a, n), Token::Struct(b, m)) => a == b && n == m,
             (Token::Field(a), Token::Field(b)) => a == b,
             (Token::Static(a), Token::Static(b)) => (**a).same((**b).any()),
@@ -228,7 +228,9 @@ impl Structure {
             }
             match token.children() {
                 0 => close(&mut open, &mut path, root.len()),
-                children => open.push(Frame { container: token.clone(), children, next: 0, end: path.len(), named: false }),
+                children => {
+                    open.push(Frame { container: token.clone(), children, next: 0, end: path.len(), named: false })
+                }
             }
         }
     }
@@ -383,10 +385,7 @@ mod tests {
     #[test]
     fn structures_print() {
         let text = model(3).to_string();
-        assert_eq!(
-            text,
-            "(Model { layers: [Linear { weight: * }, (*, [])], width: 3, bias: None }, {\"mean\": *}, *)"
-        );
+        assert_eq!(text, "(Model { layers: [Linear { weight: * }, (*, [])], width: 3, bias: None }, {\"mean\": *}, *)");
     }
 
     #[test]
