@@ -58,6 +58,11 @@ impl Index {
         Index::atom(Atom::Extent(e))
     }
 
+    /// An atom as it stands, for the parser: division is not simplified.
+    pub(crate) fn from_atom(a: Atom) -> Index {
+        Index::atom(a)
+    }
+
     fn atom(a: Atom) -> Index {
         Index { terms: smallvec::smallvec![(a, 1)], constant: 0 }
     }

@@ -15,6 +15,8 @@ mod graph_verify;
 pub mod index;
 mod infer;
 pub mod kernel;
+mod kernel_parse;
+mod kernel_text;
 mod layout;
 mod op;
 pub mod program;

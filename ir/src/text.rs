@@ -105,6 +105,12 @@ impl<'a> Cursor<'a> {
         Some(&rest[..end])
     }
 
+    /// Moves past the next character.
+    pub(crate) fn eat_char(&mut self) {
+        self.skip();
+        self.at += self.rest().chars().next().map_or(0, char::len_utf8);
+    }
+
     /// Whether the next word is this one; moves past it then.
     pub(crate) fn eat_word(&mut self, word: &str) -> bool {
         let mut ahead = *self;
