@@ -767,7 +767,11 @@ impl dyn Emit + '_ {
         self.emit(self.type_of(a), Expr::Unary(op, a))
     }
     pub fn binary(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> ValueId {
-        self.emit(self.type_of(a), Expr::Binary(op, a, b))
+        match (self.type_of(a), op) {
+            (ScalarType::Bool, BinaryOp::Max) => self.machine(MachineOp::Or, &[a, b]),
+            (ScalarType::Bool, BinaryOp::Min) => self.machine(MachineOp::And, &[a, b]),
+            (ty, _) => self.emit(ty, Expr::Binary(op, a, b)),
+        }
     }
     pub fn compare(&mut self, op: CompareOp, a: ValueId, b: ValueId) -> ValueId {
         self.emit(ScalarType::Bool, Expr::Compare(op, a, b))

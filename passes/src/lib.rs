@@ -7,9 +7,12 @@ mod expr;
 mod frame;
 pub mod fusion;
 pub mod index_map;
+pub mod lower;
+mod merge_loops;
 pub mod plan;
 #[cfg(test)]
 mod samples;
+pub mod schedule;
 mod vjp_rules;
 
 pub use autodiff::vjp;

@@ -1,0 +1,727 @@
+//! Lowering: a planned group becomes Kernel IR, free of schedule.
+//!
+//! The walk follows the plan's scopes. In each scope the sinks are taken level by level; those of one level share one loop
+//! (a `reduce`, where one of them is the step of a reduction). Before a loop is opened, everything it needs from this scope is
+//! written; so each value is written once a pass, in the scope where it belongs. A value that two passes over the same loop
+//! need is kept in a *row tile* where computing it again would cost more than reading it back, and the row is small enough.
+//!
+//! A contraction replaces its row and column loops by panels: a tile, filled by `dot`, and loops over the tile in which
+//! everything else of the group runs as the epilogue.
+
+use crate::index_map::Condition;
+use crate::plan::{DotPlan, InstanceId, Plan, ScopeId, SinkId, SinkKind, Source};
+use lazuli_ir::kernel::{
+    Access, Axis, Block, Const, Dot, DotOperand, Emit, Expr, Extent, Kernel, Loop, MachineOp, Memory, Param, ParamId,
+    Reduce, Reducer, ScalarType, Scope, Stmt, StmtKind, Stride, Tile, TileId, ValueId,
+};
+use lazuli_ir::{
+    CompareOp, DType, DimVec, Error, Graph, Index, Literal, NodeId, Op, ReduceOp, Result, Shape, Sources, Target, VarId,
+};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// A kernel, and which value each parameter is.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// The value of each parameter, in order: what is read, then what is written.
+    pub args: Vec<NodeId>,
+}
+
+/// Recomputing a value that costs this many operations or more is worth a row tile.
+const TILE_FLOPS: u64 = 6;
+
+/// Lowers a planned group. `strides` tells how a stored value lies in memory.
+pub fn lower(
+    graph: &Graph,
+    members: &[NodeId],
+    outputs: &[NodeId],
+    plan: &Plan,
+    strides: &dyn Fn(NodeId) -> DimVec<i64>,
+    target: &Target,
+) -> Result<Lowered> {
+    let mut l = Lowering {
+        graph,
+        plan,
+        target,
+        kernel: Kernel::new(kernel_name(graph, members)),
+        args: Vec::new(),
+        params: FxHashMap::default(),
+        outputs: Vec::new(),
+        values: vec![None; plan.instances.len()],
+        tiles: FxHashMap::default(),
+        substitution: FxHashMap::default(),
+        new_extents: FxHashMap::default(),
+        opened: vec![false; plan.scopes.len()],
+        dot_tile: None,
+        current: Block::new(),
+        sources: Sources::none(),
+    };
+    l.kernel.vars = plan.vars.iter().map(|v| v.name.clone()).collect();
+    l.declare_params(outputs, strides)?;
+    l.kernel.sources = members.iter().fold(Sources::none(), |s, n| s.union(&graph.node(*n).sources));
+    let sinks: Vec<SinkId> = (0..plan.sinks.len()).collect();
+    l.kernel.body = l.scope(0, &sinks)?.0;
+    Ok(Lowered { kernel: l.kernel, args: l.args })
+}
+
+/// A name from what the kernel computes: its last operations, most telling first.
+fn kernel_name(graph: &Graph, members: &[NodeId]) -> String {
+    let names: Vec<&str> = members.iter().map(|n| graph.op(*n).name()).collect();
+    let mut parts: Vec<&str> = Vec::new();
+    for heavy in ["dot", "reduce_max", "reduce_sum", "reduce_argmax", "exp", "tanh", "log"] {
+        if names.contains(&heavy) {
+            parts.push(heavy);
+        }
+    }
+    if let Some(last) = names.last()
+        && !parts.contains(last)
+    {
+        parts.push(last);
+    }
+    parts.truncate(4);
+    parts.join("_")
+}
+
+/// Where a value of a row is kept between passes.
+#[derive(Clone, Copy, Debug)]
+struct RowTile {
+    id: TileId,
+    /// Whether a pass has stored it.
+    written: bool,
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    plan: &'a Plan,
+    target: &'a Target,
+    kernel: Kernel,
+    args: Vec<NodeId>,
+    params: FxHashMap<NodeId, ParamId>,
+    outputs: Vec<ParamId>,
+    /// The kernel value of each instance, while it is in scope.
+    values: Vec<Option<ValueId>>,
+    /// The row tiles of instances, while they are in scope.
+    tiles: FxHashMap<InstanceId, RowTile>,
+    /// What variables of the plan stand for: their latest loop, or a place in a panel.
+    substitution: FxHashMap<VarId, Index>,
+    /// The extents of variables that the plan does not have.
+    new_extents: FxHashMap<VarId, i64>,
+    /// The scopes that a loop ran over already.
+    opened: Vec<bool>,
+    /// The tile of the contraction, and the index of its element.
+    dot_tile: Option<(TileId, [Index; 2])>,
+    current: Block,
+    sources: Sources,
+}
+
+impl Emit for Lowering<'_> {
+    fn emit(&mut self, ty: ScalarType, expr: Expr) -> ValueId {
+        let v = self.kernel.new_value(ty);
+        self.current.push(Stmt { kind: StmtKind::Let(v, expr), sources: self.sources.clone() });
+        v
+    }
+
+    fn type_of(&self, v: ValueId) -> ScalarType {
+        self.kernel.values[v.index()]
+    }
+}
+
+impl Lowering<'_> {
+    fn declare_params(&mut self, outputs: &[NodeId], strides: &dyn Fn(NodeId) -> DimVec<i64>) -> Result<()> {
+        let mut read: Vec<NodeId> = self
+            .plan
+            .instances
+            .iter()
+            .filter_map(|i| match i.source {
+                Source::Load(n) => Some(n),
+                _ => None,
+            })
+            .chain(self.plan.dot.iter().flat_map(|d| d.operands.iter().map(|(n, _)| *n)))
+            .collect();
+        read.sort_unstable();
+        read.dedup();
+        for n in read {
+            let id = self.declare(n, Access::Read, strides(n));
+            self.params.insert(n, id);
+        }
+        for &n in outputs {
+            let contiguous = self.graph.node(n).types[0].shape.strides();
+            let id = self.declare(n, Access::Write, contiguous);
+            self.outputs.push(id);
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, n: NodeId, access: Access, strides: DimVec<i64>) -> ParamId {
+        let node = self.graph.node(n);
+        let name = match node.op {
+            Op::Input { index, .. } => self.graph.inputs()[index].0.clone(),
+            _ => n.0.to_string(),
+        };
+        self.kernel.params.push(Param {
+            name: if access == Access::Write { format!("out{name}") } else { name },
+            dtype: node.types[0].dtype,
+            dims: node.types[0].shape.extents().into_iter().map(|n| Extent::Const(n as u64)).collect(),
+            strides: strides.into_iter().map(Stride::Const).collect(),
+            access,
+        });
+        self.args.push(n);
+        ParamId(self.kernel.params.len() as u32 - 1)
+    }
+
+    fn depth(&self, s: ScopeId) -> usize {
+        self.plan.scopes[s].path.len() - 1
+    }
+
+    /// Writes what these sinks do in a scope: loops below it, then its own stores. Gives the block, and the values that
+    /// the reductions stepping in this scope combine.
+    fn scope(&mut self, scope: ScopeId, sinks: &[SinkId]) -> Result<(Block, Vec<SinkId>)> {
+        let outer = std::mem::take(&mut self.current);
+        let depth = self.depth(scope);
+        let mut passes: BTreeMap<(u32, ScopeId), Vec<SinkId>> = BTreeMap::new();
+        let mut here: Vec<SinkId> = Vec::new();
+        for &s in sinks {
+            let sink = &self.plan.sinks[s];
+            if sink.scope == scope {
+                here.push(s);
+            } else {
+                passes.entry((sink.levels[depth], self.plan.scopes[sink.scope].path[depth + 1])).or_default().push(s);
+            }
+        }
+        let kept = self.choose_tiles(&passes);
+        for (&(_, child), group) in &passes {
+            let group = self.close(group, child);
+            self.write_values(&group, scope)?;
+            self.pass(child, &group)?;
+        }
+        self.write_values(&here, scope)?;
+        for &s in &here {
+            if let SinkKind::Store { output, index } = &self.plan.sinks[s].kind {
+                let value = self.value(self.plan.sinks[s].value)?;
+                let index = index.iter().map(|x| self.index(x)).collect();
+                let to = Memory::Param(self.outputs[*output]);
+                self.push(StmtKind::Store { to, index, value, mask: None });
+            }
+        }
+        for i in kept {
+            self.tiles.remove(&i);
+        }
+        Ok((std::mem::replace(&mut self.current, outer), here))
+    }
+
+    /// Adds the reductions that a pass over `child` must run itself because they live inside it.
+    fn close(&self, group: &[SinkId], child: ScopeId) -> Vec<SinkId> {
+        let inside = |r: &SinkId| {
+            let parent = self.plan.scopes[self.plan.sinks[*r].scope].parent;
+            parent.is_some_and(|p| self.plan.scopes[p].path.contains(&child))
+        };
+        let mut all: Vec<SinkId> = group.to_vec();
+        all.extend(group.iter().flat_map(|s| self.plan.sinks[*s].needs.iter().copied().filter(inside)));
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Writes one pass over a scope, as a reduce or as loops.
+    fn pass(&mut self, child: ScopeId, group: &[SinkId]) -> Result<()> {
+        if let Some(dot) = self.plan.dot.clone()
+            && self.is_panel(&dot, child)
+        {
+            return self.panels(&dot, child, group);
+        }
+        let before: Vec<bool> = self.values.iter().map(Option::is_some).collect();
+        let vars = self.open_vars(child);
+        let (mut body, here) = self.scope(child, group)?;
+        let steps: Vec<SinkId> =
+            here.into_iter().filter(|&s| matches!(self.plan.sinks[s].kind, SinkKind::Step { .. })).collect();
+        if steps.is_empty() {
+            self.forget(&before);
+            for &(var, extent) in vars.iter().rev() {
+                body = vec![
+                    StmtKind::Loop(Loop { var, extent, step: 1, limit: None, axis: Axis::default(), body }).into(),
+                ];
+            }
+            self.current.append(&mut body);
+            return Ok(());
+        }
+        let mut reducers: SmallVec<[Reducer; 1]> = SmallVec::new();
+        let (mut yields, mut results) = (SmallVec::new(), SmallVec::new());
+        let mut finals: Vec<(InstanceId, ValueId)> = Vec::new();
+        let mut sources = Sources::none();
+        let position =
+            vars.iter().fold(Index::default(), |p, (v, e)| p.times(e.known().unwrap_or(1) as i64).add(&Index::var(*v)));
+        let outer = std::mem::replace(&mut self.current, body);
+        for s in steps {
+            let SinkKind::Step { op, result } = self.plan.sinks[s].kind else { continue };
+            let value = self.value(self.plan.sinks[s].value)?;
+            let reducer = Reducer { op, ty: self.type_of(value) };
+            yields.push(value);
+            if op == ReduceOp::ArgMax {
+                yields.push(self.emit(ScalarType::I64, Expr::Index(position.clone())));
+            }
+            for ty in reducer.types() {
+                results.push(self.kernel.new_value(ty));
+            }
+            finals.extend(results.last().map(|v| (result, *v)));
+            reducers.push(reducer);
+            if let Source::Reduced(n) = self.plan.instances[result].source {
+                sources = sources.union(&self.graph.node(n).sources);
+            }
+        }
+        let body = std::mem::replace(&mut self.current, outer);
+        self.forget(&before);
+        let reduce = Reduce { vars, reducers, axis: Axis::default(), chunk: 0, body, yields, results };
+        self.current.push(Stmt { kind: StmtKind::Reduce(reduce), sources });
+        for (i, v) in finals {
+            self.values[i] = Some(v);
+        }
+        Ok(())
+    }
+
+    /// The variables of a loop over a scope: the plan's own the first time, fresh ones after, for each loop has its own.
+    fn open_vars(&mut self, scope: ScopeId) -> SmallVec<[(VarId, Extent); 2]> {
+        let again = std::mem::replace(&mut self.opened[scope], true);
+        let mut vars = SmallVec::new();
+        for &v in &self.plan.scopes[scope].vars {
+            let extent = self.extent(v);
+            let mut own = v;
+            if again {
+                own = self.kernel.new_var(self.kernel.vars[v.0 as usize].clone());
+                self.new_extents.insert(own, extent as i64);
+                self.substitution.insert(v, own.into());
+            }
+            vars.push((own, Extent::Const(extent)));
+        }
+        vars
+    }
+
+    /// Drops the values that were written since: their loop is closed.
+    fn forget(&mut self, before: &[bool]) {
+        for (v, kept) in self.values.iter_mut().zip(before) {
+            if !kept {
+                *v = None;
+            }
+        }
+    }
+
+    fn push(&mut self, kind: StmtKind) {
+        self.current.push(Stmt { kind, sources: self.sources.clone() });
+    }
+
+    /// Writes those values that the sinks need and that belong to `scope`, operands first.
+    fn write_values(&mut self, sinks: &[SinkId], scope: ScopeId) -> Result<()> {
+        let roots: Vec<InstanceId> = sinks.iter().map(|&s| self.plan.sinks[s].value).collect();
+        let held: std::cell::RefCell<Vec<InstanceId>> = Default::default();
+        let cone = self.plan.cone(&roots, &|i| {
+            let in_tile = self.values[i].is_none() && self.tiles_hold(i);
+            if in_tile {
+                held.borrow_mut().push(i);
+            }
+            in_tile || self.values[i].is_some()
+        });
+        let mut held = held.into_inner();
+        held.sort_unstable();
+        held.dedup();
+        for i in held.into_iter().chain(cone) {
+            if self.plan.instances[i].scope == scope && self.values[i].is_none() {
+                self.write(i)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tiles_hold(&self, i: InstanceId) -> bool {
+        self.tiles.get(&i).is_some_and(|t| t.written)
+    }
+
+    /// The value of an instance, written before.
+    fn value(&mut self, i: InstanceId) -> Result<ValueId> {
+        self.values[i].ok_or_else(|| {
+            Error::internal(format!(
+                "{:?} at {:?} was needed before it was written",
+                self.plan.instances[i].source, self.plan.instances[i].index
+            ))
+        })
+    }
+
+    /// A plan index in the variables of the kernel's loops.
+    fn index(&self, x: &Index) -> Index {
+        if self.substitution.is_empty() {
+            return x.clone();
+        }
+        let panel = |v: VarId| self.new_extents.get(&v).map(|n| (0, *n - 1));
+        x.substitute(&|v| self.substitution.get(&v).cloned(), &|v| panel(v).unwrap_or_else(|| self.plan.range(v)))
+    }
+
+    fn indices(&self, index: &[Index]) -> Vec<Index> {
+        index.iter().map(|x| self.index(x)).collect()
+    }
+
+    /// Writes the value of one instance.
+    fn write(&mut self, i: InstanceId) -> Result<()> {
+        let instance = self.plan.instances[i].clone();
+        let mask = instance.mask.map(|m| self.value(m)).transpose()?;
+        if let Some(tile) = self.tiles.get(&i).copied()
+            && tile.written
+        {
+            let index = self.tile_index(instance.scope);
+            let ty = self.kernel.tiles[tile.id.index()].ty;
+            self.values[i] = Some(self.emit(ty, Expr::Load { from: Memory::Tile(tile.id), index, mask: None }));
+            return Ok(());
+        }
+        let value = match &instance.source {
+            Source::Load(n) => {
+                let from = Memory::Param(*self.params.get(n).ok_or_else(|| Error::internal("a load of no parameter"))?);
+                let index = self.indices(&instance.index);
+                self.emit(self.graph.node(*n).types[0].dtype.into(), Expr::Load { from, index, mask })
+            }
+            Source::Constant(l) => self.emit(l.dtype().into(), Expr::Const(Const::Literal(*l))),
+            Source::Iota => {
+                let index = self.index(&instance.index[0]);
+                self.emit(ScalarType::I64, Expr::Index(index))
+            }
+            Source::Mask(conditions) => self.conditions(conditions, mask)?,
+            Source::Compute(n) => {
+                self.sources = self.graph.node(*n).sources.clone();
+                let mut operands: SmallVec<[ValueId; 3]> = SmallVec::new();
+                for &o in &instance.operands {
+                    operands.push(self.value(o)?);
+                }
+                let value = self.compute(*n, &operands, &instance.index);
+                self.sources = Sources::none();
+                value?
+            }
+            Source::Dot(_) => {
+                let (tile, index) =
+                    self.dot_tile.clone().ok_or_else(|| Error::internal("a contraction without a tile"))?;
+                let ty = self.kernel.tiles[tile.index()].ty;
+                self.emit(ty, Expr::Load { from: Memory::Tile(tile), index: index.to_vec(), mask: None })
+            }
+            Source::Reduced(_) => return Err(Error::internal("a reduction was needed before its loop")),
+        };
+        self.values[i] = Some(value);
+        if let Some(tile) = self.tiles.get_mut(&i) {
+            tile.written = true;
+            let to = Memory::Tile(tile.id);
+            let index = self.tile_index(instance.scope);
+            self.push(StmtKind::Store { to, index, value, mask: None });
+        }
+        Ok(())
+    }
+
+    fn tile_index(&self, scope: ScopeId) -> Vec<Index> {
+        self.plan.scopes[scope].vars.iter().map(|&v| self.index(&v.into())).collect()
+    }
+
+    /// Whether all conditions hold, and the mask around them.
+    fn conditions(&mut self, conditions: &[Condition], outer: Option<ValueId>) -> Result<ValueId> {
+        let mut all = outer;
+        for c in conditions {
+            let index = self.index(c.index());
+            let e: &mut dyn Emit = self;
+            let x = e.emit(ScalarType::I64, Expr::Index(index));
+            let zero = e.i64(0);
+            let op = match c {
+                Condition::NotNegative(_) => CompareOp::Ge,
+                Condition::Zero(_) => CompareOp::Eq,
+            };
+            let holds = e.compare(op, x, zero);
+            all = Some(match all {
+                Some(before) => e.machine(MachineOp::And, &[before, holds]),
+                None => holds,
+            });
+        }
+        all.ok_or_else(|| Error::internal("a mask without conditions"))
+    }
+
+    /// The operation of a member on operands that are written.
+    fn compute(&mut self, n: NodeId, operands: &[ValueId], index: &[Index]) -> Result<ValueId> {
+        let node = self.graph.node(n);
+        let index = self.indices(index);
+        scalar_operation(self, &node.op, node.types[0].dtype, operands, &index, &node.types[0].shape)
+    }
+
+    /// Chooses what passes over the same scope keep in row tiles, and declares those. Gives the instances kept.
+    fn choose_tiles(&mut self, passes: &BTreeMap<(u32, ScopeId), Vec<SinkId>>) -> Vec<InstanceId> {
+        let mut kept = Vec::new();
+        let mut budget = self.target.l1_bytes / 2;
+        let mut computed: FxHashMap<ScopeId, Vec<InstanceId>> = FxHashMap::default();
+        for (&(_, child), group) in passes {
+            let group = self.close(group, child);
+            let again = computed.entry(child).or_default();
+            let mut seen = rustc_hash::FxHashSet::default();
+            let mut stack: Vec<InstanceId> = group.iter().map(|&s| self.plan.sinks[s].value).collect();
+            while let Some(i) = stack.pop() {
+                if self.values[i].is_some() || kept.contains(&i) || !seen.insert(i) {
+                    continue;
+                }
+                let instance = &self.plan.instances[i];
+                if instance.scope == child && again.contains(&i) && self.cone_flops(i) >= TILE_FLOPS {
+                    let bytes = self.row_bytes(i);
+                    if bytes <= budget {
+                        budget -= bytes;
+                        kept.push(i);
+                        continue;
+                    }
+                }
+                stack.extend(instance.operands.iter().chain(&instance.mask).copied());
+            }
+            again.extend(seen);
+        }
+        kept.sort_unstable();
+        for &i in &kept {
+            self.declare_row_tile(i);
+        }
+        kept
+    }
+
+    /// Floating point operations to compute an instance again, as far as they belong to its scope.
+    fn cone_flops(&self, i: InstanceId) -> u64 {
+        let scope = self.plan.instances[i].scope;
+        let outside = |j: InstanceId| self.plan.instances[j].scope != scope;
+        let cone = self.plan.cone(&[i], &outside);
+        cone.iter()
+            .map(|&j| match self.plan.instances[j].source {
+                Source::Compute(n) => u64::from(self.graph.op(n).flops()),
+                _ => 0,
+            })
+            .sum()
+    }
+
+    fn instance_type(&self, i: InstanceId) -> DType {
+        match &self.plan.instances[i].source {
+            Source::Load(n) | Source::Compute(n) | Source::Reduced(n) | Source::Dot(n) => {
+                self.graph.node(*n).types[0].dtype
+            }
+            Source::Constant(l) => l.dtype(),
+            Source::Iota => DType::I64,
+            Source::Mask(_) => DType::Bool,
+        }
+    }
+
+    fn row_extents(&self, i: InstanceId) -> DimVec<u64> {
+        let scope = &self.plan.scopes[self.plan.instances[i].scope];
+        scope.vars.iter().map(|v| self.plan.vars[v.0 as usize].extent).collect()
+    }
+
+    fn row_bytes(&self, i: InstanceId) -> u64 {
+        let size = self.instance_type(i).size() as u64;
+        self.row_extents(i).iter().fold(size, |n, e| n.saturating_mul(*e))
+    }
+
+    fn declare_row_tile(&mut self, i: InstanceId) {
+        let dims = self.row_extents(i);
+        let tile = Tile {
+            name: format!("row{}", self.kernel.tiles.len()),
+            ty: self.instance_type(i).into(),
+            valid: dims.iter().map(|_| None).collect(),
+            dims,
+            scope: Scope::Thread,
+        };
+        let id = self.declare_tile(tile);
+        self.tiles.insert(i, RowTile { id, written: false });
+    }
+
+    fn declare_tile(&mut self, tile: Tile) -> TileId {
+        self.kernel.tiles.push(tile);
+        let id = TileId(self.kernel.tiles.len() as u32 - 1);
+        self.push(StmtKind::Tile(id));
+        id
+    }
+
+    /// Whether a scope is where the panels of the contraction begin: the row loop, or the column loop of a single row.
+    fn is_panel(&self, dot: &DotPlan, scope: ScopeId) -> bool {
+        let owns = |v: Option<VarId>| v.is_some_and(|v| self.plan.vars[v.0 as usize].scope == scope);
+        owns(dot.row) || (dot.row.is_none() && owns(dot.column))
+    }
+
+    fn extent(&self, v: VarId) -> u64 {
+        self.plan.vars[v.0 as usize].extent
+    }
+
+    /// Writes the panels of the contraction: plain loops over free dims beyond the last of each side, then row and column
+    /// panels, and inside them tile, `dot` and epilogue.
+    fn panels(&mut self, dot: &DotPlan, first: ScopeId, group: &[SinkId]) -> Result<()> {
+        let start = self.plan.tile.iter().position(|&s| s == first).unwrap_or(0);
+        let chain: Vec<ScopeId> = self.plan.tile[start..].to_vec();
+        let before: Vec<bool> = self.values.iter().map(Option::is_some).collect();
+        let (m, n) = (dot.row.map_or(1, |v| self.extent(v)), dot.column.map_or(1, |v| self.extent(v)));
+        let k: u64 = dot.contract.iter().map(|&v| self.extent(v)).product();
+        let (rows, columns) = panel_shape(m, n, k, self.target);
+        let mut loops: Vec<(VarId, Extent, u64)> = Vec::new();
+        for &s in &chain {
+            let own = self.plan.scopes[s].vars.iter().copied();
+            let plain = own.filter(|&v| Some(v) != dot.row && Some(v) != dot.column);
+            loops.extend(plain.map(|v| (v, Extent::Const(self.extent(v)), 1)));
+        }
+        let row = dot.row.map(|v| self.panel(v, "q", rows, &mut loops));
+        let column = dot.column.map(|v| self.panel(v, "p", columns, &mut loops));
+        let outer = std::mem::take(&mut self.current);
+        self.write_dot(dot, [&row, &column], [(m, rows), (n, columns)])?;
+        let epilogue = self.epilogue(&chain, group, [&row, &column])?;
+        self.current.extend(epilogue);
+        let mut body = std::mem::replace(&mut self.current, outer);
+        self.forget(&before);
+        self.dot_tile = None;
+        for (var, extent, step) in loops.into_iter().rev() {
+            body = vec![StmtKind::Loop(Loop { var, extent, step, limit: None, axis: Axis::default(), body }).into()];
+        }
+        self.current.append(&mut body);
+        Ok(())
+    }
+
+    /// Opens a panel loop over a tile dim; a panel that is the whole dim needs none.
+    fn panel(&mut self, v: VarId, name: &str, size: u64, loops: &mut Vec<(VarId, Extent, u64)>) -> Panel {
+        let extent = self.extent(v);
+        let inside = self.kernel.new_var(self.kernel.vars[v.0 as usize].clone());
+        self.new_extents.insert(inside, size as i64);
+        let mut start = Index::default();
+        if size < extent {
+            let outside = self.kernel.new_var(name);
+            self.new_extents.insert(outside, extent as i64);
+            loops.push((outside, Extent::Const(extent), size));
+            start = outside.into();
+        }
+        self.substitution.insert(v, start.add(&inside.into()));
+        let rest = Index::constant(extent as i64).add_scaled(&start, -1);
+        Panel { inside, start, size, limit: (!extent.is_multiple_of(size)).then_some(rest) }
+    }
+
+    fn write_dot(&mut self, dot: &DotPlan, panels: [&Option<Panel>; 2], sizes: [(u64, u64); 2]) -> Result<()> {
+        let node = self.graph.node(dot.node);
+        let ty: ScalarType = node.types[0].dtype.into();
+        let tile = Tile {
+            name: format!("tile{}", self.kernel.tiles.len()),
+            ty,
+            dims: sizes.iter().map(|s| s.1).collect(),
+            valid: panels.iter().map(|p| p.as_ref().and_then(|p| p.limit.clone())).collect(),
+            scope: Scope::Thread,
+        };
+        let acc = self.declare_tile(tile);
+        self.push(StmtKind::Fill(acc, Const::Literal(Literal::zero(node.types[0].dtype))));
+        // The dot counts rows and columns with variables of its own.
+        let (row, column) = (self.kernel.new_var("row"), self.kernel.new_var("col"));
+        let operand = |l: &Self, (n, index): &(NodeId, Vec<Index>)| -> Result<DotOperand> {
+            let with = |v: VarId| -> Option<Index> {
+                let side = |p: &Option<Panel>, own: VarId| p.as_ref().map(|p| p.start.add(&own.into()));
+                if Some(v) == dot.row {
+                    side(panels[0], row)
+                } else if Some(v) == dot.column {
+                    side(panels[1], column)
+                } else {
+                    None
+                }
+            };
+            let index = index.iter().map(|x| x.substitute(&with, &|v| l.plan.range(v))).collect();
+            let param = l.params.get(n).ok_or_else(|| Error::internal("a contraction reads no parameter"))?;
+            Ok(DotOperand { memory: Memory::Param(*param), index })
+        };
+        let (a, b) = (operand(self, &dot.operands[0])?, operand(self, &dot.operands[1])?);
+        let contract = dot.contract.iter().map(|&v| (v, Extent::Const(self.extent(v)))).collect();
+        let kind = StmtKind::Dot(Dot { acc, row, column, contract, a, b, chunk: 0 });
+        self.current.push(Stmt { kind, sources: node.sources.clone() });
+        let inside = panels.map(|p| p.as_ref().map_or_else(Index::default, |p| p.inside.into()));
+        self.dot_tile = Some((acc, inside));
+        Ok(())
+    }
+
+    /// The loops over the tile, with everything else of the group inside.
+    fn epilogue(&mut self, chain: &[ScopeId], group: &[SinkId], panels: [&Option<Panel>; 2]) -> Result<Block> {
+        let last = chain.last().copied().unwrap_or(0);
+        let rest = if panels[1].is_some() { &chain[..chain.len() - 1] } else { &[] };
+        let outer = std::mem::take(&mut self.current);
+        for &s in rest {
+            self.write_values(group, s)?;
+        }
+        let rows = std::mem::take(&mut self.current);
+        if rest.is_empty() {
+            for &s in &chain[..chain.len() - 1] {
+                self.write_values(group, s)?;
+            }
+        }
+        let mut inner = std::mem::replace(&mut self.current, outer);
+        inner.extend(self.scope(last, group)?.0);
+        let wrap = |p: &Option<Panel>, body: Block| match p {
+            None => body,
+            Some(p) => {
+                let extent = Extent::Const(p.size);
+                let limit = p.limit.clone();
+                vec![StmtKind::Loop(Loop { var: p.inside, extent, step: 1, limit, axis: Axis::default(), body }).into()]
+            }
+        };
+        let mut body = rows;
+        body.extend(wrap(panels[1], inner));
+        Ok(wrap(panels[0], body))
+    }
+}
+
+/// One side of a panel.
+struct Panel {
+    /// Counts inside the panel.
+    inside: VarId,
+    /// Where the panel starts.
+    start: Index,
+    size: u64,
+    /// What is left of the dim, where panels do not divide it.
+    limit: Option<Index>,
+}
+
+/// The shape of a contraction's panels: at most 128 rows and 256 columns, so that a tile is a quarter of a common second-level
+/// cache, and narrower where that would leave too few panels to share. It depends on the problem's shape alone.
+fn panel_shape(m: u64, n: u64, k: u64, target: &Target) -> (u64, u64) {
+    let mut rows = m.min(128);
+    let most = (target.l2_bytes / 2 / 4 / rows.max(1)).max(16);
+    let mut columns = n.min(256).min(most);
+    let work = m.saturating_mul(n).saturating_mul(k);
+    while work > (1 << 20) && m.div_ceil(rows.max(1)) * n.div_ceil(columns.max(1)) < 4 {
+        if columns >= 128 {
+            columns = columns.div_ceil(2).next_multiple_of(64);
+        } else if rows >= 64 {
+            rows = rows.div_ceil(2).next_multiple_of(32);
+        } else {
+            break;
+        }
+    }
+    (rows.max(1), columns.max(1))
+}
+
+/// Writes an elementwise operation on scalars: the one meaning of graph operations in Kernel IR. `index` is the element's
+/// index in the result, of `shape`.
+pub(crate) fn scalar_operation(
+    e: &mut dyn Emit,
+    op: &Op,
+    dtype: DType,
+    operands: &[ValueId],
+    index: &[Index],
+    shape: &Shape,
+) -> Result<ValueId> {
+    let ty: ScalarType = dtype.into();
+    Ok(match (op, operands) {
+        (Op::Unary(op), [a]) => e.unary(*op, *a),
+        (Op::Binary(op), [a, b]) => e.binary(*op, *a, *b),
+        (Op::Compare(op), [a, b]) => e.compare(*op, *a, *b),
+        (Op::Select, [c, a, b]) => e.select(*c, *a, *b),
+        (Op::Cast(_), [a]) if e.type_of(*a) == ty => *a,
+        (Op::Cast(_), [a]) => e.convert(ty, *a),
+        // Padding that turned out to be nothing.
+        (Op::Pad(_), [x, _]) => *x,
+        (Op::Pad(_), [inside, x, value]) => e.select(*inside, *x, *value),
+        (Op::Random { stream, .. }, [seed, draws]) => {
+            let stream = e.i64(*stream as i64);
+            let draw = e.add(*draws, stream);
+            let element = index.iter().zip(shape.strides()).fold(Index::default(), |l, (x, s)| l.add_scaled(x, s));
+            let element = e.emit(ScalarType::I64, Expr::Index(element));
+            e.emit(ScalarType::F32, Expr::Random(*seed, draw, element))
+        }
+        _ => {
+            return Err(Error::internal(format!(
+                "{} of {} operands is no scalar operation",
+                op.name(),
+                operands.len()
+            )));
+        }
+    })
+}

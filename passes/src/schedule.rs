@@ -1,0 +1,463 @@
+//! The schedule of a kernel on a CPU: which loops merge, which run as vector lanes, which are shared among threads.
+//!
+//! - Dims that every access walks as one become one loop ([`merge_loops`]).
+//! - What stands before the outermost loop moves into it, so that the loop is the whole body; what stands after it becomes
+//!   `finish`. A reduction at the root is cut into chunks whose size depends on shapes alone.
+//! - Each innermost loop runs as vectors where most of its accesses are unit-stride or uniform. Where they are not, but those of
+//!   an enclosing loop all are (the sum of columns), that loop's iterations become the lanes instead.
+//! - The outermost loops are parallel, and the outermost extent becomes a run-time value, so that one kernel serves every
+//!   batch size.
+
+use crate::merge_loops::merge_loops;
+use lazuli_ir::kernel::{Binding, Block, Expr, Extent, Kernel, Memory, Stmt, StmtKind, Stride, ValueId};
+use lazuli_ir::{ExtentId, Index, Target, VarId};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// Elements that one partial result of a parallel reduction stands for, at least.
+const CHUNK_ELEMENTS: u64 = 16 << 10;
+/// Lanes of a vector. Wider machines run several at once.
+const LANES: u32 = 4;
+
+/// Schedules a kernel for a CPU. Gives the values of the kernel's run-time extents.
+pub fn schedule_cpu(kernel: &mut Kernel, _target: &Target) -> Vec<u64> {
+    merge_loops(kernel);
+    split_root(kernel);
+    let mut body = std::mem::take(&mut kernel.body);
+    vectorize(kernel, &mut body);
+    kernel.body = body;
+    bind_threads(kernel);
+    generalise(kernel)
+}
+
+fn is_compound(s: &Stmt) -> bool {
+    matches!(s.kind, StmtKind::Loop(_) | StmtKind::Reduce(_))
+}
+
+/// Makes the one loop at the root the whole body: what it uses of the statements before moves into it, what stands after (and
+/// what that uses of the statements before) becomes `finish`. Bodies with several loops stay as they are.
+fn split_root(kernel: &mut Kernel) {
+    let compounds = kernel.body.iter().filter(|s| is_compound(s)).count();
+    let simple = |s: &Stmt| is_compound(s) || matches!(s.kind, StmtKind::Let(..) | StmtKind::Store { .. });
+    if compounds != 1 || !kernel.body.iter().all(simple) {
+        return;
+    }
+    let body = std::mem::take(&mut kernel.body);
+    let (mut before, mut compound, mut after) = (Vec::new(), Vec::new(), Vec::new());
+    for s in body {
+        if is_compound(&s) {
+            compound.push(s);
+        } else if compound.is_empty() && matches!(s.kind, StmtKind::Let(..)) {
+            before.push(s);
+        } else {
+            after.push(s);
+        }
+    }
+    let Some(mut root) = compound.pop() else { return };
+    let mut finish = needed(&before, &after);
+    let into_loop = needed(&before, std::slice::from_ref(&root));
+    sink(&mut root, into_loop);
+    // Statements that both need are defined in both: `finish` gets values of its own.
+    finish.append(&mut after);
+    rename_shared(kernel, &root, &mut finish);
+    kernel.body = vec![root];
+    kernel.finish = finish;
+}
+
+/// Those of `lets` that `users` need, directly or not, in order.
+fn needed(lets: &[Stmt], users: &[Stmt]) -> Block {
+    let mut used = FxHashSet::default();
+    users.iter().for_each(|s| uses(s, &mut used));
+    let mut out: Block = Vec::new();
+    for s in lets.iter().rev() {
+        if let StmtKind::Let(v, expr) = &s.kind
+            && used.contains(v)
+        {
+            expr.for_each_operand(&mut |o| {
+                used.insert(o);
+            });
+            out.push(s.clone());
+        }
+    }
+    out.reverse();
+    out
+}
+
+fn uses(s: &Stmt, used: &mut FxHashSet<ValueId>) {
+    let block = |b: &Block, used: &mut FxHashSet<ValueId>| b.iter().for_each(|s| uses(s, used));
+    match &s.kind {
+        StmtKind::Let(_, expr) => expr.for_each_operand(&mut |o| {
+            used.insert(o);
+        }),
+        StmtKind::Store { value, mask, .. } => used.extend(mask.iter().chain([value])),
+        StmtKind::Loop(l) => block(&l.body, used),
+        StmtKind::Reduce(r) => {
+            used.extend(r.yields.iter());
+            block(&r.body, used);
+        }
+        StmtKind::Guard(c, body) => {
+            used.insert(*c);
+            block(body, used);
+        }
+        StmtKind::Check { ok, value, .. } => used.extend([ok, value]),
+        StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Dot(_) | StmtKind::Barrier => {}
+    }
+}
+
+/// Puts statements at the start of a loop's body: of the innermost loop of a perfect nest, so that the nest stays perfect.
+fn sink(root: &mut Stmt, mut lets: Block) {
+    let body = match &mut root.kind {
+        StmtKind::Loop(l) => {
+            if let [Stmt { kind: StmtKind::Loop(_), .. }] = l.body.as_slice() {
+                return sink(&mut l.body[0], lets);
+            }
+            &mut l.body
+        }
+        StmtKind::Reduce(r) => &mut r.body,
+        _ => return,
+    };
+    lets.append(body);
+    *body = lets;
+}
+
+fn rename_shared(kernel: &mut Kernel, root: &Stmt, finish: &mut Block) {
+    let body = match &root.kind {
+        StmtKind::Loop(l) => &l.body,
+        StmtKind::Reduce(r) => &r.body,
+        _ => return,
+    };
+    let mut inside = FxHashSet::default();
+    defined(body, &mut inside);
+    let mut names: FxHashMap<ValueId, ValueId> = FxHashMap::default();
+    for s in finish {
+        let rename = |v: &ValueId| names.get(v).copied().unwrap_or(*v);
+        match &mut s.kind {
+            StmtKind::Let(v, expr) => {
+                *expr = expr.map_operands(&mut |o| rename(&o));
+                if inside.contains(v) {
+                    let new = kernel.new_value(kernel.values[v.index()]);
+                    names.insert(*v, new);
+                    *v = new;
+                }
+            }
+            StmtKind::Store { value, mask, .. } => {
+                *value = rename(value);
+                *mask = mask.as_ref().map(rename);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn defined(block: &Block, out: &mut FxHashSet<ValueId>) {
+    for s in block {
+        match &s.kind {
+            StmtKind::Let(v, _) => {
+                out.insert(*v);
+            }
+            StmtKind::Loop(l) => defined(&l.body, out),
+            StmtKind::Reduce(r) => {
+                out.extend(r.results.iter());
+                defined(&r.body, out);
+            }
+            StmtKind::Guard(_, body) => defined(body, out),
+            StmtKind::Store { .. }
+            | StmtKind::Tile(_)
+            | StmtKind::Fill(..)
+            | StmtKind::Dot(_)
+            | StmtKind::Check { .. }
+            | StmtKind::Barrier => {}
+        }
+    }
+}
+
+/// How the accesses below a loop lie along its variable.
+#[derive(Clone, Copy, Default)]
+struct Lie {
+    /// Unit stride or uniform.
+    good: u32,
+    /// Strided, or not affine.
+    bad: u32,
+    /// Stores that do not move with the variable: its iterations cannot be lanes.
+    stuck: u32,
+}
+
+fn stride(kernel: &Kernel, memory: Memory, index: &[Index], v: VarId) -> Option<i64> {
+    let mut sum = 0i64;
+    let mut step = 1i64;
+    for (d, x) in index.iter().enumerate().rev() {
+        let c = x.coefficient(v)?;
+        let s = match memory {
+            Memory::Param(p) => match kernel.params[p.index()].strides[d] {
+                Stride::Const(s) => Some(s),
+                Stride::Runtime => None,
+            },
+            Memory::Tile(t) => {
+                let s = step;
+                step = step.wrapping_mul(kernel.tiles[t.index()].dims[d] as i64);
+                Some(s)
+            }
+        };
+        match s {
+            Some(s) => sum = sum.wrapping_add(c.wrapping_mul(s)),
+            None if c == 0 => {}
+            None => return None,
+        }
+    }
+    Some(sum)
+}
+
+fn lie(kernel: &Kernel, block: &Block, v: VarId, out: &mut Lie) {
+    for s in block {
+        let (access, stores) = match &s.kind {
+            StmtKind::Let(_, Expr::Load { from, index, .. }) => (Some((*from, index)), false),
+            StmtKind::Store { to, index, .. } => (Some((*to, index)), true),
+            StmtKind::Loop(l) => {
+                lie(kernel, &l.body, v, out);
+                (None, false)
+            }
+            StmtKind::Reduce(r) => {
+                lie(kernel, &r.body, v, out);
+                (None, false)
+            }
+            // Local memory would be needed once a lane.
+            StmtKind::Tile(_) | StmtKind::Dot(_) | StmtKind::Guard(..) | StmtKind::Check { .. } | StmtKind::Barrier => {
+                out.stuck += 1;
+                (None, false)
+            }
+            StmtKind::Let(..) | StmtKind::Fill(..) => (None, false),
+        };
+        if let Some((memory, index)) = access {
+            match stride(kernel, memory, index, v) {
+                Some(0) if stores => out.stuck += 1,
+                Some(0 | 1) => out.good += 1,
+                Some(_) | None => out.bad += 1,
+            }
+        }
+    }
+}
+
+fn has_loops(block: &Block) -> bool {
+    block.iter().any(is_compound)
+}
+
+/// The work of one iteration of a block, in scalar statements, loops inside not multiplied.
+fn weight(block: &Block) -> u32 {
+    block
+        .iter()
+        .map(|s| match &s.kind {
+            StmtKind::Let(_, Expr::Unary(op, _)) => op.row().flops,
+            StmtKind::Let(_, Expr::Random(..)) => 100,
+            StmtKind::Let(_, Expr::Const(_) | Expr::Scalar(_)) => 0,
+            StmtKind::Let(..) | StmtKind::Store { .. } => 1,
+            StmtKind::Loop(l) => weight(&l.body),
+            StmtKind::Reduce(r) => weight(&r.body),
+            _ => 1,
+        })
+        .sum()
+}
+
+/// The largest power of two up to `most` for which `lanes * unroll` fits the extent.
+fn unroll(most: u32, extent: Extent) -> u32 {
+    let room = extent.known().unwrap_or(u64::MAX) / u64::from(LANES);
+    let mut u = most;
+    while u > 1 && u64::from(u) > room {
+        u /= 2;
+    }
+    u
+}
+
+/// How badly the innermost loops of a block lie along their own variables.
+fn badness_inside(kernel: &Kernel, block: &Block) -> u32 {
+    block
+        .iter()
+        .map(|s| {
+            let (var, body) = match &s.kind {
+                StmtKind::Loop(l) => (Some(l.var), &l.body),
+                StmtKind::Reduce(r) => (r.vars.last().map(|v| v.0), &r.body),
+                _ => return 0,
+            };
+            if has_loops(body) {
+                return badness_inside(kernel, body);
+            }
+            let mut l = Lie::default();
+            if let Some(v) = var {
+                lie(kernel, body, v, &mut l);
+            }
+            l.bad
+        })
+        .sum()
+}
+
+fn vectorize(kernel: &Kernel, block: &mut Block) {
+    for s in block {
+        match &mut s.kind {
+            StmtKind::Loop(l) => {
+                let mut l_lie = Lie::default();
+                lie(kernel, &l.body, l.var, &mut l_lie);
+                let wide = l.extent.known().is_none_or(|n| n >= u64::from(LANES)) && l.step == 1;
+                let legal = wide && l_lie.stuck == 0;
+                let inner = has_loops(&l.body);
+                let better = inner && l_lie.bad == 0 && badness_inside(kernel, &l.body) > 0;
+                if legal && ((!inner && l_lie.bad <= l_lie.good) || better) {
+                    l.axis.vector = LANES;
+                    let most = match weight(&l.body) {
+                        0..=8 => 4,
+                        9..=24 => 2,
+                        _ => 1,
+                    };
+                    l.axis.unroll = unroll(most, l.extent);
+                } else if inner {
+                    vectorize(kernel, &mut l.body);
+                }
+            }
+            StmtKind::Reduce(r) => {
+                if has_loops(&r.body) {
+                    vectorize(kernel, &mut r.body);
+                    continue;
+                }
+                let Some(&(v, extent)) = r.vars.last() else { continue };
+                let mut r_lie = Lie::default();
+                lie(kernel, &r.body, v, &mut r_lie);
+                let wide = extent.known().is_none_or(|n| n >= u64::from(LANES));
+                if wide && r_lie.stuck == 0 && r_lie.bad <= r_lie.good {
+                    r.axis.vector = LANES;
+                    let most = match weight(&r.body) {
+                        0..=4 => 8,
+                        5..=24 => 4,
+                        _ => 2,
+                    };
+                    r.axis.unroll = unroll(most, extent);
+                }
+            }
+            StmtKind::Guard(_, body) => vectorize(kernel, body),
+            StmtKind::Let(..)
+            | StmtKind::Store { .. }
+            | StmtKind::Tile(_)
+            | StmtKind::Fill(..)
+            | StmtKind::Dot(_)
+            | StmtKind::Check { .. }
+            | StmtKind::Barrier => {}
+        }
+    }
+}
+
+/// Shares the outermost loops among threads.
+fn bind_threads(kernel: &mut Kernel) {
+    let mut body = std::mem::take(&mut kernel.body);
+    if let [root] = body.as_mut_slice() {
+        match &mut root.kind {
+            StmtKind::Loop(_) => bind_nest(root, 1),
+            StmtKind::Reduce(r) => {
+                let inner: u64 = r.vars.iter().skip(1).filter_map(|(_, e)| e.known()).product();
+                let per_iteration = inner.saturating_mul(elements(&r.body)).max(1);
+                let extent = r.vars.first().and_then(|(_, e)| e.known()).unwrap_or(u64::MAX);
+                let lanes = u64::from(r.axis.vector * r.axis.unroll);
+                let chunk =
+                    CHUNK_ELEMENTS.div_ceil(per_iteration).next_multiple_of(if r.vars.len() == 1 { lanes } else { 1 });
+                if chunk < extent {
+                    r.axis.binding = Binding::Parallel;
+                    r.chunk = chunk;
+                }
+            }
+            _ => {}
+        }
+    }
+    if !kernel.finish.is_empty()
+        && !body.iter().any(|s| {
+            matches!(&s.kind, StmtKind::Reduce(r) if r.axis.binding == Binding::Parallel)
+                || matches!(s.kind, StmtKind::Loop(_))
+        })
+    {
+        body.append(&mut kernel.finish);
+    }
+    kernel.body = body;
+}
+
+/// Elements that the loops of a block walk.
+fn elements(block: &Block) -> u64 {
+    block
+        .iter()
+        .map(|s| match &s.kind {
+            StmtKind::Loop(l) => l.extent.known().unwrap_or(1).saturating_mul(elements(&l.body)),
+            StmtKind::Reduce(r) => {
+                let n: u64 = r.vars.iter().filter_map(|(_, e)| e.known()).product();
+                n.saturating_mul(elements(&r.body))
+            }
+            _ => 0,
+        })
+        .sum::<u64>()
+        .max(1)
+}
+
+/// Marks a perfect nest parallel from the outside in, until it has iterations enough for many cores.
+fn bind_nest(s: &mut Stmt, iterations: u64) {
+    let StmtKind::Loop(l) = &mut s.kind else { return };
+    l.axis.binding = Binding::Parallel;
+    let own = l.extent.known().unwrap_or(1).div_ceil(l.step.max(1));
+    let iterations = iterations.saturating_mul(own);
+    let panels = l.step > 1;
+    let [inner] = l.body.as_mut_slice() else { return };
+    let StmtKind::Loop(m) = &inner.kind else { return };
+    if m.step > 1 || panels || (m.axis.vector == 1 && iterations < 256) || iterations < 16 {
+        bind_nest(inner, iterations);
+    }
+}
+
+/// Makes the extent of the outermost parallel loop a run-time value, where it is the extent of whole dims.
+fn generalise(kernel: &mut Kernel) -> Vec<u64> {
+    let id = ExtentId(kernel.extents.len() as u32);
+    let (var, extent) = match kernel.body.as_mut_slice() {
+        [Stmt { kind: StmtKind::Loop(l), .. }]
+            if l.axis.binding == Binding::Parallel && l.limit.is_none() && l.step == 1 =>
+        {
+            (l.var, &mut l.extent)
+        }
+        [Stmt { kind: StmtKind::Reduce(r), .. }] if r.axis.binding == Binding::Parallel => match r.vars.first_mut() {
+            Some((v, e)) => (*v, e),
+            None => return Vec::new(),
+        },
+        _ => return Vec::new(),
+    };
+    let Extent::Const(n) = *extent else { return Vec::new() };
+    *extent = Extent::Runtime(id);
+    kernel.extents.push("n".into());
+    let mut accesses = Vec::new();
+    param_accesses(&kernel.body, &mut accesses);
+    for (i, p) in kernel.params.iter_mut().enumerate() {
+        for d in 0..p.dims.len() {
+            let mut own = accesses.iter().filter(|(q, _)| *q == i).peekable();
+            if p.dims[d] == Extent::Const(n)
+                && own.peek().is_some()
+                && own.all(|(_, index)| index[d].as_var() == Some(var))
+            {
+                p.dims[d] = Extent::Runtime(id);
+            }
+        }
+    }
+    vec![n]
+}
+
+fn param_accesses(block: &Block, out: &mut Vec<(usize, Vec<Index>)>) {
+    for s in block {
+        match &s.kind {
+            StmtKind::Let(_, Expr::Load { from: Memory::Param(p), index, .. })
+            | StmtKind::Store { to: Memory::Param(p), index, .. } => out.push((p.index(), index.clone())),
+            StmtKind::Loop(l) => param_accesses(&l.body, out),
+            StmtKind::Reduce(r) => param_accesses(&r.body, out),
+            StmtKind::Guard(_, body) => param_accesses(body, out),
+            StmtKind::Dot(d) => {
+                for o in [&d.a, &d.b] {
+                    if let Memory::Param(p) = o.memory {
+                        out.push((p.index(), o.index.clone()));
+                    }
+                }
+            }
+            StmtKind::Let(..)
+            | StmtKind::Store { .. }
+            | StmtKind::Tile(_)
+            | StmtKind::Fill(..)
+            | StmtKind::Check { .. }
+            | StmtKind::Barrier => {}
+        }
+    }
+}
