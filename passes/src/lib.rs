@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod autodiff;
+pub mod compile;
 mod expr;
 mod frame;
 pub mod fusion;
 pub mod index_map;
 pub mod lower;
+pub mod memory;
 mod merge_loops;
 pub mod plan;
 #[cfg(test)]
@@ -16,4 +18,5 @@ pub mod schedule;
 mod vjp_rules;
 
 pub use autodiff::vjp;
+pub use compile::{CompileOptions, Plan, compile};
 pub use vjp_rules::{Reads, reads_for, vjp_reads};

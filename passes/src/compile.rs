@@ -1,0 +1,231 @@
+//! From an optimised graph to a program: fusion, lowering, schedule and memory plan, in this order.
+
+use crate::fusion::{self, Ledger, PlannedGroup};
+use crate::lower::{Lowered, lower};
+use crate::memory::{self, Lifetime, StepUse};
+use crate::schedule::schedule_cpu;
+use lazuli_ir::kernel::Kernel;
+use lazuli_ir::program::{BufferArg, BufferDecl, BufferId, KernelCall, KernelCost, OutputDecl, Place, Program};
+use lazuli_ir::{DimVec, Error, Graph, Layout, NodeId, Op, Result, Sources, Target, TargetKind};
+use rustc_hash::FxHashMap;
+use std::time::{Duration, Instant};
+
+/// What to do while compiling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CompileOptions {
+    /// Whether nodes are fused; without, every computing node is a kernel.
+    pub fusion: bool,
+    /// Whether outputs may take over donated inputs, and values the bytes of others that die.
+    pub in_place: bool,
+}
+
+impl Default for CompileOptions {
+    fn default() -> CompileOptions {
+        CompileOptions { fusion: true, in_place: true }
+    }
+}
+
+/// A compiled graph, before machine code.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What runs.
+    pub program: Program,
+    /// Every decision of fusion.
+    pub ledger: Ledger,
+    /// The nodes of each step, in order of steps.
+    pub groups: Vec<Vec<NodeId>>,
+    /// What each pass took.
+    pub times: Vec<(&'static str, Duration)>,
+}
+
+/// A kernel of a group, its arguments and what it costs.
+struct Step {
+    kernel: usize,
+    lowered_args: Vec<NodeId>,
+    extents: Vec<u64>,
+    cost: KernelCost,
+    uses: StepUse,
+    members: Vec<NodeId>,
+}
+
+/// Compiles an optimised graph whose inputs lie in memory as `layouts` say (offsets do not count).
+pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &CompileOptions) -> Result<Plan> {
+    if layouts.len() != graph.inputs().len() {
+        return Err(Error::internal(format!("{} layouts for {} inputs", layouts.len(), graph.inputs().len())));
+    }
+    let mut times = Vec::new();
+    let start = Instant::now();
+    let grouping = fusion::group(graph, layouts, target, options.fusion)?;
+    times.push(("fusion", start.elapsed()));
+    let start = Instant::now();
+    let strides = |n: NodeId| -> DimVec<i64> {
+        match graph.op(n) {
+            Op::Input { index, .. } => layouts[*index].strides.clone(),
+            _ => graph.node(n).types[0].shape.strides(),
+        }
+    };
+    let mut kernels: Vec<Kernel> = Vec::new();
+    let mut known: FxHashMap<Kernel, usize> = FxHashMap::default();
+    let mut steps = Vec::new();
+    for g in &grouping.groups {
+        let Lowered { mut kernel, args } = lower(graph, &g.members, &g.outputs, &g.plan, &strides, target)?;
+        let extents = match target.kind {
+            TargetKind::Cpu => schedule_cpu(&mut kernel, target),
+            TargetKind::Nvidia(_) => Vec::new(),
+        };
+        let pairs = memory::in_place_pairs(&kernel);
+        let in_place = if options.in_place { pairs } else { Vec::new() };
+        let in_place = in_place.into_iter().map(|(r, w)| (args[r.index()], args[w.index()])).collect();
+        let index = *known.entry(kernel).or_insert_with_key(|kernel| {
+            kernels.push(kernel.clone());
+            kernels.len() - 1
+        });
+        let uses = StepUse { args: args.clone(), in_place, writes: g.outputs.clone() };
+        let cost = cost(graph, g, &args);
+        steps.push(Step { kernel: index, lowered_args: args, extents, cost, uses, members: g.members.clone() });
+    }
+    times.push(("lower and schedule", start.elapsed()));
+    let start = Instant::now();
+    let plan = assemble(graph, layouts, target, kernels, steps, &grouping.outputs)?;
+    times.push(("memory", start.elapsed()));
+    Ok(Plan { program: plan.0, ledger: grouping.ledger, groups: plan.1, times })
+}
+
+fn cost(graph: &Graph, g: &PlannedGroup, args: &[NodeId]) -> KernelCost {
+    let mut sources = Sources::none();
+    for n in &g.members {
+        sources = sources.union(&graph.node(*n).sources);
+    }
+    KernelCost {
+        operations: g.members.iter().map(|n| graph.op(*n).name()).collect(),
+        sources,
+        bytes: args.iter().map(|n| graph.node(*n).types[0].bytes() as u64).sum(),
+        flops: fusion::work(graph, &g.plan),
+    }
+}
+
+fn assemble(
+    graph: &Graph,
+    layouts: &[Layout],
+    target: &Target,
+    kernels: Vec<Kernel>,
+    steps: Vec<Step>,
+    outputs: &[(NodeId, Layout)],
+) -> Result<(Program, Vec<Vec<NodeId>>)> {
+    let uses: Vec<StepUse> = steps.iter().map(|s| s.uses.clone()).collect();
+    let inputs: Vec<NodeId> = graph.inputs().iter().map(|(_, n)| *n).collect();
+    let donatable: Vec<NodeId> =
+        inputs.iter().zip(layouts).filter(|(_, l)| l.is_contiguous()).map(|(n, _)| *n).collect();
+    let leaving: Vec<NodeId> = outputs.iter().map(|(n, _)| *n).collect();
+    let order = memory::order(&uses, &donatable, &leaving);
+    let (offsets, workspace_bytes) = memory::assign(&lifetimes(graph, &uses, &order.steps, &leaving));
+
+    let mut buffers: Vec<BufferDecl> = Vec::new();
+    let mut buffer_of: FxHashMap<NodeId, BufferId> = FxHashMap::default();
+    let mut declare = |n: NodeId, elements: usize, place: Place| {
+        let dtype = graph.node(n).types[0].dtype;
+        buffers.push(BufferDecl { dtype, elements, place });
+        buffer_of.insert(n, BufferId(buffers.len() as u32 - 1));
+    };
+    let input_number: FxHashMap<NodeId, usize> = inputs.iter().enumerate().map(|(i, n)| (*n, i)).collect();
+    for (i, n) in inputs.iter().enumerate() {
+        declare(*n, layouts[i].span(), Place::Input(i));
+    }
+    for s in order.steps.iter().map(|&i| &uses[i]) {
+        for &n in &s.writes {
+            let place = if leaving.contains(&n) {
+                Place::Output { donor: order.donors.get(&n).and_then(|d| input_number.get(d).copied()) }
+            } else {
+                let offset = offsets.get(&n).copied();
+                Place::Workspace(offset.ok_or_else(|| Error::internal("a value without a place in the workspace"))?)
+            };
+            declare(n, graph.node(n).types[0].shape.elements(), place);
+        }
+    }
+    let buffer = |n: NodeId| {
+        buffer_of.get(&n).copied().ok_or_else(|| Error::internal(format!("value %{} is not stored anywhere", n.0)))
+    };
+    let mut calls = Vec::new();
+    let mut groups = Vec::new();
+    for &i in &order.steps {
+        let s = &steps[i];
+        let mut args = Vec::new();
+        for &n in &s.lowered_args {
+            args.push(BufferArg { buffer: buffer(n)?, offset: 0, strides: DimVec::new() });
+        }
+        let iterations = iterations(&kernels[s.kernel], &s.extents);
+        calls.push(KernelCall {
+            kernel: s.kernel,
+            args,
+            extents: s.extents.clone(),
+            scalars: Vec::new(),
+            iterations,
+            grain: grain(iterations, s.cost.bytes, s.cost.flops, target),
+            cost: s.cost.clone(),
+        });
+        groups.push(s.members.clone());
+    }
+    let mut declared = Vec::new();
+    for ((n, layout), v) in outputs.iter().zip(graph.outputs()) {
+        // The views of inputs are relative to the pointer a call passes, which is at the first element already.
+        let offset = match graph.op(*n) {
+            Op::Input { index, .. } => layout.offset - layouts[*index].offset,
+            _ => layout.offset,
+        };
+        let layout = Layout { offset, ..layout.clone() };
+        declared.push(OutputDecl { buffer: buffer(*n)?, dtype: graph.ty(*v).dtype, layout });
+    }
+    let inputs = graph.inputs().len();
+    Ok((Program { kernels, buffers, steps: calls, outputs: declared, workspace_bytes, inputs }, groups))
+}
+
+fn lifetimes(graph: &Graph, uses: &[StepUse], order: &[usize], leaving: &[NodeId]) -> Vec<Lifetime> {
+    let mut last: FxHashMap<NodeId, usize> = FxHashMap::default();
+    for (position, &i) in order.iter().enumerate() {
+        last.extend(uses[i].args.iter().map(|n| (*n, position)));
+    }
+    let mut out = Vec::new();
+    for (position, &i) in order.iter().enumerate() {
+        for &n in uses[i].writes.iter().filter(|n| !leaving.contains(n)) {
+            let takes = uses[i].in_place.iter().find(|(r, w)| *w == n && last.get(r) == Some(&position)).map(|p| p.0);
+            out.push(Lifetime {
+                value: n,
+                bytes: graph.node(n).types[0].bytes(),
+                first: position,
+                last: last.get(&n).copied().unwrap_or(position),
+                takes,
+            });
+        }
+    }
+    out
+}
+
+/// The iterations of a kernel's parallel space.
+pub fn iterations(kernel: &Kernel, extents: &[u64]) -> u64 {
+    kernel
+        .parallel_space()
+        .iter()
+        .map(|(_, extent, step)| {
+            let n = match extent {
+                lazuli_ir::kernel::Extent::Const(n) => *n,
+                lazuli_ir::kernel::Extent::Runtime(e) => extents.get(e.0 as usize).copied().unwrap_or(0),
+            };
+            n.div_ceil((*step).max(1))
+        })
+        .product()
+}
+
+/// Microseconds of work that are worth waking another thread for.
+const WORTH_A_THREAD_US: u64 = 20;
+/// Microseconds of work that a thread claims at a time.
+const CLAIM_US: u64 = 10;
+
+/// How many iterations a thread should claim at once; all of them where the work is worth one thread only.
+pub fn grain(iterations: u64, bytes: u64, flops: u64, target: &Target) -> u64 {
+    let time_us = (bytes / target.bytes_per_us.max(1)).max(flops / target.flops_per_us.max(1));
+    if target.cores <= 1 || time_us < WORTH_A_THREAD_US || iterations <= 1 {
+        return iterations.max(1);
+    }
+    let claims = (time_us / CLAIM_US).max(2);
+    iterations.div_ceil(claims).max(1)
+}

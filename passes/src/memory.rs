@@ -1,0 +1,255 @@
+//! The memory plan: the order of kernels, which outputs may take over a donated input, and where intermediate values lie.
+//!
+//! A kernel that reads a value only at the very index at which it writes another of the same type may write *in place*. For a
+//! donated input that makes an update free of allocation, as long as every other reader of the old value runs first: the plan
+//! adds those orderings where they close no cycle. Intermediate values get offsets in one workspace by first fit over their
+//! lifetimes, largest first; a value may also take over, in place, the bytes of one that dies in its kernel.
+
+use lazuli_ir::kernel::{Access, Block, Expr, Kernel, Memory, ParamId, StmtKind};
+use lazuli_ir::{Index, NodeId};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeSet;
+
+/// What a step of the plan reads and writes.
+#[derive(Clone, Debug)]
+pub struct StepUse {
+    /// The values of the kernel's parameters.
+    pub args: Vec<NodeId>,
+    /// Pairs (read, written) that the kernel could do in place.
+    pub in_place: Vec<(NodeId, NodeId)>,
+    /// The values written.
+    pub writes: Vec<NodeId>,
+}
+
+/// The parameters that a kernel reads only at the index where it writes another: pairs (read, written).
+pub fn in_place_pairs(kernel: &Kernel) -> Vec<(ParamId, ParamId)> {
+    let mut loads: Vec<(ParamId, Option<&Vec<Index>>)> = Vec::new();
+    let mut stores: Vec<(ParamId, &Vec<Index>)> = Vec::new();
+    accesses(&kernel.body, &mut loads, &mut stores);
+    accesses(&kernel.finish, &mut loads, &mut stores);
+    let mut pairs = Vec::new();
+    let of = |access: Access| {
+        kernel.params.iter().enumerate().filter(move |(_, p)| p.access == access).map(|(i, _)| ParamId(i as u32))
+    };
+    for read in of(Access::Read) {
+        for write in of(Access::Write) {
+            let (r, w) = (&kernel.params[read.index()], &kernel.params[write.index()]);
+            let mut written = stores.iter().filter(|(p, _)| *p == write);
+            let (Some((_, at)), None) = (written.next(), written.next()) else { continue };
+            let same = loads.iter().filter(|(p, _)| *p == read).all(|(_, x)| *x == Some(*at));
+            if same && (r.dtype, &r.dims, &r.strides) == (w.dtype, &w.dims, &w.strides) {
+                pairs.push((read, write));
+            }
+        }
+    }
+    pairs
+}
+
+fn accesses<'k>(
+    block: &'k Block,
+    loads: &mut Vec<(ParamId, Option<&'k Vec<Index>>)>,
+    stores: &mut Vec<(ParamId, &'k Vec<Index>)>,
+) {
+    for s in block {
+        match &s.kind {
+            StmtKind::Let(_, Expr::Load { from: Memory::Param(p), index, mask }) => {
+                loads.push((*p, mask.is_none().then_some(index)));
+            }
+            StmtKind::Store { to: Memory::Param(p), index, .. } => stores.push((*p, index)),
+            StmtKind::Loop(l) => accesses(&l.body, loads, stores),
+            StmtKind::Reduce(r) => accesses(&r.body, loads, stores),
+            StmtKind::Guard(_, body) => accesses(body, loads, stores),
+            StmtKind::Dot(d) => {
+                for o in [&d.a, &d.b] {
+                    if let Memory::Param(p) = o.memory {
+                        loads.push((p, None));
+                    }
+                }
+            }
+            StmtKind::Let(..)
+            | StmtKind::Store { .. }
+            | StmtKind::Tile(_)
+            | StmtKind::Fill(..)
+            | StmtKind::Check { .. }
+            | StmtKind::Barrier => {}
+        }
+    }
+}
+
+/// An order of steps, and the donors it allows.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    /// The steps, in order.
+    pub steps: Vec<usize>,
+    /// For an output value: the input value whose storage it may take over.
+    pub donors: FxHashMap<NodeId, NodeId>,
+}
+
+/// Orders steps. `inputs` are values that a call may donate, `outputs` the stored values that leave; a value that leaves
+/// through a view of an input is in both, and is not taken over.
+pub fn order(steps: &[StepUse], inputs: &[NodeId], outputs: &[NodeId]) -> Order {
+    let n = steps.len();
+    let mut after: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); n];
+    let mut writer: FxHashMap<NodeId, usize> = FxHashMap::default();
+    for (i, s) in steps.iter().enumerate() {
+        writer.extend(s.writes.iter().map(|w| (*w, i)));
+    }
+    for (i, s) in steps.iter().enumerate() {
+        for a in &s.args {
+            if let Some(&w) = writer.get(a)
+                && w != i
+            {
+                after[w].insert(i);
+            }
+        }
+    }
+    let mut donors = FxHashMap::default();
+    let mut used = FxHashSet::default();
+    let leaves: FxHashSet<NodeId> = outputs.iter().copied().collect();
+    for (i, s) in steps.iter().enumerate() {
+        for &(read, written) in &s.in_place {
+            let fits = inputs.contains(&read) && leaves.contains(&written) && !leaves.contains(&read);
+            if !fits || donors.contains_key(&written) || used.contains(&read) {
+                continue;
+            }
+            let readers: Vec<usize> = (0..n).filter(|&j| j != i && steps[j].args.contains(&read)).collect();
+            if readers.iter().any(|&j| reaches(&after, i, j)) {
+                continue;
+            }
+            readers.iter().for_each(|&j| {
+                after[j].insert(i);
+            });
+            donors.insert(written, read);
+            used.insert(read);
+        }
+    }
+    Order { steps: topological(&after), donors }
+}
+
+fn reaches(after: &[BTreeSet<usize>], from: usize, to: usize) -> bool {
+    let mut seen = vec![false; after.len()];
+    let mut stack = vec![from];
+    while let Some(i) = stack.pop() {
+        if i == to {
+            return true;
+        }
+        if !std::mem::replace(&mut seen[i], true) {
+            stack.extend(&after[i]);
+        }
+    }
+    false
+}
+
+fn topological(after: &[BTreeSet<usize>]) -> Vec<usize> {
+    let mut waiting = vec![0usize; after.len()];
+    after.iter().flatten().for_each(|&j| waiting[j] += 1);
+    let mut ready: BTreeSet<usize> = (0..after.len()).filter(|&i| waiting[i] == 0).collect();
+    let mut out = Vec::with_capacity(after.len());
+    while let Some(i) = ready.pop_first() {
+        out.push(i);
+        for &j in &after[i] {
+            waiting[j] -= 1;
+            if waiting[j] == 0 {
+                ready.insert(j);
+            }
+        }
+    }
+    out
+}
+
+/// A value that lives in the workspace: from the step that writes it to the last that reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetime {
+    /// The value.
+    pub value: NodeId,
+    /// Its bytes.
+    pub bytes: usize,
+    /// The position of the step that writes it.
+    pub first: usize,
+    /// The position of the last step that reads it.
+    pub last: usize,
+    /// A value that dies where this one is written, and whose bytes it may take.
+    pub takes: Option<NodeId>,
+}
+
+/// Alignment of every value.
+const ALIGN: usize = 64;
+
+/// Assigns offsets in one workspace. Gives them, and the workspace's size.
+pub fn assign(lifetimes: &[Lifetime]) -> (FxHashMap<NodeId, usize>, usize) {
+    let mut offsets: FxHashMap<NodeId, usize> = FxHashMap::default();
+    let by_value: FxHashMap<NodeId, &Lifetime> = lifetimes.iter().map(|l| (l.value, l)).collect();
+    // A chain of values in place is one block that lives from its first to its last.
+    let mut root: FxHashMap<NodeId, NodeId> = FxHashMap::default();
+    let mut blocks: FxHashMap<NodeId, (usize, usize, usize)> = FxHashMap::default();
+    let mut taken = FxHashSet::default();
+    for l in lifetimes {
+        let from = l
+            .takes
+            .filter(|t| by_value.get(t).is_some_and(|d| d.last == l.first && d.bytes == l.bytes) && taken.insert(*t));
+        let r = from.and_then(|t| root.get(&t).copied()).unwrap_or(l.value);
+        root.insert(l.value, r);
+        let block = blocks.entry(r).or_insert((l.bytes, l.first, l.last));
+        block.2 = block.2.max(l.last);
+    }
+    let mut order: Vec<(NodeId, (usize, usize, usize))> = blocks.into_iter().collect();
+    order.sort_unstable_by_key(|(v, b)| (std::cmp::Reverse(b.0), *v));
+    let mut placed: Vec<(usize, usize, usize, usize)> = Vec::new();
+    let mut total = 0;
+    for (v, (bytes, first, last)) in order {
+        let bytes = bytes.max(1).next_multiple_of(ALIGN);
+        let mut busy: Vec<(usize, usize)> =
+            placed.iter().filter(|p| p.2 <= last && first <= p.3).map(|p| (p.0, p.1)).collect();
+        busy.sort_unstable();
+        let mut offset = 0;
+        for (start, end) in busy {
+            if offset + bytes <= start {
+                break;
+            }
+            offset = offset.max(end);
+        }
+        placed.push((offset, offset + bytes, first, last));
+        total = total.max(offset + bytes);
+        offsets.insert(v, offset);
+    }
+    let all = root.iter().filter_map(|(v, r)| Some((*v, *offsets.get(r)?))).collect();
+    (all, total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(value: u32, bytes: usize, first: usize, last: usize, takes: Option<u32>) -> Lifetime {
+        Lifetime { value: NodeId(value), bytes, first, last, takes: takes.map(NodeId) }
+    }
+
+    #[test]
+    fn values_that_live_together_do_not_overlap() {
+        let all =
+            [life(0, 100, 0, 2, None), life(1, 200, 1, 3, None), life(2, 64, 3, 4, None), life(3, 200, 3, 4, Some(1))];
+        let (offsets, total) = assign(&all);
+        assert_eq!(offsets[&NodeId(1)], offsets[&NodeId(3)], "in place");
+        for a in &all {
+            for b in &all {
+                let in_place =
+                    (a.value, b.value) == (NodeId(1), NodeId(3)) || (b.value, a.value) == (NodeId(1), NodeId(3));
+                if a.value != b.value && a.first <= b.last && b.first <= a.last && !in_place {
+                    let (x, y) = (offsets[&a.value], offsets[&b.value]);
+                    assert!(x + a.bytes <= y || y + b.bytes <= x, "{a:?} at {x} and {b:?} at {y}");
+                }
+            }
+        }
+        assert_eq!(total, 256 + 128);
+    }
+
+    #[test]
+    fn the_last_reader_runs_before_an_update_in_place() {
+        let (w, new, h) = (NodeId(0), NodeId(1), NodeId(2));
+        let update = StepUse { args: vec![w, new], in_place: vec![(w, new)], writes: vec![new] };
+        let reader = StepUse { args: vec![w, h], in_place: vec![], writes: vec![h] };
+        let o = order(&[update, reader], &[w], &[new, h]);
+        assert_eq!(o.steps, [1, 0]);
+        assert_eq!(o.donors.get(&new), Some(&w));
+    }
+}
