@@ -1,0 +1,240 @@
+//! How far a right evaluator may be off: measured by moving every rounding of the program.
+//!
+//! A graph runs five times in lockstep, node by node: once as [`evaluate`](super::evaluate) does, four times with each
+//! primitive's float result moved by a random amount within its stated error (see `noise`). An element's bound is 16 times
+//! the spread of the five values plus one unit in the last place; where no rounding can reach, all runs are the same and the
+//! bound is 0. Bounds grow where the program is ill conditioned and nowhere else, so tests need no tolerances of their own.
+//!
+//! **Decisions.** Comparing, converting to an integer and choosing an argmax turn small differences into large ones. Where
+//! the decision is within the bound of going the other way, the runs are made to decide both ways. The element is then
+//! *undetermined*, as is all that elementwise operations and movement make of it; a sum or contraction over it is not,
+//! since its runs already spread over both outcomes. What is compared is the difference of both sides within one run, so
+//! `eq(x, max(x))` is determined although `x` itself is moved.
+
+use super::apply;
+use super::check_inputs;
+use super::contraction::groups;
+use super::dense::{Data, Dense};
+use super::noise::{Noise, spacing};
+use crate::{DType, Graph, Literal, Op, ReduceOp, Result, Shape, TensorType};
+
+/// Runs whose roundings are moved.
+const MOVED: u32 = 4;
+/// What a spread is multiplied by: five samples of a distribution rarely reach its ends.
+const MARGIN: f64 = 16.0;
+
+/// An output, and how far another evaluator's may be from it.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// The reference value.
+    pub value: Dense,
+    /// For each element the largest allowed difference; 0 for integers and booleans.
+    pub slack: Vec<f64>,
+    /// For each element whether it hangs on a decision that rounding may turn: it is not compared.
+    pub undetermined: Vec<bool>,
+}
+
+impl Bounds {
+    /// The bounds of a value that must be met exactly (a zero of either sign is a zero, and any NaN a NaN).
+    pub fn exact(value: Dense) -> Bounds {
+        let n = value.len();
+        Bounds { value, slack: vec![0.0; n], undetermined: vec![false; n] }
+    }
+
+    fn of(runs: Runs) -> Bounds {
+        let mut bounds = Bounds::exact(runs.values[0].clone());
+        let dtype = bounds.value.ty().dtype;
+        for i in 0..bounds.value.len() {
+            let same = runs.values.iter().all(|run| run.same_at(&bounds.value, i));
+            let at = runs.at(i);
+            if !same && dtype.is_float() && at.iter().all(|v| v.is_finite()) {
+                bounds.slack[i] = MARGIN * spread(&at) + spacing(dtype, at[0]);
+            } else {
+                bounds.undetermined[i] = !same;
+            }
+            // Roundings that all went one way by chance: the unit in the last place is owed all the same.
+            if same && runs.values.len() > 1 && at[0].is_finite() {
+                bounds.slack[i] = spacing(dtype, at[0]);
+            }
+            bounds.undetermined[i] |= runs.is_undetermined(i);
+        }
+        bounds
+    }
+}
+
+/// The outputs of a graph with their bounds. `seed` picks the random movements: the same seed gives the same bounds.
+///
+/// # Errors
+/// As [`evaluate`](super::evaluate).
+pub fn evaluate_bounds(graph: &Graph, inputs: &[Dense], seed: u64) -> Result<Vec<Bounds>> {
+    check_inputs(graph, inputs)?;
+    let mut noise = vec![Noise::none()];
+    noise.extend((1..=MOVED).map(|run| Noise::seeded(seed, run)));
+    let outputs = super::walk(graph, |n, op, operands: &[&Runs]| match op {
+        Op::Input { index, .. } => Ok(Runs { values: vec![inputs[*index].clone()], undetermined: None }),
+        _ => step(op, operands, &graph.node(n).types[0], &mut noise),
+    })?;
+    Ok(outputs.into_iter().map(Bounds::of).collect())
+}
+
+/// A value in every run; a single one where no rounding can reach it.
+#[derive(Clone)]
+struct Runs {
+    values: Vec<Dense>,
+    undetermined: Option<Vec<bool>>,
+}
+
+impl Runs {
+    fn run(&self, r: usize) -> &Dense {
+        &self.values[r.min(self.values.len() - 1)]
+    }
+
+    /// An element in all runs.
+    fn at(&self, i: usize) -> Vec<f64> {
+        self.values.iter().map(|v| v.f64_at(i)).collect()
+    }
+
+    fn is_undetermined(&self, i: usize) -> bool {
+        self.undetermined.as_ref().is_some_and(|u| u[i])
+    }
+
+    fn mark(&mut self, i: usize) {
+        let n = self.values[0].len();
+        self.undetermined.get_or_insert_with(|| vec![false; n])[i] = true;
+    }
+}
+
+fn spread(values: &[f64]) -> f64 {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    values.iter().copied().fold(f64::NEG_INFINITY, f64::max) - low
+}
+
+/// Whether a number, given in each run, may as well be on the other side of 0.
+fn may_cross_zero(values: &[f64]) -> bool {
+    let spread = spread(values);
+    spread > 0.0 && spread.is_finite() && values[0].abs() <= MARGIN * spread
+}
+
+fn step(op: &Op, operands: &[&Runs], ty: &TensorType, noise: &mut [Noise]) -> Result<Runs> {
+    let moved = is_rounded(op, ty.dtype) || operands.iter().any(|x| x.values.len() > 1);
+    let mut values = Vec::with_capacity(noise.len());
+    for (r, noise) in noise.iter_mut().enumerate().take(if moved { usize::MAX } else { 1 }) {
+        let of_run: Vec<&Dense> = operands.iter().map(|x| x.run(r)).collect();
+        values.push(apply::run(op, &of_run, ty, noise)?);
+    }
+    let mut runs = Runs { values, undetermined: inherited(op, operands, &ty.shape)? };
+    if moved {
+        decide(op, operands, &mut runs);
+    }
+    Ok(runs)
+}
+
+/// Whether the operation rounds its float result: only then a run may move it.
+fn is_rounded(op: &Op, dtype: DType) -> bool {
+    let rounds = match op {
+        Op::Unary(op) => op.row().ulps > 0.0,
+        Op::Binary(op) => op.ulps() > 0.0,
+        Op::Reduce { op: ReduceOp::Sum, .. } | Op::Dot { .. } => true,
+        Op::Reduce { op: ReduceOp::Max | ReduceOp::ArgMax, .. } => false,
+        // An integer becomes the nearest float: every evaluator gives the same.
+        Op::Cast(_) => false,
+        Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => false,
+        Op::Alias | Op::Detach | Op::Compare(_) | Op::Select => false,
+        Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => false,
+    };
+    rounds && dtype.is_float()
+}
+
+/// Which elements of the result are undetermined because elements of the operands are.
+fn inherited(op: &Op, operands: &[&Runs], shape: &Shape) -> Result<Option<Vec<bool>>> {
+    if operands.iter().all(|x| x.undetermined.is_none()) {
+        return Ok(None);
+    }
+    match op {
+        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
+            Ok(Some((0..shape.elements()).map(|i| operands.iter().any(|x| x.is_undetermined(i))).collect()))
+        }
+        Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => {
+            let Some(mask) = operands.first().and_then(|x| x.undetermined.clone()) else { return Ok(None) };
+            let ty = TensorType { shape: operands[0].values[0].ty().shape.clone(), dtype: DType::Bool };
+            let mask = Dense::computed(&ty, Data::Bool(mask));
+            let around = Dense::splat(Literal::Bool(false), &Shape::scalar());
+            let all = [&mask, &around];
+            let ty = TensorType { shape: shape.clone(), dtype: DType::Bool };
+            let moved = apply::run(op, &all[..op.arity()], &ty, &mut Noise::none())?;
+            Ok(Some(moved.to_vec()?))
+        }
+        Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => Ok(None),
+        Op::Reduce { .. } | Op::Dot { .. } => Ok(None),
+    }
+}
+
+/// Makes the runs decide both ways where rounding may turn a decision, and marks what differs.
+fn decide(op: &Op, operands: &[&Runs], result: &mut Runs) {
+    match op {
+        Op::Compare(_) => {
+            let [a, b] = operands else { return };
+            decide_each(result, |i, runs| {
+                let differences: Vec<f64> = (0..runs).map(|r| a.run(r).f64_at(i) - b.run(r).f64_at(i)).collect();
+                may_cross_zero(&differences).then_some([0, 1])
+            });
+        }
+        Op::Cast(to) => {
+            let [x] = operands else { return };
+            if x.values[0].ty().dtype.is_float() && !to.is_float() {
+                decide_each(result, |i, _| {
+                    let at = x.at(i);
+                    let slack = MARGIN * spread(&at);
+                    let ends = [at[0] - slack, at[0] + slack].map(|v| Literal::from_f64(DType::I64, v));
+                    match (to, ends) {
+                        (DType::Bool, _) => may_cross_zero(&at).then_some([0, 1]),
+                        (_, [Literal::I64(low), Literal::I64(high)]) if low != high => Some([low, high]),
+                        _ => None,
+                    }
+                });
+            }
+        }
+        Op::Reduce { op: ReduceOp::ArgMax, dims, .. } => {
+            let [x] = operands else { return };
+            let by_group: Vec<(Data, usize)> = x.values.iter().map(|run| groups(dims, run)).collect();
+            decide_each(result, |i, _| rival(&by_group, i));
+        }
+        Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => {}
+        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Select => {}
+        Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => {}
+        Op::Reduce { op: ReduceOp::Sum | ReduceOp::Max, .. } | Op::Dot { .. } => {}
+    }
+}
+
+/// For each element: the moved runs alternate between both outcomes, where `outcomes` says there are two.
+fn decide_each(result: &mut Runs, outcomes: impl Fn(usize, usize) -> Option<[i64; 2]>) {
+    for i in 0..result.values[0].len() {
+        if let Some(both) = outcomes(i, result.values.len()) {
+            for (r, run) in result.values.iter_mut().enumerate().skip(1) {
+                match run.data_mut() {
+                    Data::Bool(v) => v[i] = both[r % 2] != 0,
+                    Data::Int(v) => v[i] = both[r % 2],
+                    Data::Float(v) => v[i] = both[r % 2] as f64,
+                }
+            }
+        }
+        if !result.values.iter().all(|run| run.same_at(&result.values[0], i)) {
+            result.mark(i);
+        }
+    }
+}
+
+/// The positions of the largest element of group `i` and of the first other one that rounding may make larger.
+fn rival(runs: &[(Data, usize)], i: usize) -> Option<[i64; 2]> {
+    let count = runs[0].1;
+    let at = |r: usize, k: usize| match &runs[r].0 {
+        Data::Float(v) => v[i * count + k],
+        Data::Bool(_) | Data::Int(_) => f64::NAN,
+    };
+    let best = (1..count).fold(0, |best, k| if at(0, k) > at(0, best) { k } else { best });
+    let rivals = |k: &usize| {
+        let lead: Vec<f64> = (0..runs.len()).map(|r| at(r, best) - at(r, *k)).collect();
+        may_cross_zero(&lead)
+    };
+    (0..count).filter(|k| *k != best).find(rivals).map(|k| [best as i64, k as i64])
+}

@@ -1,0 +1,112 @@
+//! Reductions and contractions of the reference evaluator: sums in `f64`, rounded once.
+
+use super::apply::{gather, mixed};
+use super::dense::{Data, Dense};
+use super::noise::Noise;
+use crate::{BinaryOp, CompareOp, DType, DimVec, DotDims, Layout, ReduceOp, Result, TensorType};
+
+/// The operand's elements with the reduced dims last, and how many there are for each element of the result.
+pub(super) fn groups(dims: &[usize], x: &Dense) -> (Data, usize) {
+    let shape = &x.ty().shape;
+    let kept = (0..shape.rank()).filter(|d| !dims.contains(d));
+    let order: DimVec<usize> = kept.chain(dims.iter().copied()).collect();
+    let count = dims.iter().map(|&d| shape.dim(d).known().unwrap_or(1)).product();
+    (gather(x, &Layout::contiguous(shape.clone()).permute(&order)), count)
+}
+
+/// `op` over `dims` of `x`; `ty` is the result's type.
+pub(super) fn reduce(op: ReduceOp, dims: &[usize], x: &Dense, ty: &TensorType, noise: &mut Noise) -> Data {
+    let (data, count) = groups(dims, x);
+    let n = ty.shape.elements();
+    // Of nothing, only the sum has a value: the type rule refuses the others, unless there is no result either.
+    let group = |i: usize| i * count..(i + 1) * count;
+    match op {
+        ReduceOp::Sum => match data {
+            Data::Float(v) => Data::Float((0..n).map(|i| sum(ty.dtype, v[group(i)].iter().copied(), noise)).collect()),
+            Data::Int(v) => {
+                Data::Int((0..n).map(|i| v[group(i)].iter().fold(0i64, |a, b| a.wrapping_add(*b))).collect())
+            }
+            Data::Bool(v) => Data::Int((0..n).map(|i| v[group(i)].iter().filter(|b| **b).count() as i64).collect()),
+        },
+        ReduceOp::Max => match data {
+            Data::Float(v) => Data::Float((0..n).map(|i| largest(&v[group(i)])).collect()),
+            Data::Int(v) => Data::Int((0..n).map(|i| v[group(i)].iter().copied().max().unwrap_or(i64::MIN)).collect()),
+            Data::Bool(v) => Data::Bool((0..n).map(|i| v[group(i)].contains(&true)).collect()),
+        },
+        ReduceOp::ArgMax => Data::Int(match data {
+            Data::Float(v) => (0..n).map(|i| first_largest(&v[group(i)])).collect(),
+            Data::Int(v) => (0..n).map(|i| first_largest(&v[group(i)])).collect(),
+            Data::Bool(v) => (0..n).map(|i| first_largest(&v[group(i)])).collect(),
+        }),
+    }
+}
+
+/// The sum of floats, rounded once.
+fn sum(dtype: DType, terms: impl Iterator<Item = f64>, noise: &mut Noise) -> f64 {
+    let (mut count, mut total, mut magnitude) = (0, 0.0, 0.0);
+    for x in terms {
+        count += 1;
+        total += x;
+        magnitude += x.abs();
+    }
+    noise.sum(dtype, total, count, magnitude)
+}
+
+fn largest(v: &[f64]) -> f64 {
+    v.iter().fold(f64::NEG_INFINITY, |a, &b| BinaryOp::Max.float(a, b))
+}
+
+/// The position of the first largest element, or of the first that does not equal itself.
+fn first_largest<T: PartialOrd + Copy>(v: &[T]) -> i64 {
+    let is_nan = |x: T| CompareOp::Ne.holds(x, x);
+    let mut best = 0;
+    for (i, &x) in v.iter().enumerate().skip(1) {
+        if !is_nan(v[best]) && (x > v[best] || is_nan(x)) {
+            best = i;
+        }
+    }
+    best as i64
+}
+
+/// One operand of a contraction with its dims ordered (batch, free, contracted), and the extents of these three.
+fn operand(dims: &DotDims, x: &Dense, right: bool) -> (Data, [usize; 3]) {
+    let pick = |&(l, r): &(usize, usize)| if right { r } else { l };
+    let shape = &x.ty().shape;
+    let parts: [DimVec<usize>; 3] = [
+        dims.batch.iter().map(pick).collect(),
+        dims.free(right, shape.rank()),
+        dims.contract.iter().map(pick).collect(),
+    ];
+    let extents = [0, 1, 2].map(|k| parts[k].iter().map(|&d| shape.dim(d).known().unwrap_or(1)).product());
+    let order: DimVec<usize> = parts.into_iter().flatten().collect();
+    (gather(x, &Layout::contiguous(shape.clone()).permute(&order)), extents)
+}
+
+/// A batched contraction; `ty` is the result's type.
+pub(super) fn dot(dims: &DotDims, a: &Dense, b: &Dense, ty: &TensorType, noise: &mut Noise) -> Result<Data> {
+    let (a, [batch, rows, k]) = operand(dims, a, false);
+    let (b, [_, columns, _]) = operand(dims, b, true);
+    let mut cells = Vec::with_capacity(ty.shape.elements());
+    for z in 0..batch {
+        for i in 0..rows {
+            cells.extend((0..columns).map(|j| ((z * rows + i) * k, (z * columns + j) * k)));
+        }
+    }
+    match (&a, &b) {
+        (Data::Float(a), Data::Float(b)) => {
+            let cell = |&(l, r): &(usize, usize)| {
+                let terms = a[l..l + k].iter().zip(&b[r..r + k]).map(|(a, b)| a * b);
+                sum(ty.dtype, terms, noise)
+            };
+            Ok(Data::Float(cells.iter().map(cell).collect()))
+        }
+        (Data::Int(a), Data::Int(b)) => {
+            let cell = |&(l, r): &(usize, usize)| {
+                let terms = a[l..l + k].iter().zip(&b[r..r + k]);
+                terms.fold(0i64, |sum, (a, b)| sum.wrapping_add(a.wrapping_mul(*b)))
+            };
+            Ok(Data::Int(cells.iter().map(cell).collect()))
+        }
+        (Data::Bool(_) | Data::Int(_) | Data::Float(_), _) => Err(mixed("dot")),
+    }
+}
