@@ -17,6 +17,7 @@ mod infer;
 pub mod kernel;
 mod kernel_parse;
 mod kernel_text;
+mod kernel_verify;
 mod layout;
 mod op;
 pub mod philox;
