@@ -6,12 +6,16 @@ extern crate self as lazuli;
 
 #[allow(dead_code)]
 mod compile;
+mod dims;
 mod eager;
 mod executor;
 mod generator;
 #[allow(dead_code)]
 mod history;
 mod node;
+mod operand;
+mod ops;
+mod promotion;
 #[allow(dead_code)]
 mod report;
 mod stages;
@@ -24,10 +28,16 @@ pub mod prelude;
 pub mod tree;
 
 pub use compile::{CacheReport, Compilation, Compiled, Executable, Optimized, Traced, compile, trace};
+pub use dims::{Axes, Dims, Integer, IntoShape, Keep, Sizes, keep};
 pub use generator::manual_seed;
 pub use lazuli_derive::Tree;
 pub use lazuli_ir::{DType, Element, Error, ErrorKind, Result};
 pub use report::Report;
 pub use stages::Stages;
+pub use operand::{Argument, Number, Operand, Scalar};
+pub use ops::activation::LayerNorm;
+pub use ops::creation::{Counting, TensorData, tensor};
+pub use ops::elementwise::where_;
+pub use ops::index::{Ellipsis, Index, IndexItem, Indices, NewAxis, StepRange, Stepped};
 pub use tensor::{Device, Tensor};
 pub use tree::Tree;

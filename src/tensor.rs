@@ -306,6 +306,22 @@ impl Tensor {
         self.array()?.to_vec::<T>().map_err(|e| e.with_operation("to_vec", [self.node.ty.clone()]).with_sources(source))
     }
 
+    /// The same value without history: gradients take it for a constant, and no mark of a compiled call is left.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let x = Tensor::ones([2]).requires_grad_(true);
+    /// assert!(!(&x * 2.0).detach().requires_grad());
+    /// ```
+    #[track_caller]
+    pub fn detach(&self) -> Tensor {
+        if self.node.trace != TraceId::NONE || trace::current() != TraceId::NONE {
+            // A transformation of the traced program must see that gradients stop here.
+            return Tensor::record("detach", Op::Detach, &[self]);
+        }
+        Tensor { node: self.node.clone(), history: None }
+    }
+
     /// The shape, as the IR has it.
     pub(crate) fn extent_shape(&self) -> &Shape {
         &self.node.ty.shape

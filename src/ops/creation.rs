@@ -1,0 +1,397 @@
+//! New tensors: from data, filled, counted, random.
+
+use crate::Tensor;
+use crate::dims::IntoShape;
+use crate::operand::{Argument, Number, Scalar};
+use crate::ops::elementwise::{add, mul, where_};
+use crate::ops::index::Stepped;
+use crate::trace;
+use lazuli_ir::{DType, Element, Error, ErrorKind, Op, Result, Shape};
+use lazuli_runtime::Array;
+use std::ops::Range;
+
+/// A number of a nested array for [`tensor`](crate::tensor).
+pub trait TensorData {
+    /// The element type a tensor of it has: floats take the default `f32`, integers `i64`.
+    type Element: Element;
+
+    /// The shape below this level. Fails where parts differ.
+    fn shape(&self) -> Result<Vec<usize>>;
+
+    /// Appends the elements in row-major order.
+    fn append(&self, out: &mut Vec<Self::Element>);
+}
+
+macro_rules! data_leaves {
+    ($($t:ty => $element:ty;)*) => {$(
+        impl TensorData for $t {
+            type Element = $element;
+            fn shape(&self) -> Result<Vec<usize>> {
+                Ok(Vec::new())
+            }
+            fn append(&self, out: &mut Vec<$element>) {
+                out.push(*self as $element);
+            }
+        }
+    )*};
+}
+
+data_leaves! {
+    f64 => f32;
+    f32 => f32;
+    i64 => i64;
+    i32 => i64;
+    u8 => i64;
+    usize => i64;
+    bool => bool;
+}
+
+fn nested<T: TensorData>(parts: &[T]) -> Result<Vec<usize>> {
+    let mut shape = parts.first().map_or(Ok(Vec::new()), T::shape)?;
+    for (i, part) in parts.iter().enumerate() {
+        let other = part.shape()?;
+        if other != shape {
+            let message = format!("parts of one array differ: part 0 has shape {shape:?}, part {i} {other:?}");
+            return Err(Error::new(ErrorKind::Shape, message));
+        }
+    }
+    shape.insert(0, parts.len());
+    Ok(shape)
+}
+
+macro_rules! data_nests {
+    ($([$($generics:tt)*] $t:ty;)*) => {$(
+        impl<T: TensorData, $($generics)*> TensorData for $t {
+            type Element = T::Element;
+            fn shape(&self) -> Result<Vec<usize>> {
+                nested(&self[..])
+            }
+            fn append(&self, out: &mut Vec<T::Element>) {
+                self.iter().for_each(|part| part.append(out));
+            }
+        }
+    )*};
+}
+
+data_nests! {
+    [const N: usize] [T; N];
+    [] Vec<T>;
+    [] &[T];
+    [const N: usize] &[T; N];
+    [] &Vec<T>;
+}
+
+/// A tensor of a number, or of nested arrays, slices or vectors of numbers: `torch.tensor`. Floats give the default dtype
+/// `f32`, integers `i64`, booleans `bool`; [`Tensor::from_vec`] takes a vector without copying.
+///
+/// # Errors
+/// Carried: vectors of different lengths side by side.
+///
+/// ```
+/// # use lazuli::prelude::*;
+/// let x = lazuli::tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+/// assert_eq!((x.shape(), x.dtype()), (vec![2, 3], DType::F32));
+/// assert_eq!(lazuli::tensor(7).item::<i64>()?, 7);
+/// assert!(lazuli::tensor(vec![vec![1], vec![2, 3]]).check().is_err());
+/// # Ok::<(), lazuli::Error>(())
+/// ```
+#[track_caller]
+pub fn tensor(data: impl TensorData) -> Tensor {
+    match data.shape() {
+        Ok(shape) => {
+            let mut elements = Vec::with_capacity(shape.iter().product());
+            data.append(&mut elements);
+            Tensor::from_array(Array::from_vec(elements, &Shape::new(shape)))
+        }
+        Err(e) => Tensor::fail("tensor", &[], e.kind(), e.message()),
+    }
+}
+
+/// What [`Tensor::arange`] counts: a range of integers or floats, stepped with `.step(..)`, or a number of elements.
+pub trait Counting {
+    /// Start, end and step.
+    fn count(self) -> (Number, Number, Number);
+}
+
+macro_rules! counting {
+    ($($t:ty: $one:expr;)*) => {$(
+        impl Counting for Range<$t> {
+            fn count(self) -> (Number, Number, Number) {
+                (self.start.number(), self.end.number(), $one.number())
+            }
+        }
+    )*};
+}
+
+counting! {
+    i32: 1i32;
+    i64: 1i64;
+    usize: 1usize;
+    f64: 1.0f64;
+}
+
+impl<T: Scalar> Counting for Stepped<Range<T>> {
+    fn count(self) -> (Number, Number, Number) {
+        (self.range.start.number(), self.range.end.number(), self.step)
+    }
+}
+
+impl Tensor {
+    /// A tensor of the elements of a vector in row-major order, which it takes over without copying. The dtype is the
+    /// element type's: `f32`, `i64` or `bool`.
+    ///
+    /// # Errors
+    /// Carried: a number of elements that is not the shape's.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let x = Tensor::from_vec(vec![1.0f32, 2.0, 3.0, 4.0], [2, 2]);
+    /// assert_eq!(x.i((1, 0)).item::<f32>()?, 3.0);
+    /// assert!(Tensor::from_vec(vec![1i64], [2]).check().is_err());
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn from_vec<T: Element>(elements: Vec<T>, shape: impl IntoShape) -> Tensor {
+        let shape = shape.into_shape();
+        match Array::from_vec(elements, &shape) {
+            Ok(array) => Tensor::from_array(Ok(array)),
+            Err(e) => {
+                let guess = lazuli_ir::TensorType { shape, dtype: T::DTYPE };
+                Tensor::fail_as(guess, "from_vec", &[], e.kind(), e.message())
+            }
+        }
+    }
+
+    #[track_caller]
+    fn filled(name: &'static str, shape: impl IntoShape, value: Number) -> Tensor {
+        Tensor::record(name, Op::Constant { value: value.literal(value.dtype()), shape: shape.into_shape() }, &[])
+    }
+
+    /// Zeros, `f32`; [`to`](Self::to) makes another dtype.
+    ///
+    /// # Errors
+    /// Carried: a shape whose bytes cannot be counted.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(Tensor::zeros([2]).to_vec::<f32>()?, [0.0, 0.0]);
+    /// assert!(Tensor::zeros([1 << 40, 1 << 40]).check().is_err());
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn zeros(shape: impl IntoShape) -> Tensor {
+        Tensor::filled("zeros", shape, Number::F64(0.0))
+    }
+
+    /// Ones, `f32`; [`to`](Self::to) makes another dtype.
+    ///
+    /// # Errors
+    /// Carried: a shape whose bytes cannot be counted.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(Tensor::ones([2]).to_vec::<f32>()?, [1.0, 1.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn ones(shape: impl IntoShape) -> Tensor {
+        Tensor::filled("ones", shape, Number::F64(1.0))
+    }
+
+    /// One value everywhere; it gives the dtype: floats `f32`, integers `i64`, booleans `bool`.
+    ///
+    /// # Errors
+    /// Carried: a shape whose bytes cannot be counted.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(Tensor::full([2], 7).to_vec::<i64>()?, [7, 7]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn full(shape: impl IntoShape, value: impl Scalar) -> Tensor {
+        Tensor::filled("full", shape, value.number())
+    }
+
+    #[track_caller]
+    fn filled_like(&self, name: &'static str, value: i64) -> Tensor {
+        let value = Number::I64(value).literal(self.dtype());
+        Tensor::record(name, Op::Constant { value, shape: self.extent_shape().clone() }, &[]).named(name, &[self])
+    }
+
+    /// Zeros of this tensor's shape and dtype.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([1, 2]).zeros_like().to_vec::<i64>()?, [0, 0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn zeros_like(&self) -> Tensor {
+        self.filled_like("zeros_like", 0)
+    }
+
+    /// Ones of this tensor's shape and dtype.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([1.0, 2.0]).ones_like().to_vec::<f32>()?, [1.0, 1.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn ones_like(&self) -> Tensor {
+        self.filled_like("ones_like", 1)
+    }
+
+    /// The numbers of a range, end exclusive: integers give `i64`, floats `f32` (each element is `start + i * step`, rounded
+    /// as `f32` arithmetic does).
+    ///
+    /// # Errors
+    /// Carried: a step of 0 or towards the wrong side, NaN or infinite bounds.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(Tensor::arange(0..4).to_vec::<i64>()?, [0, 1, 2, 3]);
+    /// assert_eq!(Tensor::arange((5..0).step(-2)).to_vec::<i64>()?, [5, 3, 1]);
+    /// assert_eq!(Tensor::arange((0.0..1.0).step(0.25)).to_vec::<f32>()?, [0.0, 0.25, 0.5, 0.75]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn arange(range: impl Counting) -> Tensor {
+        let (start, end, step) = range.count();
+        let length = match length(start, end, step) {
+            Ok(n) => n,
+            Err(message) => return Tensor::fail("arange", &[], ErrorKind::Value, message),
+        };
+        let mut x = Tensor::record("arange", Op::Iota { dim: 0, shape: Shape::new([length]) }, &[]);
+        if [start, end, step].iter().any(|n| n.dtype() == DType::F32) {
+            x = x.cast("arange", DType::F32);
+        }
+        if step != Number::I64(1) && step != Number::F64(1.0) {
+            x = mul(Argument::Tensor(&x), Argument::Number(step));
+        }
+        if start != Number::I64(0) && start != Number::F64(0.0) {
+            x = add(Argument::Tensor(&x), Argument::Number(start));
+        }
+        x.named("arange", &[])
+    }
+
+    /// Random numbers, uniform in `[0, 1)`, `f32`. Each draw takes the next numbers of the process generator; see
+    /// [`manual_seed`](crate::manual_seed).
+    ///
+    /// # Errors
+    /// Carried: a shape whose bytes cannot be counted.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let x = Tensor::rand([100]).to_vec::<f32>()?;
+    /// assert!(x.iter().all(|v| (0.0..1.0).contains(v)));
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn rand(shape: impl IntoShape) -> Tensor {
+        Tensor::uniform("rand", shape.into_shape())
+    }
+
+    #[track_caller]
+    fn uniform(name: &'static str, shape: Shape) -> Tensor {
+        let (base, stream) = trace::draws(1);
+        Tensor::record(name, Op::Random { stream, shape }, &[&base])
+    }
+
+    /// Random numbers of the standard normal distribution, `f32`: the inverse error function of a uniform draw, so a draw
+    /// costs as many numbers as [`rand`](Self::rand).
+    ///
+    /// # Errors
+    /// Carried: a shape whose bytes cannot be counted.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// lazuli::manual_seed(0)?;
+    /// let x = Tensor::randn([10_000]);
+    /// assert!(x.mean(..).item::<f32>()?.abs() < 0.05);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn randn(shape: impl IntoShape) -> Tensor {
+        let u = Tensor::uniform("randn", shape.into_shape());
+        // Centred in each of the 2^24 intervals, so neither end of (-1, 1) is drawn. Both steps are exact.
+        let x = u * 2.0 - (1.0 - (-24.0f64).exp2());
+        erfinv(&x) * std::f64::consts::SQRT_2
+    }
+}
+
+/// Giles' single precision inverse error function: one polynomial in `w = -log(1 - x^2)` near the middle, one in `sqrt(w)` in
+/// the tails.
+#[track_caller]
+fn erfinv(x: &Tensor) -> Tensor {
+    const MIDDLE: [f64; 9] = [
+        2.810_226_36e-8,
+        3.432_739_39e-7,
+        -3.523_387_7e-6,
+        -4.391_506_54e-6,
+        2.185_808_7e-4,
+        -1.253_725_03e-3,
+        -4.177_681_64e-3,
+        2.466_407_27e-1,
+        1.501_409_41,
+    ];
+    const TAIL: [f64; 9] = [
+        -2.002_142_57e-4,
+        1.009_505_58e-4,
+        1.349_343_22e-3,
+        -3.673_428_44e-3,
+        5.739_507_73e-3,
+        -7.622_461_3e-3,
+        9.438_870_47e-3,
+        1.001_674_06,
+        2.832_976_82,
+    ];
+    let w = -((1.0 - x) * (1.0 + x)).log();
+    let middle = w.lt(5.0);
+    let w = where_(&middle, &w - 2.5, w.sqrt() - 3.0);
+    let coefficient = |i: usize| where_(&middle, MIDDLE[i], TAIL[i]);
+    let mut p = coefficient(0);
+    for i in 1..MIDDLE.len() {
+        p = p * &w + coefficient(i);
+    }
+    p * x
+}
+
+
+/// The number of elements of a range.
+fn length(start: Number, end: Number, step: Number) -> std::result::Result<usize, String> {
+    let wrong = |message: &str| Err(format!("from {start:?} to {end:?} by {step:?}: {message}"));
+    match (start, end, step) {
+        (Number::I64(start), Number::I64(end), Number::I64(step)) => {
+            let distance = i128::from(end) - i128::from(start);
+            match step {
+                0 => wrong("the step is 0"),
+                _ if distance != 0 && (distance > 0) != (step > 0) => wrong("the step leads away from the end"),
+                _ => {
+                    let n = distance.unsigned_abs().div_ceil(u128::from(step.unsigned_abs()));
+                    usize::try_from(n).or_else(|_| wrong("there are too many elements"))
+                }
+            }
+        }
+        _ => {
+            let value = |n: Number| match n {
+                Number::Bool(b) => f64::from(u8::from(b)),
+                Number::I64(v) => v as f64,
+                Number::F64(v) => v,
+            };
+            let n = ((value(end) - value(start)) / value(step)).ceil();
+            if value(step) == 0.0 {
+                wrong("the step is 0")
+            } else if !n.is_finite() {
+                wrong("a bound is not finite")
+            } else if n < 0.0 {
+                wrong("the step leads away from the end")
+            } else if n >= isize::MAX as f64 {
+                wrong("there are too many elements")
+            } else {
+                Ok(n as usize)
+            }
+        }
+    }
+}
