@@ -1,21 +1,16 @@
 //! What a gradient needs: the operations behind a tensor, and of their values exactly what derivative rules read.
 //!
 //! A history entry hangs on a tensor's handle. It links to the histories of the operands, never to their values, unless
-//! the operation's derivative reads them ([`lazuli_passes::vjp_reads`]). `backward` frees what was kept.
+//! the operation's derivative reads them ([`lazuli_passes::reads_for`]). `backward` frees what was kept.
 
 use crate::node::{self, Node};
 use crate::tensor::Tensor;
 use crate::trace::TraceId;
 use lazuli_ir::{Op, Source, TensorType};
+use lazuli_passes::Reads;
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What a derivative rule reads.
-struct Reads {
-    operands: u8,
-    result: bool,
-}
 
 /// One entry of history.
 pub(crate) struct History {
@@ -112,7 +107,10 @@ impl History {
         if !reached || !enabled() || !node.ty.dtype.is_float() || matches!(op, Op::Detach) {
             return None;
         }
-        let reads = Reads { operands: u8::MAX, result: true };
+        let mut reads = Reads { operands: 0, result: false };
+        for (i, _) in operands.iter().enumerate().filter(|(_, t)| t.history.is_some()) {
+            reads = reads.union(lazuli_passes::reads_for(op, i));
+        }
         let edges = operands.iter().enumerate().map(|(i, t)| Edge {
             history: t.history.clone(),
             node: (reads.operands >> i & 1 == 1).then(|| t.node.clone()),

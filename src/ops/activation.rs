@@ -221,10 +221,10 @@ impl Tensor {
         let d = self - self.mean(keep(dims.clone()));
         let mut y = &d * ((&d * &d).mean(keep(dims)) + options.eps).rsqrt();
         if let Some(weight) = &options.weight {
-            y = y * weight;
+            y *= weight;
         }
         if let Some(bias) = &options.bias {
-            y = y + bias;
+            y += bias;
         }
         y.named("layer_norm", &given)
     }

@@ -78,10 +78,8 @@ impl Tensor {
         };
         let (a, b) = (self.stretch(&full(sa)), b.stretch(&full(sb)));
         let rank = shape.rank();
-        let dims = DotDims {
-            batch: (0..rank).map(|d| (d, d)).collect(),
-            contract: smallvec::smallvec![(rank + 1, rank)],
-        };
+        let dims =
+            DotDims { batch: (0..rank).map(|d| (d, d)).collect(), contract: smallvec::smallvec![(rank + 1, rank)] };
         Tensor::record("matmul", Op::Dot { dims, acc }, &[&a, &b]).named("matmul", &given)
     }
 }

@@ -358,7 +358,6 @@ fn erfinv(x: &Tensor) -> Tensor {
     p * x
 }
 
-
 /// The number of elements of a range.
 fn length(start: Number, end: Number, step: Number) -> std::result::Result<usize, String> {
     let wrong = |message: &str| Err(format!("from {start:?} to {end:?} by {step:?}: {message}"));

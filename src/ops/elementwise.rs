@@ -341,7 +341,12 @@ pub fn where_(condition: impl Operand, a: impl Operand, b: impl Operand) -> Tens
         Argument::Number(n) => n.dtype() == DType::Bool,
     };
     if !is_bool {
-        return Tensor::fail("where_", &given, ErrorKind::DType, "the condition must be bool; compare with something first");
+        return Tensor::fail(
+            "where_",
+            &given,
+            ErrorKind::DType,
+            "the condition must be bool; compare with something first",
+        );
     }
     let shape = broadcast_shapes(&shape_of(a), &shape_of(b)).and_then(|s| broadcast_shapes(&shape_of(c), &s));
     let shape = match shape {

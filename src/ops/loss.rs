@@ -68,10 +68,11 @@ impl Tensor {
         }
         let axis = usize::from(self.rank() > 1);
         let mut expected = self.extent_shape().extents();
-        if self.rank() == 0 || Shape::new({
-            expected.remove(axis);
-            expected.clone()
-        }) != *y.extent_shape()
+        if self.rank() == 0
+            || Shape::new({
+                expected.remove(axis);
+                expected.clone()
+            }) != *y.extent_shape()
         {
             let message = format!(
                 "scores {} need labels of shape {}, without the dim of classes",

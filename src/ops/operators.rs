@@ -5,8 +5,8 @@
 //! they write into no tensor.
 
 use super::elementwise::{add, div, mul, sub};
-use crate::operand::{Operand, Scalar};
 use crate::Tensor;
+use crate::operand::{Operand, Scalar};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
 macro_rules! forward {

@@ -2,8 +2,8 @@
 
 use crate::Tensor;
 use crate::dims::{Axes, Dims};
-use crate::ops::elementwise::div;
 use crate::operand::{Argument, Number};
+use crate::ops::elementwise::div;
 use lazuli_ir::{DType, Dim, DimVec, ErrorKind, Op, ReduceOp, Shape};
 
 impl Tensor {
