@@ -12,6 +12,8 @@ pub mod lower;
 pub mod memory;
 mod merge_loops;
 pub mod plan;
+pub mod primitive;
+mod renumber;
 #[cfg(test)]
 mod samples;
 pub mod schedule;

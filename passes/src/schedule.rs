@@ -9,6 +9,7 @@
 //!   batch size.
 
 use crate::merge_loops::merge_loops;
+use crate::renumber::renumber;
 use lazuli_ir::kernel::{Binding, Block, Expr, Extent, Kernel, Memory, Stmt, StmtKind, Stride, ValueId};
 use lazuli_ir::{ExtentId, Index, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -26,7 +27,19 @@ pub fn schedule_cpu(kernel: &mut Kernel, _target: &Target) -> Vec<u64> {
     vectorize(kernel, &mut body);
     kernel.body = body;
     bind_threads(kernel);
-    generalise(kernel)
+    let extents = generalise(kernel);
+    renumber(kernel);
+    extents
+}
+
+/// Schedules the kernel of one primitive, whose extents are run-time values and whose dims are merged already.
+pub fn schedule_primitive(kernel: &mut Kernel, _target: &Target) {
+    let mut body = std::mem::take(&mut kernel.body);
+    vectorize(kernel, &mut body);
+    kernel.body = body;
+    split_root(kernel);
+    bind_threads(kernel);
+    renumber(kernel);
 }
 
 fn is_compound(s: &Stmt) -> bool {
