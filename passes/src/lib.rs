@@ -4,21 +4,31 @@
 
 mod autodiff;
 pub mod compile;
+mod cse;
+mod driver;
 mod expr;
+mod fold;
 mod frame;
 pub mod fusion;
 pub mod index_map;
 pub mod lower;
 pub mod memory;
 mod merge_loops;
+mod options;
 pub mod plan;
 pub mod primitive;
 mod renumber;
 #[cfg(test)]
 mod samples;
 pub mod schedule;
+mod simplify;
+mod simplify_algebra;
+mod simplify_dot;
+mod simplify_movement;
 mod vjp_rules;
 
 pub use autodiff::vjp;
 pub use compile::{CompileOptions, Plan, compile};
+pub use driver::{PassRecord, PassReport, optimize};
+pub use options::{Observer, Options, Pass};
 pub use vjp_rules::{Reads, reads_for, vjp_reads};

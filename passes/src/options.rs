@@ -1,0 +1,104 @@
+//! What a caller may ask of compilation: passes left out, checks after each, an observer.
+
+use lazuli_ir::Graph;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// A pass, by name, in the order in which they run.
+///
+/// Any of them may be left out ([`Options::without`]), and programs mean the same: what finds a wrong pass is the same program
+/// with that pass off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pass {
+    /// Algebra, constant folding, movement composition and cancellation.
+    Simplify,
+    /// Equal nodes merge.
+    Cse,
+    /// Nodes that no output needs go away.
+    Dce,
+    /// Nodes are grouped into kernels; without it, each node is one.
+    Fusion,
+    /// Loops are merged, split, vectorised and spread over threads; without it, kernels stay plain loops.
+    Schedule,
+    /// Buffers are reused when their value is dead; without it, each value has its own.
+    Memory,
+}
+
+impl Pass {
+    /// Every pass, in the order in which they run.
+    pub const ALL: &'static [Pass] =
+        &[Pass::Simplify, Pass::Cse, Pass::Dce, Pass::Fusion, Pass::Schedule, Pass::Memory];
+
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pass::Simplify => "simplify",
+            Pass::Cse => "cse",
+            Pass::Dce => "dce",
+            Pass::Fusion => "fusion",
+            Pass::Schedule => "schedule",
+            Pass::Memory => "memory",
+        }
+    }
+
+    /// The pass of this name.
+    pub fn parse(name: &str) -> Option<Pass> {
+        Self::ALL.iter().copied().find(|p| p.name() == name)
+    }
+}
+
+/// Called after each graph pass with the graph it made.
+pub type Observer = dyn Fn(Pass, &Graph) + Send + Sync;
+
+/// How to compile. Equality and hashing look at what changes the result: the passes that run.
+#[derive(Clone)]
+pub struct Options {
+    off: u32,
+    /// Whether the IR is verified after each pass.
+    pub verify: bool,
+    /// Who looks at the graph after each pass.
+    pub observer: Option<Arc<Observer>>,
+}
+
+impl Default for Options {
+    /// Every pass; verified in debug builds; no observer.
+    fn default() -> Options {
+        Options { off: 0, verify: cfg!(debug_assertions), observer: None }
+    }
+}
+
+impl Options {
+    /// The same, without one pass.
+    #[must_use]
+    pub fn without(mut self, pass: Pass) -> Options {
+        self.off |= 1 << pass as u32;
+        self
+    }
+
+    /// Whether a pass runs.
+    pub fn runs(&self, pass: Pass) -> bool {
+        self.off & (1 << pass as u32) == 0
+    }
+}
+
+impl PartialEq for Options {
+    fn eq(&self, other: &Options) -> bool {
+        self.off == other.off
+    }
+}
+
+impl Eq for Options {}
+
+impl Hash for Options {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.off.hash(state);
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let off: Vec<Pass> = Pass::ALL.iter().copied().filter(|p| !self.runs(*p)).collect();
+        f.debug_struct("Options").field("without", &off).field("verify", &self.verify).finish_non_exhaustive()
+    }
+}

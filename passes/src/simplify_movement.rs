@@ -1,0 +1,238 @@
+//! Movement operations: what does nothing goes away, two of a kind become one, and a canonical form lets equal values meet.
+//!
+//! The canonical order, from the result towards the operand: `permute` of `broadcast` is a broadcast, a `slice` goes below a
+//! broadcast, dims of extent 1 come and go in broadcasts where there is one. All rules move elements only, so they are exact
+//! for every dtype.
+
+use crate::simplify::{Candidate, Step};
+use lazuli_ir::{DimVec, Op, PadDim, ReduceOp, Shape, SliceDim};
+
+/// A rule of this file that fits.
+pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
+    match c.op {
+        Op::Permute(perm) => permute(c, perm),
+        Op::Reshape(shape) => reshape(c, shape),
+        Op::Broadcast { shape, dims } => broadcast(c, shape, dims),
+        Op::Slice(dims) => slice(c, dims),
+        Op::Pad(dims) => pad(c, dims),
+        Op::Reduce { op, dims, .. } => reduce(c, *op, dims),
+        Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
+        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => None,
+        Op::Dot { .. } => None,
+    }
+}
+
+fn permute(c: &Candidate<'_>, perm: &[usize]) -> Option<Step> {
+    if perm.is_sorted() {
+        return Some(Step::Use(c.operands[0]));
+    }
+    // Dims of extent 1 may go anywhere: the row-major order does not see them.
+    let long = perm.iter().filter(|&&p| !c.operand_ty(0).shape.dim(p).is_one());
+    if long.is_sorted() {
+        return Step::node(Op::Reshape(c.ty.shape.clone()), [c.operands[0]]);
+    }
+    match c.operand_op(0) {
+        Op::Permute(inner) => Step::node(Op::Permute(perm.iter().map(|&p| inner[p]).collect()), c.inner(0)),
+        Op::Iota { dim, .. } => {
+            let dim = perm.iter().position(|p| p == dim)?;
+            Step::node(Op::Iota { dim, shape: c.ty.shape.clone() }, [])
+        }
+        Op::Broadcast { dims, .. } => {
+            // Where each of the operand's dims ends up; the operand is permuted to have them in that order.
+            let mut target: DimVec<(usize, usize)> = DimVec::new();
+            for (i, d) in dims.iter().enumerate() {
+                target.push((perm.iter().position(|p| p == d)?, i));
+            }
+            target.sort_unstable();
+            let outer = Op::Broadcast { shape: c.ty.shape.clone(), dims: target.iter().map(|t| t.0).collect() };
+            Step::chain(Op::Permute(target.iter().map(|t| t.1).collect()), c.inner(0), outer)
+        }
+        _ => None,
+    }
+}
+
+/// For two shapes that differ by dims of extent 1 alone: the pairs of their other dims.
+fn same_but_ones(a: &Shape, b: &Shape) -> Option<DimVec<(usize, usize)>> {
+    let long = |s: &Shape| -> DimVec<usize> { (0..s.rank()).filter(|&d| !s.dim(d).is_one()).collect() };
+    let (x, y) = (long(a), long(b));
+    let fits = x.len() == y.len() && x.iter().zip(&y).all(|(&i, &j)| a.dim(i).same(b.dim(j)));
+    fits.then(|| x.into_iter().zip(y).collect())
+}
+
+fn reshape(c: &Candidate<'_>, shape: &Shape) -> Option<Step> {
+    let from = &c.operand_ty(0).shape;
+    if from.same(shape) {
+        return Some(Step::Use(c.operands[0]));
+    }
+    match c.operand_op(0) {
+        Op::Reshape(_) => Step::node(c.op.clone(), c.inner(0)),
+        Op::Iota { dim, .. } => {
+            let pairs = same_but_ones(from, shape)?;
+            let dim = pairs.iter().find(|(d, _)| d == dim)?.1;
+            Step::node(Op::Iota { dim, shape: shape.clone() }, [])
+        }
+        Op::Broadcast { dims, .. } => {
+            let inner = c.graph.ty(c.inner(0)[0]).shape.clone();
+            if inner.dims().iter().all(|d| d.is_one()) {
+                let outer = Op::Broadcast { shape: shape.clone(), dims: DimVec::new() };
+                return Step::chain(Op::Reshape(Shape::scalar()), c.inner(0), outer);
+            }
+            // The operand keeps the dims that are still there; those that vanish have extent 1.
+            let pairs = same_but_ones(from, shape)?;
+            let moved = |d: &usize| pairs.iter().find(|(from, _)| from == d).map(|p| p.1);
+            let kept = (0..dims.len()).filter(|&i| moved(&dims[i]).is_some()).map(|i| inner.dim(i));
+            let outer = Op::Broadcast { shape: shape.clone(), dims: dims.iter().filter_map(moved).collect() };
+            Step::chain(Op::Reshape(Shape::from_dims(kept)), c.inner(0), outer)
+        }
+        _ => None,
+    }
+}
+
+fn broadcast(c: &Candidate<'_>, shape: &Shape, dims: &[usize]) -> Option<Step> {
+    let from = &c.operand_ty(0).shape;
+    if from.same(shape) {
+        return Some(Step::Use(c.operands[0]));
+    }
+    let stretches = |d: usize| match dims.iter().position(|&x| x == d) {
+        Some(i) => !from.dim(i).same(shape.dim(d)),
+        None => !shape.dim(d).is_one(),
+    };
+    if !(0..shape.rank()).any(stretches) {
+        return Step::node(Op::Reshape(shape.clone()), [c.operands[0]]);
+    }
+    match c.operand_op(0) {
+        Op::Broadcast { dims: inner, .. } => {
+            let dims = inner.iter().map(|&d| dims[d]).collect();
+            Step::node(Op::Broadcast { shape: shape.clone(), dims }, c.inner(0))
+        }
+        Op::Iota { dim, .. } if from.dim(*dim).same(shape.dim(dims[*dim])) => {
+            Step::node(Op::Iota { dim: dims[*dim], shape: shape.clone() }, [])
+        }
+        Op::Reshape(_) => {
+            let inner = &c.graph.ty(c.inner(0)[0]).shape;
+            let pairs = same_but_ones(inner, from)?;
+            let dims = place(inner, shape.rank(), |i| pairs.iter().find(|p| p.0 == i).map(|p| dims[p.1]))?;
+            Step::node(Op::Broadcast { shape: shape.clone(), dims }, c.inner(0))
+        }
+        _ => None,
+    }
+}
+
+/// Increasing dims for a broadcast of `from` to `rank` dims, where `fixed` says the place of each dim but those of extent 1,
+/// which may go anywhere; `None` where they do not fit between.
+fn place(from: &Shape, rank: usize, fixed: impl Fn(usize) -> Option<usize>) -> Option<DimVec<usize>> {
+    let mut places: DimVec<usize> = DimVec::new();
+    let mut next = 0;
+    for i in 0..from.rank() {
+        let at = fixed(i).unwrap_or(next);
+        if at < next || at >= rank {
+            return None;
+        }
+        places.push(at);
+        next = at + 1;
+    }
+    Some(places)
+}
+
+fn slice(c: &Candidate<'_>, dims: &[SliceDim]) -> Option<Step> {
+    let from = c.operand_ty(0).shape.extents();
+    let whole = |(s, n): (&SliceDim, &usize)| s.start == 0 && s.extent() == *n;
+    if dims.iter().zip(&from).all(whole) {
+        return Some(Step::Use(c.operands[0]));
+    }
+    let canonical: DimVec<SliceDim> = dims.iter().map(|s| tight(s.start, s.extent(), s.step)).collect();
+    if canonical.as_slice() != dims {
+        return Step::node(Op::Slice(canonical), [c.operands[0]]);
+    }
+    match c.operand_op(0) {
+        Op::Slice(inner) => {
+            let both = inner.iter().zip(dims);
+            let dims = both.map(|(i, s)| tight(i.start + s.start * i.step, s.extent(), s.step * i.step)).collect();
+            Step::node(Op::Slice(dims), c.inner(0))
+        }
+        Op::Broadcast { dims: inner, .. } => {
+            let x = c.inner(0)[0];
+            let ranges = inner
+                .iter()
+                .zip(c.graph.ty(x).shape.extents())
+                .map(|(&d, n)| if n == from[d] { dims[d] } else { tight(0, n, 1) });
+            let outer = Op::Broadcast { shape: c.ty.shape.clone(), dims: inner.clone() };
+            Step::chain(Op::Slice(ranges.collect()), [x], outer)
+        }
+        Op::Iota { dim, .. } if whole((&dims[*dim], &from[*dim])) => {
+            Step::node(Op::Iota { dim: *dim, shape: c.ty.shape.clone() }, [])
+        }
+        Op::Pad(padding) => slice_of_pad(c, dims, padding),
+        _ => None,
+    }
+}
+
+/// The range of `extent` elements whose end is the last one taken.
+fn tight(start: usize, extent: usize, step: usize) -> SliceDim {
+    match extent {
+        0 => SliceDim { start, stop: start, step: 1 },
+        1 => SliceDim { start, stop: start + 1, step: 1 },
+        n => SliceDim { start, stop: start + (n - 1) * step + 1, step },
+    }
+}
+
+/// A slice that sees padding alone, or none of it.
+fn slice_of_pad(c: &Candidate<'_>, dims: &[SliceDim], padding: &[PadDim]) -> Option<Step> {
+    let operands = c.inner(0);
+    let (x, value) = (operands[0], operands[1]);
+    let extents = c.graph.ty(x).shape.extents();
+    let mut inside: DimVec<SliceDim> = DimVec::new();
+    for ((s, p), n) in dims.iter().zip(padding).zip(extents) {
+        // No dim is empty here, neither of the slice nor of the padded value.
+        let (pitch, last) = (p.interior + 1, s.stop - 1);
+        let end = p.low + (n - 1) * pitch;
+        if last < p.low || s.start > end {
+            return Step::node(Op::Broadcast { shape: c.ty.shape.clone(), dims: DimVec::new() }, [value]);
+        }
+        let aligned = s.start >= p.low && (s.start - p.low).is_multiple_of(pitch);
+        let in_step = s.extent() == 1 || s.step.is_multiple_of(pitch);
+        if aligned && in_step && last <= end {
+            inside.push(tight((s.start - p.low) / pitch, s.extent(), (s.step / pitch).max(1)));
+        }
+    }
+    if inside.len() == dims.len() { Step::node(Op::Slice(inside), [x]) } else { None }
+}
+
+fn pad(c: &Candidate<'_>, dims: &[PadDim]) -> Option<Step> {
+    let extents = c.operand_ty(0).shape.extents();
+    if dims.iter().zip(&extents).all(|(p, n)| p.extent(*n) == Some(*n)) {
+        return Some(Step::Use(c.operands[0]));
+    }
+    // One element has no neighbour.
+    if dims.iter().zip(&extents).any(|(p, n)| *n == 1 && p.interior > 0) {
+        let dims =
+            dims.iter().zip(&extents).map(|(p, n)| PadDim { interior: if *n == 1 { 0 } else { p.interior }, ..*p });
+        return Step::node(Op::Pad(dims.collect()), c.operands.iter().copied());
+    }
+    let Op::Pad(inner) = c.operand_op(0) else { return None };
+    let operands = c.inner(0);
+    if operands[1] != c.operands[1] {
+        return None;
+    }
+    let mut both: DimVec<PadDim> = DimVec::new();
+    for (i, o) in inner.iter().zip(dims) {
+        let pitch = o.interior.checked_add(1)?;
+        both.push(PadDim {
+            low: i.low.checked_mul(pitch)?.checked_add(o.low)?,
+            high: i.high.checked_mul(pitch)?.checked_add(o.high)?,
+            interior: i.interior.checked_add(1)?.checked_mul(pitch)? - 1,
+        });
+    }
+    Step::node(Op::Pad(both), operands)
+}
+
+/// A reduction over nothing, or over dims of one element, moves elements only.
+fn reduce(c: &Candidate<'_>, op: ReduceOp, dims: &[usize]) -> Option<Step> {
+    if !dims.iter().all(|&d| c.operand_ty(0).shape.dim(d).is_one()) {
+        return None;
+    }
+    match op {
+        ReduceOp::Sum | ReduceOp::Max => Step::node(Op::Reshape(c.ty.shape.clone()), [c.operands[0]]),
+        ReduceOp::ArgMax => Step::constant(lazuli_ir::Literal::I64(0), &c.ty.shape),
+    }
+}
