@@ -161,6 +161,11 @@ impl Graph {
         self.outputs.push(value);
     }
 
+    /// Replaces all outputs.
+    pub fn set_outputs(&mut self, values: impl IntoIterator<Item = Value>) {
+        self.outputs = values.into_iter().collect();
+    }
+
     /// The number of nodes.
     pub fn len(&self) -> usize {
         self.graph.node_count()

@@ -84,7 +84,9 @@ fn check(graph: &Graph, output: Value, cotangent: Value) -> Result<()> {
         return Ok(());
     };
     let node = graph.node(output.node);
-    Err(Error::new(ErrorKind::Autograd, problem).with_operation(node.op.name(), []).with_sources(node.sources.clone()))
+    let operands = graph.operands(output.node).into_iter().map(|v| graph.ty(v).clone()).collect::<Vec<_>>();
+    let error = Error::new(ErrorKind::Autograd, problem).with_operation(node.op.name(), operands);
+    Err(error.with_sources(node.sources.clone()))
 }
 
 #[cfg(test)]

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 /// A graph, and how many rewrites made it.
 pub(crate) type Rewritten = (Graph, usize);
 
+/// A pass from graph to graph.
+type GraphPass = fn(&Graph) -> Result<Rewritten>;
+
 /// What runs, top to bottom.
-const GRAPH_PASSES: &[(Pass, fn(&Graph) -> Result<Rewritten>)] =
+const GRAPH_PASSES: &[(Pass, GraphPass)] =
     &[(Pass::Simplify, simplify::simplify), (Pass::Cse, cse::cse), (Pass::Dce, dce)];
 
 /// What one pass did.

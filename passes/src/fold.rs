@@ -58,7 +58,7 @@ fn reduce(c: &Candidate<'_>, op: ReduceOp) -> Option<Step> {
 fn unary(op: UnaryOp, x: Literal) -> Literal {
     let row = op.row();
     match x {
-        Literal::F32(v) => Literal::F32((row.float)(f64::from(v)) as f32),
+        Literal::F32(v) => float((row.float)(f64::from(v))),
         Literal::I64(v) => Literal::I64((row.int)(v)),
         // No unary operation takes booleans; the meaning on integers 0 and 1 is what one would have.
         Literal::Bool(v) => Literal::Bool((row.int)(i64::from(v)) != 0),
@@ -67,9 +67,14 @@ fn unary(op: UnaryOp, x: Literal) -> Literal {
 
 fn binary(op: BinaryOp, a: Literal, b: Literal) -> Literal {
     match (a, b) {
-        (Literal::F32(a), Literal::F32(b)) => Literal::F32(op.float(f64::from(a), f64::from(b)) as f32),
+        (Literal::F32(a), Literal::F32(b)) => float(op.float(f64::from(a), f64::from(b))),
         (a, b) => Literal::from_i64(a.dtype(), op.int(integer(a), integer(b))),
     }
+}
+
+/// Rounded once. A NaN loses sign and payload, which differ between machines.
+fn float(v: f64) -> Literal {
+    Literal::F32(if v.is_nan() { f32::NAN } else { v as f32 })
 }
 
 fn compare(op: CompareOp, a: Literal, b: Literal) -> bool {

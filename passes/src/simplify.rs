@@ -25,7 +25,7 @@ pub(crate) enum Step {
     /// Another node.
     Node(Op, Operands),
     /// A node and a second one on it.
-    Chain((Op, Operands), Outer),
+    Chain((Op, Operands), Box<Outer>),
 }
 
 /// The second node of a [`Step::Chain`]: the first is its operand number `at`, `others` are the rest.
@@ -48,7 +48,7 @@ impl Step {
 
     /// `outer` of `inner` of one operand.
     pub(crate) fn chain(inner: Op, operands: impl IntoIterator<Item = Value>, outer: Op) -> Option<Step> {
-        let outer = Outer { op: outer, others: Operands::new(), at: 0 };
+        let outer = Box::new(Outer { op: outer, others: Operands::new(), at: 0 });
         Some(Step::Chain((inner, operands.into_iter().collect()), outer))
     }
 }
@@ -148,7 +148,7 @@ fn build(graph: &mut Graph, node: &Node, operands: &[Value], sole_use: bool, rew
                 let after: Operands = on.iter().chain(&last.others).copied().collect();
                 sources = inherit(graph, sources, &operands, &after);
                 (op, operands) = (next, on);
-                outer.push(last);
+                outer.push(*last);
                 continue;
             }
             Some(Step::Use(v)) => credit(graph, v, &sources)?,

@@ -112,7 +112,8 @@ fn reciprocal(c: &Candidate<'_>) -> Option<Step> {
     }
     let factor = Op::Constant { value: Literal::F32(factor), shape: c.ty.shape.clone() };
     let others = [c.operands[0]].into_iter().collect();
-    Some(Step::Chain((factor, Operands::new()), Outer { op: Op::Binary(BinaryOp::Mul), others, at: 1 }))
+    let product = Outer { op: Op::Binary(BinaryOp::Mul), others, at: 1 };
+    Some(Step::Chain((factor, Operands::new()), Box::new(product)))
 }
 
 /// Signs move to where they cost nothing.

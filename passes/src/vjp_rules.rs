@@ -134,7 +134,7 @@ fn binary<'b>(op: BinaryOp, i: usize, a: Expr<'b>, b: Expr<'b>, y: Expr<'b>, dy:
         (BinaryOp::Mul, 0) => dy * b,
         (BinaryOp::Mul, _) => dy * a,
         (BinaryOp::Div, 0) => dy / b,
-        (BinaryOp::Div, _) => -dy * (y / b),
+        (BinaryOp::Div, _) => -(dy / b * y),
         (BinaryOp::Max, 0) => extremum(a, b, CompareOp::Lt, dy),
         (BinaryOp::Max, _) => extremum(a, b, CompareOp::Gt, dy),
         (BinaryOp::Min, 0) => extremum(a, b, CompareOp::Gt, dy),

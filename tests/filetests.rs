@@ -1,0 +1,156 @@
+//! Filetests: a compiler stage as text in, text out. The files are in `tests/filetests`.
+//!
+//! A file holds cases, separated by lines `===`. A case is
+//!
+//! ```text
+//! # Comments: why this case is there.
+//! test simplify
+//! graph g(%x: f32[2]) -> (%2) {
+//!   ...
+//! }
+//! ---
+//! what must come out, exactly
+//! ```
+//!
+//! The `test` line names a command of [`COMMANDS`], with settings as `key=value` (`wrt=[x,y]`, `without=[cse]`); a case
+//! without one has that of the case before. An error is expected as its text after `error: `. What is expected is compared
+//! exactly; with `LAZULI_BLESS=1` in the environment, files are rewritten with what came out: read the difference before
+//! you commit it.
+
+use lazuli_ir::{Error, ErrorKind, Graph, Result, Value};
+use lazuli_passes::{Options, Pass};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// What a `test` line may name.
+const COMMANDS: &[(&str, Command)] = &[("simplify", simplify), ("optimize", optimize), ("vjp", vjp)];
+
+/// From settings and the input to what came out, as text.
+type Command = fn(&Settings, &str) -> Result<String>;
+
+/// The graph after `simplify` and `dce`.
+fn simplify(_: &Settings, input: &str) -> Result<String> {
+    let options = Options::default().without(Pass::Cse);
+    Ok(lazuli_passes::optimize(&Graph::parse(input)?, &options)?.0.to_string())
+}
+
+/// The graph after all graph passes but those in `without=[..]`.
+fn optimize(settings: &Settings, input: &str) -> Result<String> {
+    let mut options = Options::default();
+    for name in settings.list("without") {
+        options = options.without(Pass::parse(&name).ok_or_else(|| unknown("pass", &name))?);
+    }
+    Ok(lazuli_passes::optimize(&Graph::parse(input)?, &options)?.0.to_string())
+}
+
+/// The gradients, by the inputs `wrt=[..]`, of the outputs given their cotangents, new inputs `d0`, `d1`, ...; a gradient that
+/// is zero by rule is no output.
+fn vjp(settings: &Settings, input: &str) -> Result<String> {
+    let mut graph = Graph::parse(input)?;
+    let mut wrt = Vec::new();
+    for name in settings.list("wrt") {
+        let input = graph.inputs().iter().find(|(n, _)| *n == name).ok_or_else(|| unknown("input", &name))?;
+        wrt.push(Value::from(input.1));
+    }
+    let mut outputs = Vec::new();
+    for (i, y) in graph.outputs().to_vec().into_iter().enumerate() {
+        let ty = graph.ty(y).clone();
+        outputs.push((y, graph.add_input(format!("d{i}"), ty, lazuli_ir::Sources::none())));
+    }
+    let gradients = lazuli_passes::vjp(&mut graph, &outputs, &wrt)?;
+    graph.set_outputs(gradients.into_iter().flatten());
+    graph.verify()?;
+    let live = graph.rebuild(|new, _, node, operands| new.add(node.op.clone(), operands, node.sources.clone()))?;
+    Ok(live.to_string())
+}
+
+fn unknown(what: &str, name: &str) -> Error {
+    Error::new(ErrorKind::Value, format!("there is no {what} `{name}`"))
+}
+
+/// The `key=value` pairs of a `test` line.
+struct Settings(Vec<(String, String)>);
+
+impl Settings {
+    fn list(&self, key: &str) -> Vec<String> {
+        let value = self.0.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v.as_str());
+        let items = value.trim_start_matches('[').trim_end_matches(']').split(',');
+        items.filter(|s| !s.is_empty()).map(str::to_owned).collect()
+    }
+}
+
+struct Case {
+    /// All lines before `---`, as they stand.
+    head: String,
+    expected: String,
+}
+
+impl Case {
+    fn parse_all(text: &str) -> Vec<Case> {
+        let cases = text.split_inclusive('\n').fold(vec![String::new()], |mut cases, line| {
+            match line.trim_end() {
+                "===" => cases.push(String::new()),
+                _ => cases.last_mut().unwrap().push_str(line),
+            }
+            cases
+        });
+        let parts = cases.iter().map(|c| c.split_once("---\n").unwrap_or((c, "")));
+        parts.map(|(head, expected)| Case { head: head.to_owned(), expected: expected.to_owned() }).collect()
+    }
+
+    fn run(&self, line: &str) -> Result<String> {
+        let mut words = line.split_whitespace().skip(1);
+        let name = words.next().unwrap_or("");
+        let settings = Settings(words.filter_map(|w| w.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect());
+        let known = COMMANDS.iter().find(|(n, _)| *n == name).ok_or_else(|| unknown("command", name))?;
+        let input = self.head.lines().filter(|l| !l.starts_with('#') && !l.starts_with("test "));
+        known.1(&settings, &input.fold(String::new(), |all, l| all + l + "\n"))
+    }
+}
+
+/// The failures of a file; with `bless`, the file rewritten instead.
+fn run_file(path: &Path, bless: bool, failures: &mut String) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut cases = Case::parse_all(&text);
+    let mut test = String::new();
+    for case in &mut cases {
+        if let Some(line) = case.head.lines().find(|l| l.starts_with("test ")) {
+            test = line.to_owned();
+        }
+        let mut came = case.run(&test).unwrap_or_else(|e| format!("error: {e}\n"));
+        if !came.ends_with('\n') {
+            came.push('\n');
+        }
+        if came == case.expected {
+            continue;
+        }
+        if bless {
+            case.expected = came;
+        } else {
+            let Case { head, expected } = case;
+            let _ = write!(failures, "\n{}:\n{head}--- expected\n{expected}--- came\n{came}", path.display());
+        }
+    }
+    if bless {
+        let cases: Vec<String> = cases.iter().map(|c| format!("{}---\n{}", c.head, c.expected)).collect();
+        std::fs::write(path, cases.join("===\n")).unwrap();
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    entries.sort();
+    entries.into_iter().flat_map(|p| if p.is_dir() { files(&p) } else { vec![p] }).collect()
+}
+
+#[test]
+fn filetests() {
+    let bless = std::env::var_os("LAZULI_BLESS").is_some_and(|v| v == "1");
+    let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests"));
+    assert!(!files.is_empty());
+    let mut failures = String::new();
+    for path in files.iter().filter(|p| p.extension().is_some_and(|e| e == "txt")) {
+        run_file(path, bless, &mut failures);
+    }
+    assert!(failures.is_empty(), "{failures}\nLAZULI_BLESS=1 rewrites what is expected");
+}
