@@ -21,6 +21,7 @@ use lazuli_ir::{Error, ErrorKind, Graph, Result, Value};
 use lazuli_passes::{Options, Pass};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// What a `test` line may name.
 const COMMANDS: &[(&str, Command)] = &[("simplify", simplify), ("optimize", optimize), ("vjp", vjp)];
@@ -88,9 +89,9 @@ struct Case {
 impl Case {
     fn parse_all(text: &str) -> Vec<Case> {
         let cases = text.split_inclusive('\n').fold(vec![String::new()], |mut cases, line| {
-            match line.trim_end() {
-                "===" => cases.push(String::new()),
-                _ => cases.last_mut().unwrap().push_str(line),
+            match (line.trim_end(), cases.last_mut()) {
+                ("===", _) | (_, None) => cases.push(String::new()),
+                (_, Some(case)) => case.push_str(line),
             }
             cases
         });
@@ -109,8 +110,8 @@ impl Case {
 }
 
 /// The failures of a file; with `bless`, the file rewritten instead.
-fn run_file(path: &Path, bless: bool, failures: &mut String) {
-    let text = std::fs::read_to_string(path).unwrap();
+fn run_file(path: &Path, bless: bool, failures: &mut String) -> io::Result<()> {
+    let text = fs::read_to_string(path)?;
     let mut cases = Case::parse_all(&text);
     let mut test = String::new();
     for case in &mut cases {
@@ -133,24 +134,30 @@ fn run_file(path: &Path, bless: bool, failures: &mut String) {
     }
     if bless {
         let cases: Vec<String> = cases.iter().map(|c| format!("{}---\n{}", c.head, c.expected)).collect();
-        std::fs::write(path, cases.join("===\n")).unwrap();
+        fs::write(path, cases.join("===\n"))?;
     }
+    Ok(())
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+/// The files in a folder and those below it, in order.
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut entries = fs::read_dir(folder)?.map(|e| Ok(e?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
     entries.sort();
-    entries.into_iter().flat_map(|p| if p.is_dir() { files(&p) } else { vec![p] }).collect()
+    let mut all = Vec::new();
+    for path in entries {
+        if path.is_dir() { all.extend(files(&path)?) } else { all.push(path) }
+    }
+    Ok(all)
 }
 
 #[test]
 fn filetests() {
     let bless = std::env::var_os("LAZULI_BLESS").is_some_and(|v| v == "1");
-    let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests"));
+    let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests")).unwrap();
     assert!(!files.is_empty());
     let mut failures = String::new();
     for path in files.iter().filter(|p| p.extension().is_some_and(|e| e == "txt")) {
-        run_file(path, bless, &mut failures);
+        run_file(path, bless, &mut failures).unwrap();
     }
     assert!(failures.is_empty(), "{failures}\nLAZULI_BLESS=1 rewrites what is expected");
 }
