@@ -10,6 +10,8 @@ mod expr;
 mod fold;
 mod frame;
 pub mod fusion;
+#[cfg(test)]
+mod gradient_check;
 pub mod index_map;
 pub mod lower;
 pub mod memory;
