@@ -607,6 +607,12 @@ impl<'a> Fusion<'a> {
 
     /// Orders the groups so that producers run first, the one with the earliest node first among those that can run.
     fn finish(mut self, outputs: Vec<(NodeId, Layout)>) -> Result<Grouping> {
+        for r in &mut self.ledger.rows {
+            if !r.fused && self.group_of[r.producer.index()] == self.group_of[r.consumer.index()] {
+                r.fused = true;
+                r.reason = "both joined the same kernel along other edges".into();
+            }
+        }
         let mut waiting: Vec<usize> = vec![0; self.groups.len()];
         let mut after: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.groups.len()];
         for (g, members) in self.groups.iter().enumerate() {
