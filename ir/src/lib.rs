@@ -15,6 +15,7 @@ mod graph_verify;
 pub mod index;
 mod infer;
 pub mod kernel;
+pub mod kernel_eval;
 mod kernel_parse;
 mod kernel_text;
 mod kernel_verify;

@@ -1,5 +1,7 @@
 //! The text form of kernels: what is printed is read back as the same kernel, and wrong text is told where it is wrong.
 
+#![allow(clippy::panic)]
+
 use lazuli_ir::{ErrorKind, Kernel};
 
 const TEXTS: [&str; 6] = [

@@ -1,5 +1,7 @@
 //! Each invariant of the Kernel IR, by a kernel that breaks it.
 
+#![allow(clippy::panic)]
+
 use lazuli_ir::{ErrorKind, Kernel};
 
 /// A kernel of two inputs and two outputs around a body.
