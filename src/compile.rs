@@ -33,6 +33,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(crate) use call::Ownership;
 pub(crate) use chain::Module;
 
 /// A function compiled for each signature it is called with: what [`compile`] returns.
@@ -214,11 +215,11 @@ impl<I: Tree, R: Outcome> Compiled<'_, I, R> {
         let start = Instant::now();
         let module = self.compile_for(signature.clone(), arguments.flags())?;
         let flags = module.recorded().flags.clone();
-        let entry = Entry { signature: signature.clone(), flags, program: Arc::new(module) };
+        let entry = Entry { signature: signature.clone(), flags, program: module };
         Ok(cache.insert(entry, reason, start.elapsed(), &self.names))
     }
 
-    fn compile_for(&self, signature: Signature, requires_grad: Vec<bool>) -> Result<Module> {
+    fn compile_for(&self, signature: Signature, requires_grad: Vec<bool>) -> Result<Arc<Module>> {
         let chain = Chain { name: &self.name, names: &self.names };
         let recorded = chain.trace(&*self.function, signature, &requires_grad)?;
         chain::assemble(chain::optimize(Arc::new(recorded))?)

@@ -1,11 +1,23 @@
-//! The stages of one compilation as values that print.
+//! The stages of one compilation as values that print, and the dump of all of them into files.
 
-use crate::Report;
 use crate::compile::Module;
-use std::fmt::Display;
+use crate::{Report, Result};
+use lazuli_ir::kernel::Access;
+use std::fmt::{self, Display, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Every stage of a compiled program.
+/// Every stage of a compiled program, as text: what was recorded, what became of it, and what it costs.
+///
+/// ```
+/// # use lazuli::prelude::*;
+/// let f = lazuli::compile(|x: Tensor| (x * 2.0).exp());
+/// f.call(Tensor::ones([8]))?;
+/// let stages = f.stages()?;
+/// println!("{}\n{}\n{}\n{}", stages.graph(), stages.optimized(), stages.kernels(), stages.report());
+/// # Ok::<(), lazuli::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Stages {
     module: Arc<Module>,
@@ -16,29 +28,146 @@ impl Stages {
         Stages { module }
     }
 
-    /// The program as it was recorded.
+    /// The program's name.
+    pub fn name(&self) -> &str {
+        self.module.recorded().capture.graph.name()
+    }
+
+    /// The program as it was recorded, as Graph IR.
     pub fn graph(&self) -> impl Display + '_ {
         &self.module.recorded().capture.graph
     }
 
-    /// The program after simplification.
+    /// The program after simplification, as Graph IR.
     pub fn optimized(&self) -> impl Display + '_ {
         &self.module.improved.graph
     }
 
-    /// The kernels.
+    /// Each decision of fusion: fused or not, why, and the bytes and operations it weighed.
+    pub fn fusion(&self) -> impl Display + '_ {
+        Fusion(self.report())
+    }
+
+    /// The kernels after scheduling, as Kernel IR. Kernels that run several times stand once.
     pub fn kernels(&self) -> impl Display + '_ {
-        String::new()
+        Kernels(&self.module)
     }
 
-    pub(crate) fn kernels_to_dot(&self) -> String {
-        String::new()
+    /// The machine-independent code that Cranelift was given (CLIF). It is made anew, so it takes a moment.
+    pub fn clif(&self) -> Result<String> {
+        self.module.code.clif()
     }
 
-    /// What the program costs.
+    /// What the program costs; for times of kernels see [`Compiled::profile`](crate::Compiled::profile).
     pub fn report(&self) -> Report {
         Report::new(&self.module, None)
     }
+
+    /// The recorded program as DOT, for drawing.
+    pub fn graph_to_dot(&self) -> String {
+        self.module.recorded().capture.graph.to_dot()
+    }
+
+    /// The simplified program as DOT, for drawing.
+    pub fn optimized_to_dot(&self) -> String {
+        self.module.improved.graph.to_dot()
+    }
+
+    /// The steps that run, and the buffers between them, as DOT, for drawing.
+    pub fn kernels_to_dot(&self) -> String {
+        let program = self.module.code.program();
+        let mut dot = String::from("digraph kernels {\n  node [shape=box];\n");
+        for (i, step) in program.steps.iter().enumerate() {
+            let name = program.kernels.get(step.kernel).map_or("?", |k| &k.name);
+            let label = format!("{name}\\n{}", step.cost.operations.join(" "));
+            let _ = writeln!(dot, "  step{i} [label=\"{label}\"];");
+            for arg in &step.args {
+                let _ = writeln!(dot, "  buffer{} [shape=ellipse];", arg.buffer.0);
+            }
+            let params = program.kernels.get(step.kernel).map_or(&[][..], |k| &k.params);
+            for (arg, param) in step.args.iter().zip(params) {
+                let _ = match param.access {
+                    Access::Write => writeln!(dot, "  step{i} -> buffer{};", arg.buffer.0),
+                    Access::Read => writeln!(dot, "  buffer{} -> step{i};", arg.buffer.0),
+                };
+            }
+        }
+        dot.push_str("}\n");
+        dot
+    }
 }
 
-pub(crate) fn dump(_: &Module) {}
+impl fmt::Debug for Stages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stages({})", self.name())
+    }
+}
+
+struct Kernels<'a>(&'a Module);
+
+impl Display for Kernels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, kernel) in self.0.code.program().kernels.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{kernel}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Fusion(Report);
+
+impl Display for Fusion {
+    /// A line for each decision.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.0.fusion {
+            let mark = if row.fused { "fused" } else { "apart" };
+            let (from, to) = row.operations;
+            writeln!(f, "{mark}  {} {from} -> {} {to}: {}", row.producer, row.consumer, row.reason)?;
+        }
+        Ok(())
+    }
+}
+
+/// The variable that names the folder for dumps.
+const DUMP: &str = "LAZULI_DUMP";
+
+/// Writes every stage of a compilation into numbered files, where the environment names a folder for them. A folder that
+/// cannot be written is an event and no error: the program is not at fault.
+pub(crate) fn dump(module: &Arc<Module>) {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let Some(folder) = std::env::var_os(DUMP).filter(|folder| !folder.is_empty()) else { return };
+    let stages = Stages::new(module.clone());
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = PathBuf::from(folder).join(format!("{number:04}-{}", file_name(stages.name())));
+    if let Err(error) = write_all(&folder, &stages) {
+        tracing::warn!(target: "lazuli::compile", folder = %folder.display(), %error, "the dump could not be written");
+    }
+}
+
+/// A name without what file systems refuse.
+fn file_name(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect()
+}
+
+fn write_all(folder: &Path, stages: &Stages) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let clif = stages.clif().unwrap_or_else(|e| e.to_string());
+    let files = [
+        ("1-recorded.graph", stages.graph().to_string()),
+        ("1-recorded.dot", stages.graph_to_dot()),
+        ("2-optimized.graph", stages.optimized().to_string()),
+        ("2-optimized.dot", stages.optimized_to_dot()),
+        ("3-fusion.txt", stages.fusion().to_string()),
+        ("4-kernels.kernel", stages.kernels().to_string()),
+        ("4-kernels.dot", stages.kernels_to_dot()),
+        ("5-machine.clif", clif),
+        ("6-report.txt", stages.report().to_string()),
+    ];
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text)?;
+    }
+    Ok(())
+}

@@ -130,9 +130,10 @@ fn filled<T: Clone>(value: T, n: usize) -> Result<Vec<T>> {
 pub(crate) fn run(module: &Module, arguments: Arguments, caller: Source) -> Result<Vec<Tensor>> {
     let recorded = module.recorded();
     let cut = arguments.leaves.iter().any(|l| l.requires_grad);
-    let (inputs, lost) = inputs(module, arguments)?;
+    let (inputs, ownership) = inputs(module, arguments)?;
     check_labels(module, &inputs)?;
-    let results = module.code.run(inputs).map_err(|e| name_lost(e, &lost).with_sources(caller))?;
+    module.code.note_ownership(&ownership);
+    let results = module.code.run(inputs).map_err(|e| name_lost(e, module, &ownership).with_sources(caller))?;
     let name = recorded.capture.graph.name();
     let wrap = |array: Array| {
         let is_float = array.dtype().is_float();
@@ -143,7 +144,7 @@ pub(crate) fn run(module: &Module, arguments: Arguments, caller: Source) -> Resu
 }
 
 /// Runs a program on copies of nothing: no argument is given away, and each kernel is timed.
-pub(crate) fn profile(module: &Arc<Module>, mut arguments: Arguments) -> Result<Report> {
+pub(crate) fn profile(module: &Module, mut arguments: Arguments) -> Result<Report> {
     let keep: Vec<Array> = arguments.leaves.iter().map(|l| l.array.clone()).collect();
     for leaf in &mut arguments.leaves {
         leaf.sole = false;
@@ -161,16 +162,10 @@ pub(crate) struct Input {
     pub(crate) donated: bool,
 }
 
-/// The program's inputs (arguments, captured values, the generator's base), and the names of those given away.
-fn inputs(module: &Module, arguments: Arguments) -> Result<(Vec<Input>, Vec<String>)> {
+/// The program's inputs (arguments, captured values, the generator's base), and what becomes of each argument.
+fn inputs(module: &Module, arguments: Arguments) -> Result<(Vec<Input>, Vec<Ownership>)> {
     let recorded = module.recorded();
-    let mut lost = Vec::new();
     let ownership: Vec<Ownership> = arguments.leaves.iter().map(Ownership::of).collect();
-    for (i, ownership) in ownership.iter().enumerate() {
-        if *ownership == Ownership::Given && module.code.takes_over(i) {
-            lost.extend(recorded.names.get(i).cloned());
-        }
-    }
     let given = ownership.iter().map(|o| *o == Ownership::Given);
     let mut inputs: Vec<Input> =
         arguments.leaves.into_iter().zip(given).map(|(leaf, donated)| Input { array: leaf.array, donated }).collect();
@@ -178,12 +173,14 @@ fn inputs(module: &Module, arguments: Arguments) -> Result<(Vec<Input>, Vec<Stri
     if recorded.capture.base.is_some() {
         inputs.push(Input { array: generator::base(recorded.capture.draws)?, donated: false });
     }
-    module.code.note_ownership(ownership);
-    Ok((inputs, lost))
+    Ok((inputs, ownership))
 }
 
-/// An error after the program may have written into what it was given.
-fn name_lost(error: Error, lost: &[String]) -> Error {
+/// The error of a program that ran: it may have written into what it was given, which is gone in any case.
+#[cold]
+fn name_lost(error: Error, module: &Module, ownership: &[Ownership]) -> Error {
+    let names = module.recorded().names.iter().zip(ownership);
+    let lost: Vec<&str> = names.filter(|(_, o)| **o == Ownership::Given).map(|(name, _)| name.as_str()).collect();
     if lost.is_empty() {
         return error;
     }

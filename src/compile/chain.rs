@@ -46,6 +46,8 @@ impl Recorded {
 pub(crate) struct Improved {
     pub(crate) recorded: Arc<Recorded>,
     pub(crate) graph: Graph,
+    /// How long each pass took.
+    pub(crate) passes: Vec<(String, Duration)>,
 }
 
 /// A program that runs, and all that is known of it.
@@ -105,13 +107,13 @@ impl Chain<'_> {
 /// Runs the passes that keep the program a graph.
 pub(crate) fn optimize(recorded: Arc<Recorded>) -> Result<Improved> {
     let graph = recorded.capture.graph.clone();
-    Ok(Improved { recorded, graph })
+    Ok(Improved { recorded, graph, passes: Vec::new() })
 }
 
 /// Makes machine code.
-pub(crate) fn assemble(improved: Improved) -> Result<Module> {
+pub(crate) fn assemble(improved: Improved) -> Result<Arc<Module>> {
     let code = Code::new(&improved.graph, &improved.recorded.layouts())?;
-    let module = Module { improved, code };
+    let module = Arc::new(Module { improved, code });
     crate::stages::dump(&module);
     Ok(module)
 }
@@ -217,7 +219,7 @@ impl<I, R> Optimized<I, R> {
 
     /// Fuses, lowers, schedules, and makes machine code.
     pub fn compile(&self) -> Result<Executable<I, R>> {
-        Ok(Executable { module: Arc::new(assemble(self.improved.clone())?), types: PhantomData })
+        Ok(Executable { module: assemble(self.improved.clone())?, types: PhantomData })
     }
 }
 

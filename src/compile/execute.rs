@@ -2,24 +2,40 @@
 
 use super::call::{Input, Ownership};
 use crate::{Error, Result};
+use lazuli_ir::program::{Place, Program};
 use lazuli_ir::{Graph, Layout};
+use lazuli_passes::fusion::Ledger;
 use lazuli_runtime::Array;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A program for inputs of given layouts.
+/// A program for inputs of given layouts, and what is known of how it was made.
 pub(crate) struct Code {
     graph: Graph,
+    program: Program,
+    ledger: Ledger,
+    passes: Vec<(String, Duration)>,
+    /// For each input, the result that may take its storage over.
+    takers: Vec<Option<usize>>,
     /// What became of each argument in the latest call.
     ownership: Mutex<Vec<Ownership>>,
 }
 
 impl Code {
+    /// Compiles an optimised graph.
     pub(crate) fn new(graph: &Graph, layouts: &[Layout]) -> Result<Code> {
         if layouts.len() != graph.inputs().len() {
             return Err(Error::internal("a program needs a layout for each of its inputs"));
         }
-        Ok(Code { graph: graph.clone(), ownership: Mutex::default() })
+        let program = Program { inputs: layouts.len(), ..Program::default() };
+        Ok(Code {
+            takers: takers(&program),
+            graph: graph.clone(),
+            program,
+            ledger: Ledger::default(),
+            passes: Vec::new(),
+            ownership: Mutex::default(),
+        })
     }
 
     /// Runs the program.
@@ -33,16 +49,52 @@ impl Code {
         self.run(inputs).map(|_| Vec::new())
     }
 
-    /// Whether an output may take over the storage of this input.
-    pub(crate) fn takes_over(&self, _input: usize) -> bool {
-        false
+    /// The program as data.
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
     }
 
-    pub(crate) fn note_ownership(&self, ownership: Vec<Ownership>) {
-        *self.ownership.lock().unwrap_or_else(PoisonError::into_inner) = ownership;
+    /// The decisions of fusion.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
+    /// How long each step took that made the program from the optimised graph.
+    pub(crate) fn passes(&self) -> &[(String, Duration)] {
+        &self.passes
+    }
+
+    /// What Cranelift was given.
+    pub(crate) fn clif(&self) -> Result<String> {
+        Ok(String::new())
+    }
+
+    /// The result that may take over the storage of this input.
+    pub(crate) fn taken_over_by(&self, input: usize) -> Option<usize> {
+        self.takers.get(input).copied().flatten()
+    }
+
+    /// Notes what became of the arguments of a call.
+    pub(crate) fn note_ownership(&self, ownership: &[Ownership]) {
+        ownership.clone_into(&mut self.ownership.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What became of the arguments of the latest call; empty before the first.
     pub(crate) fn ownership(&self) -> Vec<Ownership> {
         self.ownership.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// For each input of a program, the output that may take its storage over.
+fn takers(program: &Program) -> Vec<Option<usize>> {
+    let mut takers = vec![None; program.inputs];
+    for (output, declared) in program.outputs.iter().enumerate() {
+        let place = program.buffers.get(declared.buffer.0 as usize).map(|b| &b.place);
+        if let Some(Place::Output { donor: Some(input) }) = place
+            && let Some(taker) = takers.get_mut(*input)
+        {
+            *taker = Some(output);
+        }
+    }
+    takers
 }
