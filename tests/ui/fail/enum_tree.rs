@@ -1,0 +1,9 @@
+use lazuli::prelude::*;
+
+#[derive(Clone, Tree)]
+enum Layer {
+    Linear(Tensor),
+    Nothing,
+}
+
+fn main() {}

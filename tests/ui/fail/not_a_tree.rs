@@ -1,0 +1,9 @@
+use lazuli::prelude::*;
+
+#[derive(Clone, Tree)]
+struct Linear {
+    weight: Tensor,
+    width: usize,
+}
+
+fn main() {}
