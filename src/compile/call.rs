@@ -203,13 +203,10 @@ fn check_labels(module: &Module, inputs: &[Input]) -> Result<()> {
             }
         };
         let classes = check.classes as i64;
-        if let Some(at) = labels.iter().position(|label| !(0..classes).contains(label)) {
-            return Err(Error::new(
-                ErrorKind::Index,
-                format!("label {} at position {at} is out of range for {classes} classes", labels[at]),
-            )
-            .with_operation("cross_entropy", [input.array.ty()])
-            .with_sources(check.source));
+        if let Some(label) = labels.iter().find(|label| !(0..classes).contains(*label)) {
+            return Err(Error::new(ErrorKind::Index, format!("label {label} is not in 0..{classes}"))
+                .with_operation("cross_entropy", [input.array.ty()])
+                .with_sources(check.source));
         }
     }
     Ok(())

@@ -3,7 +3,9 @@
 use super::call::{Input, Ownership};
 use crate::{Error, Result};
 use lazuli_ir::program::{Place, Program};
-use lazuli_ir::{Graph, Layout};
+use lazuli_ir::reference::{Dense, evaluate};
+use lazuli_ir::{DType, Graph, Layout, Target};
+use lazuli_passes::CompileOptions;
 use lazuli_passes::fusion::Ledger;
 use lazuli_runtime::Array;
 use std::sync::{Mutex, PoisonError};
@@ -27,21 +29,23 @@ impl Code {
         if layouts.len() != graph.inputs().len() {
             return Err(Error::internal("a program needs a layout for each of its inputs"));
         }
-        let program = Program { inputs: layouts.len(), ..Program::default() };
+        let plan = lazuli_passes::compile(graph, layouts, &Target::cpu(1), &CompileOptions::default())?;
+        let passes = plan.times.iter().map(|(name, time)| ((*name).to_owned(), *time));
         Ok(Code {
-            takers: takers(&program),
+            takers: takers(&plan.program),
             graph: graph.clone(),
-            program,
-            ledger: Ledger::default(),
-            passes: Vec::new(),
+            program: plan.program,
+            ledger: plan.ledger,
+            passes: passes.collect(),
             ownership: Mutex::default(),
         })
     }
 
     /// Runs the program.
     pub(crate) fn run(&self, inputs: Vec<Input>) -> Result<Vec<Array>> {
-        let _ = (&self.graph, inputs.first().map(|i| (&i.array, i.donated)));
-        Err(Error::internal("not yet"))
+        let _ = inputs.first().map(|i| i.donated);
+        let dense = inputs.iter().map(|i| dense(&i.array)).collect::<Result<Vec<Dense>>>()?;
+        evaluate(&self.graph, &dense)?.iter().map(array).collect()
     }
 
     /// Runs the program and measures each kernel.
@@ -97,4 +101,22 @@ fn takers(program: &Program) -> Vec<Option<usize>> {
         }
     }
     takers
+}
+
+fn dense(array: &Array) -> Result<Dense> {
+    let shape = array.shape().clone();
+    match array.dtype() {
+        DType::Bool => Dense::from_vec(array.to_vec::<bool>()?, shape),
+        DType::I64 => Dense::from_vec(array.to_vec::<i64>()?, shape),
+        DType::F32 => Dense::from_vec(array.to_vec::<f32>()?, shape),
+    }
+}
+
+fn array(dense: &Dense) -> Result<Array> {
+    let ty = dense.ty();
+    match ty.dtype {
+        DType::Bool => Array::from_vec(dense.to_vec::<bool>()?, &ty.shape),
+        DType::I64 => Array::from_vec(dense.to_vec::<i64>()?, &ty.shape),
+        DType::F32 => Array::from_vec(dense.to_vec::<f32>()?, &ty.shape),
+    }
 }
