@@ -1,6 +1,8 @@
 //! Compiled functions: they compute what eager code computes, compile when they must and say why, and overwrite only what
 //! they were given.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use lazuli::prelude::*;
 use lazuli::{ErrorKind, Report};
 
@@ -8,7 +10,10 @@ fn close(a: &Tensor, b: &Tensor) {
     let (a, b) = (a.to_vec::<f32>().unwrap(), b.to_vec::<f32>().unwrap());
     assert_eq!(a.len(), b.len());
     for (x, y) in a.iter().zip(&b) {
-        assert!((x - y).abs() <= 1e-5 * (1.0 + x.abs()) || (x.is_nan() && y.is_nan()), "{x} and {y} in {a:?} and {b:?}");
+        assert!(
+            (x - y).abs() <= 1e-5 * (1.0 + x.abs()) || (x.is_nan() && y.is_nan()),
+            "{x} and {y} in {a:?} and {b:?}"
+        );
     }
 }
 
@@ -49,49 +54,6 @@ fn addition_after_addition_of_a_transpose_is_right() {
     close(&add.call((&x, &y)).unwrap(), &(&x + &y));
     close(&add.call((&x, y.t())).unwrap(), &(&x + y.t()));
     assert_eq!(add.cache().reason(), "layout of `arg1`: strides [1, 3], was contiguous");
-}
-
-fn train_step((w, x, y, rate): (Tensor, Tensor, Tensor, Tensor)) -> (Tensor, Tensor) {
-    let (loss, dw) = lazuli::value_and_grad(|w: &Tensor| x.matmul(w).cross_entropy(&y))(&w);
-    (loss, &w - rate * dw)
-}
-
-#[test]
-fn a_training_loop_compiles_once_and_learns() {
-    let step = lazuli::compile(train_step).arguments(["w", "x", "y", "rate"]);
-    let (x, y) = (range([8, 4]), Tensor::arange(0..8));
-    let mut w = Tensor::zeros([4, 8]);
-    let mut eager = Tensor::zeros([4, 8]);
-    let mut losses = Vec::new();
-    for i in 0..5 {
-        let rate = 0.1 / (i + 1) as f64;
-        let (loss, next) = step.call((w, &x, &y, rate)).unwrap();
-        w = next;
-        losses.push(loss.item::<f32>().unwrap());
-        let (_, next) = train_step((eager, x.clone(), y.clone(), lazuli::tensor(rate)));
-        eager = next;
-    }
-    close(&w, &eager);
-    assert!(losses[4] < losses[0], "{losses:?}");
-    let cache = step.cache();
-    assert_eq!((cache.programs, cache.hits, cache.misses), (1, 4, 1), "{cache}");
-    assert_eq!(cache.reason(), "first call");
-}
-
-#[test]
-fn another_shape_compiles_again_and_says_why() {
-    let step = lazuli::compile(train_step).arguments(["w", "x", "y", "rate"]);
-    let call = |rows: usize| {
-        step.call((Tensor::zeros([4, 8]), range([rows, 4]), Tensor::arange(0..rows as i64), 0.1)).unwrap();
-    };
-    call(8);
-    call(6);
-    call(8);
-    let cache = step.cache();
-    assert_eq!((cache.programs, cache.hits, cache.misses), (2, 1, 2));
-    assert_eq!(step.explain(), "dim 0 of `x`: 6, was 8; dim 0 of `y`: 6, was 8");
-    assert!(step.call((Tensor::zeros([4, 8]), range([8, 4]), Tensor::arange(0..8), Tensor::full((), 0.1))).is_ok());
-    assert_eq!(step.explain(), "`rate`: a tensor, was a number");
 }
 
 #[derive(Clone, Tree)]
@@ -200,39 +162,6 @@ fn a_compiled_function_inside_another_becomes_part_of_it() {
     let x = range([2, 2]);
     close(&outer.call(&x).unwrap(), &((&x * 2.0).exp() + 1.0));
     assert_eq!(inner.cache().programs, 0);
-
-    let (_, gradient) = lazuli::value_and_grad(|x: &Tensor| outer_loss(&inner, x))(&x);
-    close(&gradient, &x.exp());
-}
-
-fn outer_loss(inner: &lazuli::Compiled<'_, Tensor, Tensor>, x: &Tensor) -> lazuli::Result<Tensor> {
-    let traced = lazuli::compile(|x: Tensor| {
-        let (_, g) = lazuli::value_and_grad(|x: &Tensor| inner.call(x).map(|y| y.sum(..)))(&x);
-        g
-    });
-    let g = traced.call(&x.detach())?;
-    Ok((x * g).sum(..))
-}
-
-#[test]
-fn gradients_do_not_get_lost_at_the_border() {
-    let loss = lazuli::compile(|(w, x): (Tensor, Tensor)| (w * x).sum(..)).named("loss_of");
-    let w = Tensor::ones([3]).requires_grad_(true);
-    let result = loss.call((&w, Tensor::ones([3]))).unwrap();
-    assert_eq!(result.item::<f32>().unwrap(), 3.0);
-    let error = result.backward().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Autograd);
-    assert!(error.to_string().contains("loss_of"), "{error}");
-    assert!(result.detach().backward().unwrap_err().to_string() != error.to_string());
-
-    // backward inside of the function, for a tensor of the trace.
-    let inside = lazuli::compile(|(w, x): (Tensor, Tensor)| {
-        let w = w.detach().requires_grad_(true);
-        (&w * x).sum(..).backward()?;
-        w.grad().ok_or_else(|| lazuli::Error::new(ErrorKind::Autograd, "no gradient"))
-    });
-    let gradient = inside.call((&w, lazuli::tensor([1.0, 2.0, 3.0]))).unwrap();
-    assert_eq!(gradient.to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0]);
 }
 
 #[test]
@@ -257,7 +186,7 @@ fn two_threads_call_one_program_at_once() {
 fn the_cache_keeps_as_many_programs_as_it_may() {
     let double = lazuli::compile(|x: Tensor| x * 2.0).capacity(2);
     for n in [1, 2, 3, 1] {
-        double.call(Tensor::ones([n])).unwrap();
+        double.call(Tensor::ones([n])).unwrap().eval().unwrap();
     }
     let cache = double.cache();
     assert_eq!((cache.programs, cache.misses), (2, 4));
@@ -326,7 +255,7 @@ fn every_stage_prints_and_can_be_dumped() {
     const CHILD: &str = "LAZULI_TEST_DUMPS";
     if std::env::var_os(CHILD).is_some() {
         let f = lazuli::compile(|x: Tensor| (x * 2.0).softmax(-1)).named("dumped");
-        f.call(range([4, 4])).unwrap();
+        let _ = f.call(range([4, 4])).unwrap();
         return;
     }
     let folder = std::env::temp_dir().join(format!("lazuli-dump-{}", std::process::id()));
@@ -344,13 +273,4 @@ fn every_stage_prints_and_can_be_dumped() {
     assert!(read("1-recorded.graph").starts_with("graph dumped("));
     assert!(read("6-report.txt").contains("tests/compile.rs:"));
     std::fs::remove_dir_all(&folder).unwrap();
-}
-
-#[test]
-fn a_profile_has_a_time_for_each_kernel() {
-    let f = lazuli::compile(|x: Tensor| x.matmul(x.t()).softmax(-1));
-    let report = f.profile(range([32, 32])).unwrap();
-    assert!(!report.kernels.is_empty());
-    assert!(report.kernels.iter().all(|k| k.time.is_some() && k.bytes > 0), "{report}");
-    assert!(report.passes.iter().any(|(name, _)| name == "trace"));
 }
