@@ -11,6 +11,7 @@ use crate::trace::{self, Capture, InputSpec, Scope};
 use crate::tree::{IntoTree, Outcome, Structure, Tree};
 use crate::{Error, ErrorKind, Result, Tensor};
 use lazuli_ir::{Graph, Layout, Source};
+use lazuli_passes::Options;
 use lazuli_runtime::Array;
 use std::fmt;
 use std::marker::PhantomData;
@@ -106,8 +107,9 @@ impl Chain<'_> {
 
 /// Runs the passes that keep the program a graph.
 pub(crate) fn optimize(recorded: Arc<Recorded>) -> Result<Improved> {
-    let graph = recorded.capture.graph.clone();
-    Ok(Improved { recorded, graph, passes: Vec::new() })
+    let (graph, report) = lazuli_passes::optimize(&recorded.capture.graph, &Options::default())?;
+    let passes = report.passes.iter().map(|p| (p.pass.name().to_owned(), p.time)).collect();
+    Ok(Improved { recorded, graph, passes })
 }
 
 /// Makes machine code.
