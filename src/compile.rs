@@ -220,7 +220,7 @@ impl<I: Tree, R: Outcome> Compiled<'_, I, R> {
     }
 
     fn compile_for(&self, signature: Signature, requires_grad: Vec<bool>) -> Result<Arc<Module>> {
-        let chain = Chain { name: &self.name, names: &self.names };
+        let chain = Chain { name: &self.name, names: &self.names, source: self.source };
         let recorded = chain.trace(&*self.function, signature, &requires_grad)?;
         chain::assemble(chain::optimize(Arc::new(recorded))?)
     }

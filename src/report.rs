@@ -234,7 +234,7 @@ fn kernel_table(report: &Report) -> Table {
             rate(k.gigabytes_per_second()),
             rate(k.gigaflops()),
             k.operations.join(" "),
-            k.sources.clone(),
+            places(&k.sources),
         ]);
     }
     table
@@ -251,6 +251,26 @@ fn donation_table(report: &Report) -> Table {
         table.row([d.argument.clone(), result, d.reason.clone()]);
     }
     table
+}
+
+/// Places with each file's name once: `src/main.rs:12:20 13:5`.
+fn places(sources: &str) -> String {
+    let mut short = String::new();
+    let mut last = "";
+    for place in sources.split(", ") {
+        let mut parts = place.rmatch_indices(':');
+        let end = parts.nth(1).map_or(0, |(at, _)| at);
+        let (file, position) = place.split_at(end);
+        if file != last || short.is_empty() {
+            short.push_str(if short.is_empty() { "" } else { ", " });
+            short.push_str(place);
+        } else {
+            short.push(' ');
+            short.push_str(position.trim_start_matches(':'));
+        }
+        last = file;
+    }
+    short
 }
 
 /// Rows of text in aligned columns: `l`eft or `r`ight.
@@ -352,6 +372,12 @@ mod tests {
         for (a, b) in [("%2", "%1"), ("dot", "exp"), ("ain.rs:12", "%2"), ("main.rs:1", "%2")] {
             assert_eq!(report.why_not_fused(a, b), None, "{a} {b}");
         }
+    }
+
+    #[test]
+    fn places_name_a_file_once() {
+        assert_eq!(places("a.rs:1:2, a.rs:3:4, b.rs:5:6"), "a.rs:1:2 3:4, b.rs:5:6");
+        assert_eq!(places(""), "");
     }
 
     #[test]

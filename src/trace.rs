@@ -114,12 +114,10 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// Begins a trace on this thread: returns a placeholder for each input.
-    #[track_caller]
-    pub(crate) fn begin(name: impl Into<String>, inputs: &[InputSpec]) -> (Scope, Vec<Tensor>) {
+    /// Begins a trace on this thread: returns a placeholder for each input, which stands for this line.
+    pub(crate) fn begin(name: impl Into<String>, inputs: &[InputSpec], source: Source) -> (Scope, Vec<Tensor>) {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = TraceId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let source = Source::caller();
         let placeholders: Vec<Arc<Node>> =
             inputs.iter().map(|i| Node::placeholder(i.ty.clone(), source, id, i.weak)).collect();
         let tensors = inputs.iter().zip(&placeholders).enumerate().map(|(n, (spec, node))| Tensor {

@@ -67,6 +67,7 @@ impl Module {
 pub(crate) struct Chain<'a> {
     pub(crate) name: &'a str,
     pub(crate) names: &'a ArgumentNames,
+    pub(crate) source: Source,
 }
 
 impl Chain<'_> {
@@ -91,7 +92,7 @@ impl Chain<'_> {
                 requires_grad: requires_grad.get(i).copied().unwrap_or(false),
             })
             .collect();
-        let (scope, arguments) = Scope::begin(self.name, &specs);
+        let (scope, arguments) = Scope::begin(self.name, &specs, self.source);
         let outcome = function(I::from_parts(&signature.structure, arguments)?).outcome()?;
         let (result, outputs) = outcome.into_parts();
         let capture = scope.finish(&outputs)?;
@@ -145,6 +146,7 @@ pub(crate) fn name_of<F>() -> String {
 /// assert_eq!(double.call(Tensor::ones([2, 3]))?.to_vec::<f32>()?, [2.0; 6]);
 /// # Ok::<(), lazuli::Error>(())
 /// ```
+#[track_caller]
 pub fn trace<I: Tree, R: Outcome, F: Fn(I) -> R>(function: F, specs: impl IntoTree<I>) -> Result<Traced<I, R>> {
     let (structure, leaves) = specs.into_tree().into_parts();
     for leaf in &leaves {
@@ -158,7 +160,7 @@ pub fn trace<I: Tree, R: Outcome, F: Fn(I) -> R>(function: F, specs: impl IntoTr
     });
     let signature = Signature::new(structure, leaves.collect(), call::OPTIONS);
     let name = name_of::<F>();
-    let chain = Chain { name: &name, names: &ArgumentNames::default() };
+    let chain = Chain { name: &name, names: &ArgumentNames::default(), source: Source::caller() };
     let recorded = chain.trace(&function, signature, &requires_grad)?;
     Ok(Traced { recorded: Arc::new(recorded), types: PhantomData })
 }
