@@ -1,7 +1,7 @@
 //! A trace is a scope: what is recorded inside belongs to a program, what comes from outside is a captured input.
 //!
 //! ```text
-//! let (scope, arguments) = Scope::begin("mlp", &specs);     // placeholders, one a spec
+//! let (scope, arguments) = Scope::begin("mlp", &specs, line);   // placeholders, one a spec
 //! let outputs = user_function(arguments);
 //! let capture = scope.finish(&outputs)?;                    // the graph, and what it captured
 //! let results = splice(&capture.graph, &inputs)?;           // the inverse: records a graph's nodes onto tensors
