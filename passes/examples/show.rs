@@ -12,5 +12,5 @@ fn main() {
     for s in &p.program.steps {
         println!("{} iters {} grain {} ext {:?} {:?}", s.kernel, s.iterations, s.grain, s.extents, s.cost);
     }
-    println!("{:?}", p.times);
+    println!("{}", p.report);
 }

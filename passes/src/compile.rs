@@ -4,26 +4,11 @@ use crate::fusion::{self, Ledger, PlannedGroup};
 use crate::lower::{Lowered, lower};
 use crate::memory::{self, Lifetime, StepUse};
 use crate::schedule::schedule_cpu;
+use crate::{Options, Pass, PassReport};
 use lazuli_ir::kernel::Kernel;
 use lazuli_ir::program::{BufferArg, BufferDecl, BufferId, KernelCall, KernelCost, OutputDecl, Place, Program};
 use lazuli_ir::{DimVec, Error, Graph, Layout, NodeId, Op, Result, Sources, Target, TargetKind};
 use rustc_hash::FxHashMap;
-use std::time::{Duration, Instant};
-
-/// What to do while compiling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CompileOptions {
-    /// Whether nodes are fused; without, every computing node is a kernel.
-    pub fusion: bool,
-    /// Whether outputs may take over donated inputs, and values the bytes of others that die.
-    pub in_place: bool,
-}
-
-impl Default for CompileOptions {
-    fn default() -> CompileOptions {
-        CompileOptions { fusion: true, in_place: true }
-    }
-}
 
 /// A compiled graph, before machine code.
 #[derive(Clone, Debug)]
@@ -34,8 +19,8 @@ pub struct Plan {
     pub ledger: Ledger,
     /// The nodes of each step, in order of steps.
     pub groups: Vec<Vec<NodeId>>,
-    /// What each pass took.
-    pub times: Vec<(&'static str, Duration)>,
+    /// What each pass did.
+    pub report: PassReport,
 }
 
 /// A kernel of a group, its arguments and what it costs.
@@ -49,32 +34,73 @@ struct Step {
 }
 
 /// Compiles an optimised graph whose inputs lie in memory as `layouts` say (offsets do not count).
-pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &CompileOptions) -> Result<Plan> {
+pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Options) -> Result<Plan> {
     if layouts.len() != graph.inputs().len() {
         return Err(Error::internal(format!("{} layouts for {} inputs", layouts.len(), graph.inputs().len())));
     }
-    let mut times = Vec::new();
-    let start = Instant::now();
-    let grouping = fusion::group(graph, layouts, target, options.fusion)?;
-    times.push(("fusion", start.elapsed()));
-    let start = Instant::now();
+    let mut report = PassReport::default();
+    let grouping = report.record(Pass::Fusion, graph.len(), || {
+        let grouping = fusion::group(graph, layouts, target, options.runs(Pass::Fusion))?;
+        let (fused, groups) = (grouping.ledger.rows.iter().filter(|r| r.fused).count(), grouping.groups.len());
+        Ok((grouping, fused, groups))
+    })?;
+    let groups = grouping.groups.len();
+    let mut lowered =
+        report.record(Pass::Lower, groups, || Ok((lower_all(graph, &grouping.groups, layouts, target)?, 0, groups)))?;
+    check_kernels(&lowered, options)?;
+    let (kernels, steps) = report.record(Pass::Schedule, groups, || {
+        let extents = schedule_all(&mut lowered, target, options);
+        let (kernels, steps) = collect(graph, lowered, extents, &grouping.groups, options);
+        let count = kernels.len();
+        Ok(((kernels, steps), groups - count, count))
+    })?;
+    if options.verify {
+        kernels.iter().try_for_each(Kernel::verify)?;
+    }
+    let (program, groups) = report.record(Pass::Memory, groups, || {
+        let made = assemble(graph, layouts, target, kernels, steps, &grouping.outputs, options)?;
+        let donors = made.0.buffers.iter().filter(|b| matches!(b.place, Place::Output { donor: Some(_) })).count();
+        Ok((made, donors, groups))
+    })?;
+    Ok(Plan { program, ledger: grouping.ledger, groups, report })
+}
+
+fn lower_all(graph: &Graph, groups: &[PlannedGroup], layouts: &[Layout], target: &Target) -> Result<Vec<Lowered>> {
     let strides = |n: NodeId| -> DimVec<i64> {
         match graph.op(n) {
             Op::Input { index, .. } => layouts[*index].strides.clone(),
             _ => graph.node(n).types[0].shape.strides(),
         }
     };
+    groups.iter().map(|g| lower(graph, &g.members, &g.outputs, &g.plan, &strides, target)).collect()
+}
+
+fn check_kernels(lowered: &[Lowered], options: &Options) -> Result<()> {
+    if options.verify { lowered.iter().try_for_each(|l| l.kernel.verify()) } else { Ok(()) }
+}
+
+fn schedule_all(lowered: &mut [Lowered], target: &Target, options: &Options) -> Vec<Vec<u64>> {
+    let one = |l: &mut Lowered| match target.kind {
+        TargetKind::Cpu if options.runs(Pass::Schedule) => schedule_cpu(&mut l.kernel, target),
+        TargetKind::Cpu | TargetKind::Nvidia(_) => Vec::new(),
+    };
+    lowered.iter_mut().map(one).collect()
+}
+
+/// Keeps each distinct kernel once, and describes each step.
+fn collect(
+    graph: &Graph,
+    lowered: Vec<Lowered>,
+    extents: Vec<Vec<u64>>,
+    groups: &[PlannedGroup],
+    options: &Options,
+) -> (Vec<Kernel>, Vec<Step>) {
     let mut kernels: Vec<Kernel> = Vec::new();
     let mut known: FxHashMap<Kernel, usize> = FxHashMap::default();
     let mut steps = Vec::new();
-    for g in &grouping.groups {
-        let Lowered { mut kernel, args } = lower(graph, &g.members, &g.outputs, &g.plan, &strides, target)?;
-        let extents = match target.kind {
-            TargetKind::Cpu => schedule_cpu(&mut kernel, target),
-            TargetKind::Nvidia(_) => Vec::new(),
-        };
+    for ((Lowered { kernel, args }, extents), g) in lowered.into_iter().zip(extents).zip(groups) {
         let pairs = memory::in_place_pairs(&kernel);
-        let in_place = if options.in_place { pairs } else { Vec::new() };
+        let in_place = if options.runs(Pass::Memory) { pairs } else { Vec::new() };
         let in_place = in_place.into_iter().map(|(r, w)| (args[r.index()], args[w.index()])).collect();
         let index = *known.entry(kernel).or_insert_with_key(|kernel| {
             kernels.push(kernel.clone());
@@ -84,11 +110,7 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Com
         let cost = cost(graph, g, &args);
         steps.push(Step { kernel: index, lowered_args: args, extents, cost, uses, members: g.members.clone() });
     }
-    times.push(("lower and schedule", start.elapsed()));
-    let start = Instant::now();
-    let plan = assemble(graph, layouts, target, kernels, steps, &grouping.outputs)?;
-    times.push(("memory", start.elapsed()));
-    Ok(Plan { program: plan.0, ledger: grouping.ledger, groups: plan.1, times })
+    (kernels, steps)
 }
 
 fn cost(graph: &Graph, g: &PlannedGroup, args: &[NodeId]) -> KernelCost {
@@ -111,6 +133,7 @@ fn assemble(
     kernels: Vec<Kernel>,
     steps: Vec<Step>,
     outputs: &[(NodeId, Layout)],
+    options: &Options,
 ) -> Result<(Program, Vec<Vec<NodeId>>)> {
     let uses: Vec<StepUse> = steps.iter().map(|s| s.uses.clone()).collect();
     let inputs: Vec<NodeId> = graph.inputs().iter().map(|(_, n)| *n).collect();
@@ -118,7 +141,11 @@ fn assemble(
         inputs.iter().zip(layouts).filter(|(_, l)| l.is_contiguous()).map(|(n, _)| *n).collect();
     let leaving: Vec<NodeId> = outputs.iter().map(|(n, _)| *n).collect();
     let order = memory::order(&uses, &donatable, &leaving);
-    let (offsets, workspace_bytes) = memory::assign(&lifetimes(graph, &uses, &order.steps, &leaving));
+    let mut lifetimes = lifetimes(graph, &uses, &order.steps, &leaving);
+    if !options.runs(Pass::Memory) {
+        lifetimes.iter_mut().for_each(|l| (l.first, l.last, l.takes) = (0, usize::MAX, None));
+    }
+    let (offsets, workspace_bytes) = memory::assign(&lifetimes);
 
     let mut buffers: Vec<BufferDecl> = Vec::new();
     let mut buffer_of: FxHashMap<NodeId, BufferId> = FxHashMap::default();

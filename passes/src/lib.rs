@@ -30,7 +30,7 @@ mod simplify_movement;
 mod vjp_rules;
 
 pub use autodiff::vjp;
-pub use compile::{CompileOptions, Plan, compile};
+pub use compile::{Plan, compile};
 pub use driver::{PassRecord, PassReport, optimize};
 pub use options::{Observer, Options, Pass};
 pub use vjp_rules::{Reads, reads_for, vjp_reads};

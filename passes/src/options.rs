@@ -19,6 +19,8 @@ pub enum Pass {
     Dce,
     /// Nodes are grouped into kernels; without it, each node is one.
     Fusion,
+    /// Each group becomes a kernel. (Nothing runs without it, so it cannot be left out.)
+    Lower,
     /// Loops are merged, split, vectorised and spread over threads; without it, kernels stay plain loops.
     Schedule,
     /// Buffers are reused when their value is dead; without it, each value has its own.
@@ -28,7 +30,7 @@ pub enum Pass {
 impl Pass {
     /// Every pass, in the order in which they run.
     pub const ALL: &'static [Pass] =
-        &[Pass::Simplify, Pass::Cse, Pass::Dce, Pass::Fusion, Pass::Schedule, Pass::Memory];
+        &[Pass::Simplify, Pass::Cse, Pass::Dce, Pass::Fusion, Pass::Lower, Pass::Schedule, Pass::Memory];
 
     /// The name in text.
     pub fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Pass {
             Pass::Cse => "cse",
             Pass::Dce => "dce",
             Pass::Fusion => "fusion",
+            Pass::Lower => "lower",
             Pass::Schedule => "schedule",
             Pass::Memory => "memory",
         }

@@ -6,7 +6,8 @@
 //! [`Primitive::Arange`], padding is a fill and a copy into a view. A contraction's panels depend on its shape, so
 //! [`dot`] takes exact types and layouts and lowers as compiled programs do: both modes give the same bits.
 
-use crate::compile::{CompileOptions, compile};
+use crate::Options;
+use crate::compile::compile;
 use crate::lower::scalar_operation;
 use crate::schedule::schedule_primitive;
 use lazuli_ir::kernel::{
@@ -229,5 +230,5 @@ pub fn dot(dims: &DotDims, dtype: DType, left: &Layout, right: &Layout, target: 
     let b = g.add_input("b", TensorType { shape: right.shape.clone(), dtype }, Sources::none());
     let out = g.add(Op::Dot { dims: dims.clone(), acc: dtype }, &[a, b], Sources::none())?;
     g.add_output(out);
-    Ok(compile(&g, &[left.clone(), right.clone()], target, &CompileOptions::default())?.program)
+    Ok(compile(&g, &[left.clone(), right.clone()], target, &Options::default())?.program)
 }
