@@ -122,7 +122,7 @@ impl UnaryOp {
                 domain: Domain::Float,
                 float: libm::exp,
                 int: |x| x,
-                ulps: 1.5,
+                ulps: 1.0,
                 flops: 16,
                 code: Expand(exp),
             },
@@ -131,7 +131,7 @@ impl UnaryOp {
                 domain: Domain::Float,
                 float: libm::log,
                 int: |x| x,
-                ulps: 1.5,
+                ulps: 1.0,
                 flops: 22,
                 code: Expand(log),
             },
@@ -436,22 +436,25 @@ fn rsqrt(e: &mut dyn Emit, x: ValueId) -> ValueId {
     e.div(one, root)
 }
 
-/// `tanh x`: an odd polynomial below 0.625, `1 - 2 / (e^(2|x|) + 1)` with the sign of `x` above.
+/// `tanh x`, on the magnitude: an odd polynomial below 0.625, `1 - 2 / (e^(2|x|) + 1)` above. The sign bit is that of `x`,
+/// so that zeros keep theirs.
 fn tanh(e: &mut dyn Emit, x: ValueId) -> ValueId {
+    let magnitude = e.abs(x);
     let z = e.mul(x, x);
     let p = polynomial(e, z, &[-5.704_988_6e-3, 2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let p = e.mul(p, z);
-    let small = e.fma(p, x, x);
-    let magnitude = e.abs(x);
+    let small = e.fma(p, magnitude, magnitude);
     let double = e.add(magnitude, magnitude);
     let power = exp(e, double);
-    let (one, two, limit, zero) = (e.f32(1.0), e.f32(2.0), e.f32(0.625), e.f32(0.0));
+    let (one, two, limit) = (e.f32(1.0), e.f32(2.0), e.f32(0.625));
     let denominator = e.add(power, one);
     let q = e.div(two, denominator);
     let large = e.sub(one, q);
-    let negative = e.neg(large);
-    let is_negative = e.lt(x, zero);
-    let large = e.select(is_negative, negative, large);
     let is_small = e.lt(magnitude, limit);
-    e.select(is_small, small, large)
+    let value = e.select(is_small, small, large);
+    let (value, sign, sign_bit) =
+        (e.machine(MachineOp::BitsOfF32, &[value]), e.machine(MachineOp::BitsOfF32, &[x]), e.i32(i32::MIN));
+    let sign = e.machine(MachineOp::And, &[sign, sign_bit]);
+    let signed = e.machine(MachineOp::Or, &[value, sign]);
+    e.machine(MachineOp::F32OfBits, &[signed])
 }

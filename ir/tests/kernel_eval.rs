@@ -1,6 +1,6 @@
 //! The evaluator of kernels against straightforward Rust, in both orders of threads, and its errors.
 
-#![allow(clippy::panic)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
 use lazuli_ir::philox::{philox, uniform};

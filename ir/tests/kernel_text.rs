@@ -1,6 +1,6 @@
 //! The text form of kernels: what is printed is read back as the same kernel, and wrong text is told where it is wrong.
 
-#![allow(clippy::panic)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use lazuli_ir::{ErrorKind, Kernel};
 

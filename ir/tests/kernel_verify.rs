@@ -1,6 +1,6 @@
 //! Each invariant of the Kernel IR, by a kernel that breaks it.
 
-#![allow(clippy::panic)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use lazuli_ir::{ErrorKind, Kernel};
 
