@@ -23,9 +23,11 @@ mod layout;
 mod op;
 pub mod philox;
 pub mod program;
+pub mod random_graph;
 pub mod reference;
 mod shape;
 mod source;
+mod splitmix;
 pub mod target;
 mod text;
 

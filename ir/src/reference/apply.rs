@@ -2,7 +2,7 @@
 
 use super::contraction;
 use super::dense::{Data, Dense, collect};
-use super::noise::Noise;
+use super::rounding::{Nearest, Rounding};
 use crate::philox::{philox, uniform};
 use crate::{BinaryOp, CompareOp, Error, Layout, Op, PadDim, Result, Shape, TensorType, UnaryOp, infer};
 
@@ -13,27 +13,28 @@ use crate::{BinaryOp, CompareOp, Error, Layout, Op, PadDim, Result, Shape, Tenso
 pub fn apply(op: &Op, operands: &[&Dense]) -> Result<Dense> {
     let types: Vec<&TensorType> = operands.iter().map(|x| x.ty()).collect();
     let ty = infer(op, &types)?;
-    run(op, operands, &ty, &mut Noise::none())
+    run(op, operands, &ty, &mut Nearest)
 }
 
 /// The result of an operation, which has type `ty`.
-pub(super) fn run(op: &Op, operands: &[&Dense], ty: &TensorType, noise: &mut Noise) -> Result<Dense> {
+pub(super) fn run(op: &Op, operands: &[&Dense], ty: &TensorType, rounding: &mut dyn Rounding) -> Result<Dense> {
     let data = match (op, operands) {
         (Op::Constant { value, shape }, []) => return Ok(Dense::splat(*value, shape)),
         (Op::Iota { dim, shape }, []) => Data::Int(iota(*dim, shape)),
         (Op::Random { stream, .. }, [base]) => random(*stream, base, ty.shape.elements())?,
         (Op::Alias | Op::Detach | Op::Reshape(_), [x]) => x.data().clone(),
-        (Op::Unary(op), [x]) => unary(*op, x, noise)?,
-        (Op::Binary(op), [a, b]) => binary(*op, a, b, noise)?,
+        (Op::Unary(op), [x]) => unary(*op, x, rounding)?,
+        (Op::Binary(op), [a, b]) => binary(*op, a, b, rounding)?,
         (Op::Compare(op), [a, b]) => compare(*op, a, b)?,
         (Op::Select, [c, a, b]) => select(c, a, b)?,
+        (Op::Cast(to), [x]) if *to == x.ty().dtype => x.data().clone(),
         (Op::Cast(to), [x]) => collect(*to, x.literals().map(|v| v.cast(*to))),
         (Op::Permute(perm), [x]) => gather(x, &layout(x).permute(perm)),
         (Op::Broadcast { shape, dims }, [x]) => gather(x, &layout(x).broadcast(shape, dims)),
         (Op::Slice(dims), [x]) => gather(x, &layout(x).slice(dims)),
         (Op::Pad(dims), [x, value]) => pad(dims, x, value, &ty.shape)?,
-        (Op::Reduce { op, dims, .. }, [x]) => contraction::reduce(*op, dims, x, ty, noise),
-        (Op::Dot { dims, .. }, [a, b]) => contraction::dot(dims, a, b, ty, noise)?,
+        (Op::Reduce { op, dims, .. }, [x]) => contraction::reduce(*op, dims, x, ty, rounding),
+        (Op::Dot { dims, .. }, [a, b]) => contraction::dot(dims, a, b, ty, rounding)?,
         (Op::Input { index, .. }, _) => return Err(Error::internal(format!("input {index} has no value by itself"))),
         _ => return Err(Error::internal(format!("{} on {} operands", op.name(), operands.len()))),
     };
@@ -77,21 +78,23 @@ fn random(stream: u64, base: &Dense, elements: usize) -> Result<Data> {
     Ok(Data::Float((0..elements).map(number).collect()))
 }
 
-fn unary(op: UnaryOp, x: &Dense, noise: &mut Noise) -> Result<Data> {
+fn unary(op: UnaryOp, x: &Dense, rounding: &mut dyn Rounding) -> Result<Data> {
     let (row, dtype) = (op.row(), x.ty().dtype);
     match x.data() {
-        Data::Float(v) => Ok(Data::Float(v.iter().map(|&x| noise.rounded(dtype, (row.float)(x), row.ulps)).collect())),
+        Data::Float(v) => {
+            Ok(Data::Float(v.iter().map(|&x| rounding.rounded(dtype, (row.float)(x), row.ulps)).collect()))
+        }
         Data::Int(v) => Ok(Data::Int(v.iter().map(|&x| (row.int)(x)).collect())),
         Data::Bool(_) => Err(mixed(row.name)),
     }
 }
 
-fn binary(op: BinaryOp, a: &Dense, b: &Dense, noise: &mut Noise) -> Result<Data> {
+fn binary(op: BinaryOp, a: &Dense, b: &Dense, rounding: &mut dyn Rounding) -> Result<Data> {
     let dtype = a.ty().dtype;
     match (a.data(), b.data()) {
         (Data::Float(a), Data::Float(b)) => {
             let exact = a.iter().zip(b).map(|(&a, &b)| op.float(a, b));
-            Ok(Data::Float(exact.map(|v| noise.rounded(dtype, v, op.ulps())).collect()))
+            Ok(Data::Float(exact.map(|v| rounding.rounded(dtype, v, op.ulps())).collect()))
         }
         (Data::Int(a), Data::Int(b)) => Ok(Data::Int(a.iter().zip(b).map(|(&a, &b)| op.int(a, b)).collect())),
         (Data::Bool(a), Data::Bool(b)) => {

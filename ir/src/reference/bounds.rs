@@ -1,9 +1,11 @@
 //! How far a right evaluator may be off: measured by moving every rounding of the program.
 //!
 //! A graph runs five times in lockstep, node by node: once as [`evaluate`](super::evaluate) does, four times with each
-//! primitive's float result moved by a random amount within its stated error (see `noise`). An element's bound is 16 times
-//! the spread of the five values plus one unit in the last place; where no rounding can reach, all runs are the same and the
-//! bound is 0. Bounds grow where the program is ill conditioned and nowhere else, so tests need no tolerances of their own.
+//! primitive's float result moved by a random amount within its stated error (see `rounding`). An element's bound is 16 times
+//! the spread of the five values plus one unit in the last place. Where nothing was moved all runs are the same and the bound
+//! is 0: operations that are correctly rounded, movement and integers must agree exactly, until a function with an error of
+//! its own or a sum comes in. Bounds grow where the program is ill conditioned and nowhere else, so tests need no tolerances
+//! of their own.
 //!
 //! **Decisions.** Comparing, converting to an integer and choosing an argmax turn small differences into large ones. Where
 //! the decision is within the bound of going the other way, the runs are made to decide both ways. The element is then
@@ -15,11 +17,12 @@ use super::apply;
 use super::check_inputs;
 use super::contraction::groups;
 use super::dense::{Data, Dense};
-use super::noise::{Noise, spacing};
+use super::rounding::{Moved, Nearest, Recorded, spacing};
 use crate::{DType, Graph, Literal, Op, ReduceOp, Result, Shape, TensorType};
+use std::rc::Rc;
 
 /// Runs whose roundings are moved.
-const MOVED: u32 = 4;
+const MOVED: usize = 4;
 /// What a spread is multiplied by: five samples of a distribution rarely reach its ends.
 const MARGIN: f64 = 16.0;
 
@@ -52,10 +55,6 @@ impl Bounds {
             } else {
                 bounds.undetermined[i] = !same;
             }
-            // Roundings that all went one way by chance: the unit in the last place is owed all the same.
-            if same && runs.values.len() > 1 && at[0].is_finite() {
-                bounds.slack[i] = spacing(dtype, at[0]);
-            }
             bounds.undetermined[i] |= runs.is_undetermined(i);
         }
         bounds
@@ -68,11 +67,10 @@ impl Bounds {
 /// As [`evaluate`](super::evaluate).
 pub fn evaluate_bounds(graph: &Graph, inputs: &[Dense], seed: u64) -> Result<Vec<Bounds>> {
     check_inputs(graph, inputs)?;
-    let mut noise = vec![Noise::none()];
-    noise.extend((1..=MOVED).map(|run| Noise::seeded(seed, run)));
+    let mut movers: Vec<Moved> = (0..MOVED).map(|run| Moved::new(seed, run)).collect();
     let outputs = super::walk(graph, |n, op, operands: &[&Runs]| match op {
         Op::Input { index, .. } => Ok(Runs { values: vec![inputs[*index].clone()], undetermined: None }),
-        _ => step(op, operands, &graph.node(n).types[0], &mut noise),
+        _ => step(op, operands, &graph.node(n).types[0], &mut movers),
     })?;
     Ok(outputs.into_iter().map(Bounds::of).collect())
 }
@@ -115,34 +113,42 @@ fn may_cross_zero(values: &[f64]) -> bool {
     spread > 0.0 && spread.is_finite() && values[0].abs() <= MARGIN * spread
 }
 
-fn step(op: &Op, operands: &[&Runs], ty: &TensorType, noise: &mut [Noise]) -> Result<Runs> {
-    let moved = is_rounded(op, ty.dtype) || operands.iter().any(|x| x.values.len() > 1);
-    let mut values = Vec::with_capacity(noise.len());
-    for (r, noise) in noise.iter_mut().enumerate().take(if moved { usize::MAX } else { 1 }) {
-        let of_run: Vec<&Dense> = operands.iter().map(|x| x.run(r)).collect();
-        values.push(apply::run(op, &of_run, ty, noise)?);
+fn step(op: &Op, operands: &[&Runs], ty: &TensorType, movers: &mut [Moved]) -> Result<Runs> {
+    let of_run = |r: usize| -> Vec<&Dense> { operands.iter().map(|x| x.run(r)).collect() };
+    let mut nominal = Recorded::default();
+    let mut values = vec![apply::run(op, &of_run(0), ty, &mut nominal)?];
+    if is_inexact(op, ty.dtype) || operands.iter().any(|x| x.values.len() > 1) {
+        let nominal: Rc<[f64]> = nominal.0.into();
+        for (r, mover) in movers.iter_mut().enumerate() {
+            mover.start(nominal.clone());
+            values.push(apply::run(op, &of_run(r + 1), ty, mover)?);
+        }
     }
     let mut runs = Runs { values, undetermined: inherited(op, operands, &ty.shape)? };
-    if moved {
+    if runs.values.len() > 1 {
         decide(op, operands, &mut runs);
+    }
+    if runs.values.iter().all(|run| *run == runs.values[0]) {
+        runs.values.truncate(1);
     }
     Ok(runs)
 }
 
-/// Whether the operation rounds its float result: only then a run may move it.
-fn is_rounded(op: &Op, dtype: DType) -> bool {
-    let rounds = match op {
-        Op::Unary(op) => op.row().ulps > 0.0,
-        Op::Binary(op) => op.ulps() > 0.0,
-        Op::Reduce { op: ReduceOp::Sum, .. } | Op::Dot { .. } => true,
-        Op::Reduce { op: ReduceOp::Max | ReduceOp::ArgMax, .. } => false,
+/// Whether right evaluators may differ on float results although the operands are the same.
+fn is_inexact(op: &Op, dtype: DType) -> bool {
+    let inexact = match op {
+        Op::Unary(op) => op.row().ulps > 0.5,
+        Op::Binary(op) => op.ulps() > 0.5,
+        // A largest zero may have either sign.
+        Op::Reduce { op: ReduceOp::Sum | ReduceOp::Max, .. } | Op::Dot { .. } => true,
+        Op::Reduce { op: ReduceOp::ArgMax, .. } => false,
         // An integer becomes the nearest float: every evaluator gives the same.
         Op::Cast(_) => false,
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => false,
         Op::Alias | Op::Detach | Op::Compare(_) | Op::Select => false,
         Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => false,
     };
-    rounds && dtype.is_float()
+    inexact && dtype.is_float()
 }
 
 /// Which elements of the result are undetermined because elements of the operands are.
@@ -161,7 +167,7 @@ fn inherited(op: &Op, operands: &[&Runs], shape: &Shape) -> Result<Option<Vec<bo
             let around = Dense::splat(Literal::Bool(false), &Shape::scalar());
             let all = [&mask, &around];
             let ty = TensorType { shape: shape.clone(), dtype: DType::Bool };
-            let moved = apply::run(op, &all[..op.arity()], &ty, &mut Noise::none())?;
+            let moved = apply::run(op, &all[..op.arity()], &ty, &mut Nearest)?;
             Ok(Some(moved.to_vec()?))
         }
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => Ok(None),

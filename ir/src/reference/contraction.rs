@@ -2,8 +2,8 @@
 
 use super::apply::{gather, mixed};
 use super::dense::{Data, Dense};
-use super::noise::Noise;
-use crate::{BinaryOp, CompareOp, DType, DimVec, DotDims, Layout, ReduceOp, Result, TensorType};
+use super::rounding::Rounding;
+use crate::{BinaryOp, CompareOp, DimVec, DotDims, Layout, ReduceOp, Result, TensorType};
 
 /// The operand's elements with the reduced dims last, and how many there are for each element of the result.
 pub(super) fn groups(dims: &[usize], x: &Dense) -> (Data, usize) {
@@ -15,21 +15,23 @@ pub(super) fn groups(dims: &[usize], x: &Dense) -> (Data, usize) {
 }
 
 /// `op` over `dims` of `x`; `ty` is the result's type.
-pub(super) fn reduce(op: ReduceOp, dims: &[usize], x: &Dense, ty: &TensorType, noise: &mut Noise) -> Data {
+pub(super) fn reduce(op: ReduceOp, dims: &[usize], x: &Dense, ty: &TensorType, rounding: &mut dyn Rounding) -> Data {
     let (data, count) = groups(dims, x);
     let n = ty.shape.elements();
     // Of nothing, only the sum has a value: the type rule refuses the others, unless there is no result either.
     let group = |i: usize| i * count..(i + 1) * count;
     match op {
         ReduceOp::Sum => match data {
-            Data::Float(v) => Data::Float((0..n).map(|i| sum(ty.dtype, v[group(i)].iter().copied(), noise)).collect()),
+            Data::Float(v) => {
+                Data::Float((0..n).map(|i| rounding.sum(ty.dtype, &mut v[group(i)].iter().copied(), false)).collect())
+            }
             Data::Int(v) => {
                 Data::Int((0..n).map(|i| v[group(i)].iter().fold(0i64, |a, b| a.wrapping_add(*b))).collect())
             }
             Data::Bool(v) => Data::Int((0..n).map(|i| v[group(i)].iter().filter(|b| **b).count() as i64).collect()),
         },
         ReduceOp::Max => match data {
-            Data::Float(v) => Data::Float((0..n).map(|i| largest(&v[group(i)])).collect()),
+            Data::Float(v) => Data::Float((0..n).map(|i| largest(&v[group(i)], rounding)).collect()),
             Data::Int(v) => Data::Int((0..n).map(|i| v[group(i)].iter().copied().max().unwrap_or(i64::MIN)).collect()),
             Data::Bool(v) => Data::Bool((0..n).map(|i| v[group(i)].contains(&true)).collect()),
         },
@@ -41,19 +43,11 @@ pub(super) fn reduce(op: ReduceOp, dims: &[usize], x: &Dense, ty: &TensorType, n
     }
 }
 
-/// The sum of floats, rounded once.
-fn sum(dtype: DType, terms: impl Iterator<Item = f64>, noise: &mut Noise) -> f64 {
-    let (mut count, mut total, mut magnitude) = (0, 0.0, 0.0);
-    for x in terms {
-        count += 1;
-        total += x;
-        magnitude += x.abs();
-    }
-    noise.sum(dtype, total, count, magnitude)
-}
-
-fn largest(v: &[f64]) -> f64 {
-    v.iter().fold(f64::NEG_INFINITY, |a, &b| BinaryOp::Max.float(a, b))
+/// The largest of floats. Of zeros of both signs either may come out: which is met first depends on the order.
+fn largest(v: &[f64], rounding: &mut dyn Rounding) -> f64 {
+    let result = v.iter().fold(f64::NEG_INFINITY, |a, &b| BinaryOp::Max.float(a, b));
+    let other = |x: &f64| *x == 0.0 && x.is_sign_negative() != result.is_sign_negative();
+    if result == 0.0 && v.iter().any(other) { rounding.either(result, -result) } else { result }
 }
 
 /// The position of the first largest element, or of the first that does not equal itself.
@@ -83,7 +77,7 @@ fn operand(dims: &DotDims, x: &Dense, right: bool) -> (Data, [usize; 3]) {
 }
 
 /// A batched contraction; `ty` is the result's type.
-pub(super) fn dot(dims: &DotDims, a: &Dense, b: &Dense, ty: &TensorType, noise: &mut Noise) -> Result<Data> {
+pub(super) fn dot(dims: &DotDims, a: &Dense, b: &Dense, ty: &TensorType, rounding: &mut dyn Rounding) -> Result<Data> {
     let (a, [batch, rows, k]) = operand(dims, a, false);
     let (b, [_, columns, _]) = operand(dims, b, true);
     let mut cells = Vec::with_capacity(ty.shape.elements());
@@ -95,8 +89,8 @@ pub(super) fn dot(dims: &DotDims, a: &Dense, b: &Dense, ty: &TensorType, noise: 
     match (&a, &b) {
         (Data::Float(a), Data::Float(b)) => {
             let cell = |&(l, r): &(usize, usize)| {
-                let terms = a[l..l + k].iter().zip(&b[r..r + k]).map(|(a, b)| a * b);
-                sum(ty.dtype, terms, noise)
+                let mut terms = a[l..l + k].iter().zip(&b[r..r + k]).map(|(a, b)| a * b);
+                rounding.sum(ty.dtype, &mut terms, true)
             };
             Ok(Data::Float(cells.iter().map(cell).collect()))
         }

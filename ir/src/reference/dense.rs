@@ -10,7 +10,7 @@ pub enum Data {
     Bool(Vec<bool>),
     /// Integers.
     Int(Vec<i64>),
-    /// Floats of any width; each is a value that the dtype can hold.
+    /// Floats of any width. Each is a value that the dtype can hold, but in the runs that measure bounds.
     Float(Vec<f64>),
 }
 

@@ -1,0 +1,272 @@
+//! Rounding in the reference evaluator, and the random movement by which it measures what rounding can do to a program.
+//!
+//! A primitive computes in `f64`; what then happens to the result is a [`Rounding`]. [`Nearest`] is the meaning of the IR.
+//! [`Moved`] adds a random amount within the primitive's stated error and does not round, so that a spread is never hidden by
+//! values that happen to round alike. Amounts are at least half of what is allowed, and runs come in pairs of opposite signs:
+//! four runs then never agree by chance.
+//!
+//! What every right evaluator gives alike is not moved: results of correctly rounded operations on operands that no earlier
+//! movement has reached, zeros, infinities, NaN, and sums of integers that stay exact.
+//!
+//! **Sums.** Adding n numbers in any order errs by at most `(n - 1) u S`, where `u` is half the spacing at 1 and `S` the sum of
+//! magnitudes. No back end comes near: they keep many accumulators a row and combine fixed chunks pairwise, and the bound of
+//! pairwise summation is `log2(n) u S`. A sum is moved by up to `(1 + log2 n) u S`; the one more is for products that were
+//! rounded before they were added, as is half the smallest number for each product that may have underflowed. The tolerance
+//! is 16 times what that causes, which leaves room for runs of some ten thousand additions in one accumulator, whose errors
+//! grow as the root of their number.
+
+use crate::DType;
+use crate::splitmix::SplitMix;
+use std::rc::Rc;
+
+/// What becomes of the exact results of primitives.
+pub(crate) trait Rounding {
+    /// The result of an elementwise operation that is accurate to `ulps` units in the last place.
+    fn rounded(&mut self, dtype: DType, exact: f64, ulps: f64) -> f64;
+
+    /// The sum of floats; the terms of a contraction are `products`, exact in `f64`.
+    fn sum(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>, products: bool) -> f64;
+
+    /// One of two results that are both right; the first is the reference's.
+    fn either(&mut self, reference: f64, other: f64) -> f64;
+}
+
+/// Rounds to nearest, sums once at their end.
+pub(crate) struct Nearest;
+
+impl Rounding for Nearest {
+    fn rounded(&mut self, dtype: DType, exact: f64, _: f64) -> f64 {
+        round(dtype, exact)
+    }
+
+    fn sum(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>, _: bool) -> f64 {
+        round(dtype, terms.fold(0.0, |sum, x| sum + x))
+    }
+
+    fn either(&mut self, reference: f64, _: f64) -> f64 {
+        reference
+    }
+}
+
+/// Rounds to nearest, and notes the exact results: the moved runs ask which of theirs are the same.
+#[derive(Default)]
+pub(crate) struct Recorded(pub Vec<f64>);
+
+impl Rounding for Recorded {
+    fn rounded(&mut self, dtype: DType, exact: f64, ulps: f64) -> f64 {
+        self.0.push(exact);
+        Nearest.rounded(dtype, exact, ulps)
+    }
+
+    fn sum(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>, products: bool) -> f64 {
+        Nearest.sum(dtype, terms, products)
+    }
+
+    fn either(&mut self, reference: f64, other: f64) -> f64 {
+        Nearest.either(reference, other)
+    }
+}
+
+/// Moves results.
+#[derive(Clone)]
+pub(crate) struct Moved {
+    run: usize,
+    random: SplitMix,
+    nominal: Rc<[f64]>,
+    at: usize,
+}
+
+impl Moved {
+    /// The run of this number: 2k and 2k + 1 move by opposite amounts.
+    pub(crate) fn new(seed: u64, run: usize) -> Moved {
+        let random = SplitMix::new(seed ^ ((run as u64 / 2) << 32));
+        Moved { run, random, nominal: Rc::from([]), at: 0 }
+    }
+
+    /// Starts an operation whose exact results in the run that is not moved are these.
+    pub(crate) fn start(&mut self, nominal: Rc<[f64]>) {
+        (self.nominal, self.at) = (nominal, 0);
+    }
+
+    fn opposite(&self) -> bool {
+        self.run % 2 == 1
+    }
+
+    /// A number in (-1, -1/2] or [1/2, 1).
+    fn draw(&mut self) -> f64 {
+        let v = self.random.signed();
+        let v = (0.5 + v.abs() / 2.0).copysign(v);
+        if self.opposite() { -v } else { v }
+    }
+}
+
+impl Rounding for Moved {
+    fn rounded(&mut self, dtype: DType, exact: f64, ulps: f64) -> f64 {
+        let nominal = self.nominal.get(self.at).copied();
+        self.at += 1;
+        let amount = self.draw() * ulps * spacing(dtype, exact);
+        let untouched = ulps <= 0.5 && nominal.map(f64::to_bits) == Some(exact.to_bits());
+        let vanishes = exact.abs() < spacing(dtype, 0.0) / 8.0;
+        if untouched || vanishes || !exact.is_finite() {
+            return round(dtype, exact);
+        }
+        if ulps == 0.0 {
+            return exact;
+        }
+        let moved = exact + amount;
+        // No function here crosses zero by an error: exp of a very negative number stays at least 0.
+        overflowed(dtype, if moved * exact < 0.0 { 0.0 * exact } else { moved })
+    }
+
+    fn sum(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>, products: bool) -> f64 {
+        let (mut n, mut total, mut magnitude) = (0.0, 0.0, 0.0);
+        let (mut integers, mut negative_zeros) = (true, true);
+        for x in terms {
+            n += 1.0;
+            total += x;
+            magnitude += if x.is_finite() { x.abs() } else { 0.0 };
+            integers &= x.fract() == 0.0;
+            negative_zeros &= x == 0.0 && x.is_sign_negative();
+        }
+        let amount = self.draw();
+        if n > 0.0 && negative_zeros {
+            return if self.opposite() { -0.0 } else { 0.0 };
+        }
+        let underflow = if products { n * spacing(dtype, 0.0) / 2.0 } else { 0.0 };
+        let moved = total + amount * ((1.0 + n.log2()) * unit_roundoff(dtype) * magnitude + underflow);
+        // In another order a partial sum may overflow, and then anything comes out: the runs show all that may.
+        if !round(dtype, magnitude).is_finite() {
+            return [overflowed(dtype, moved), f64::NAN, f64::INFINITY, f64::NEG_INFINITY][self.run % 4];
+        }
+        let exact = integers && magnitude * unit_roundoff(dtype) <= 1.0;
+        let untouched = n == 0.0 || (n == 1.0 && !products);
+        overflowed(dtype, if exact || untouched || !total.is_finite() { total } else { moved })
+    }
+
+    fn either(&mut self, reference: f64, other: f64) -> f64 {
+        if self.opposite() { other } else { reference }
+    }
+}
+
+/// The nearest value of a dtype.
+pub(crate) fn round(dtype: DType, v: f64) -> f64 {
+    match dtype {
+        DType::F32 => f64::from(v as f32),
+        DType::Bool | DType::I64 => v,
+    }
+}
+
+/// The value itself, or the infinity that it is in this dtype.
+fn overflowed(dtype: DType, v: f64) -> f64 {
+    let rounded = round(dtype, v);
+    if rounded.is_finite() { v } else { rounded }
+}
+
+/// Half the distance between 1 and the next number of a dtype; 0 for exact ones.
+fn unit_roundoff(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => f64::from(f32::EPSILON) / 2.0,
+        DType::Bool | DType::I64 => 0.0,
+    }
+}
+
+/// One unit in the last place: the distance from `v`, rounded, to the next number of the dtype away from zero.
+pub(crate) fn spacing(dtype: DType, v: f64) -> f64 {
+    match dtype {
+        DType::F32 => {
+            let magnitude = v.abs().min(f64::from(f32::MAX.next_down())) as f32;
+            f64::from(magnitude.next_up()) - f64::from(magnitude)
+        }
+        DType::Bool | DType::I64 => 0.0,
+    }
+}
+
+#[cfg(test)]
+pub(crate) use emulated::Emulated;
+
+#[cfg(test)]
+mod emulated {
+    use super::*;
+
+    /// Rounds as a real back end might: functions are off within their stated error, sums run in `f32` in some order.
+    pub(crate) struct Emulated(SplitMix);
+
+    impl Emulated {
+        pub(crate) fn new(seed: u64) -> Emulated {
+            Emulated(SplitMix::new(seed))
+        }
+    }
+
+    impl Rounding for Emulated {
+        fn rounded(&mut self, dtype: DType, exact: f64, ulps: f64) -> f64 {
+            let error = (ulps - 0.5).max(0.0) * spacing(dtype, exact).min(exact.abs());
+            let moved = exact + self.0.signed() * error;
+            round(dtype, if exact.is_finite() && ulps > 0.5 { moved } else { exact })
+        }
+
+        fn sum(&mut self, _: DType, terms: &mut dyn Iterator<Item = f64>, _: bool) -> f64 {
+            let mut lanes = vec![0.0f32; 1 << self.0.below(5)];
+            let mut terms: Vec<f64> = terms.collect();
+            if self.0.once_in(2) {
+                self.0.shuffle(&mut terms);
+            }
+            let fused = self.0.once_in(2);
+            for (i, x) in terms.into_iter().enumerate() {
+                let n = lanes.len();
+                let lane = &mut lanes[i % n];
+                *lane = if fused { (f64::from(*lane) + x) as f32 } else { *lane + x as f32 };
+            }
+            f64::from(lanes.into_iter().reduce(|a, b| a + b).unwrap_or(0.0))
+        }
+
+        fn either(&mut self, reference: f64, other: f64) -> f64 {
+            if self.0.once_in(2) { reference } else { other }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(run: usize, nominal: f64, exact: f64, ulps: f64) -> f64 {
+        let mut m = Moved::new(7, run);
+        m.start(Rc::from([nominal]));
+        m.rounded(DType::F32, exact, ulps)
+    }
+
+    #[test]
+    fn what_all_evaluators_give_alike_is_not_moved() {
+        let third = 1.0 / 3.0;
+        assert_eq!(moved(0, third, third, 0.5), f64::from(third as f32));
+        for v in [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, 1e-60] {
+            assert_eq!(moved(0, 1.0, v, 2.0).to_bits(), round(DType::F32, v).to_bits(), "{v}");
+        }
+        assert!(moved(0, 1.0, f64::NAN, 2.0).is_nan());
+        let sum = |terms: &[f64]| Moved::new(7, 1).sum(DType::F32, &mut terms.iter().copied(), false);
+        assert_eq!(sum(&[1.0, 2.0, 16_777_212.0]), 16_777_215.0);
+        assert_ne!(sum(&[1.0, 2.0, 16_777_215.0]), 16_777_218.0);
+        assert_eq!(sum(&[0.1]), 0.1);
+        assert!(sum(&[3e38, 3e38, -3e38]).is_nan());
+    }
+
+    #[test]
+    fn movement_has_a_least_amount_and_comes_in_pairs() {
+        for (nominal, exact, ulps) in [(1.0, 1.0, 1.5), (0.3, 0.4, 0.5)] {
+            let by = |run| moved(run, nominal, exact, ulps) - exact;
+            let unit = spacing(DType::F32, exact);
+            assert!(by(0).abs() >= 0.49 * ulps * unit && by(0).abs() <= ulps * unit);
+            assert!((by(0) + by(1)).abs() < 1e-6 * unit && by(0) != by(2));
+        }
+        assert!(moved(0, 1.0, 1e-45, 3.0) >= 0.0 && moved(1, 1.0, 1e-45, 3.0) >= 0.0);
+        assert!(moved(0, 1.0, 1e39, 0.5) == f64::INFINITY);
+    }
+
+    #[test]
+    fn spacing_is_that_away_from_zero() {
+        assert_eq!(spacing(DType::F32, 1.0), f64::from(f32::EPSILON));
+        assert_eq!(spacing(DType::F32, -1.5), f64::from(f32::EPSILON));
+        assert_eq!(spacing(DType::F32, 0.0), f64::from(f32::from_bits(1)));
+        assert!(spacing(DType::F32, f64::INFINITY).is_finite());
+    }
+}
