@@ -22,12 +22,13 @@ pub use cache::{CacheReport, Compilation};
 pub use chain::{Executable, Optimized, Traced, trace};
 
 use crate::stages::Stages;
-use crate::tree::{IntoTree, Outcome, Tree};
-use crate::{Error, ErrorKind, Report, Result};
+use crate::tree::{IntoTree, Outcome, Structure, Tree};
+use crate::{Error, ErrorKind, Report, Result, Tensor};
 use cache::{Cache, Entry};
 use call::Arguments;
 use chain::Chain;
 use lazuli_ir::Source;
+use lazuli_passes::{Options, Pass};
 use signature::{ArgumentNames, Signature};
 use std::fmt;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub struct Compiled<'f, I, R> {
     shared: Arc<Shared>,
     name: Arc<str>,
     names: ArgumentNames,
+    options: Options,
     source: Source,
 }
 
@@ -84,6 +86,7 @@ pub fn compile<'f, I: Tree, R: Outcome, F: Fn(I) -> R + Send + Sync + 'f>(functi
         shared: Arc::new(Shared { cache: Cache::new(cache::CAPACITY) }),
         name: chain::name_of::<F>().into(),
         names: ArgumentNames::default(),
+        options: Options::default(),
         source: Source::caller(),
     }
 }
@@ -95,6 +98,7 @@ impl<I, R> Clone for Compiled<'_, I, R> {
             shared: self.shared.clone(),
             name: self.name.clone(),
             names: self.names.clone(),
+            options: self.options.clone(),
             source: self.source,
         }
     }
@@ -127,6 +131,24 @@ impl<I, R> Compiled<'_, I, R> {
     #[must_use]
     pub fn capacity(mut self, programs: usize) -> Self {
         self.shared = Arc::new(Shared { cache: Cache::new(programs) });
+        self
+    }
+
+    /// Compiles without one pass. Programs mean the same without it: what finds a wrong pass is the same program with that
+    /// pass off.
+    ///
+    /// ```
+    /// # use lazuli::{Pass, prelude::*};
+    /// let f = |x: Tensor| (x * 2.0).exp();
+    /// let (fused, apart) = (lazuli::compile(f), lazuli::compile(f).without(Pass::Fusion));
+    /// let x = Tensor::randn([8]);
+    /// assert_eq!(fused.call(&x)?.to_vec::<f32>()?, apart.call(&x)?.to_vec::<f32>()?);
+    /// assert_eq!(apart.stages()?.report().kernels.len(), 2);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[must_use]
+    pub fn without(mut self, pass: Pass) -> Self {
+        self.options = self.options.without(pass);
         self
     }
 
@@ -178,7 +200,7 @@ impl<I: Tree, R: Outcome> Compiled<'_, I, R> {
         if call::is_traced(&leaves) {
             return (self.function)(I::from_parts(&structure, leaves)?).outcome();
         }
-        let arguments = Arguments::evaluate(structure, leaves).map_err(|e| e.with_sources(caller))?;
+        let arguments = self.evaluate(structure, leaves, caller)?;
         let entry = self.entry(&arguments)?;
         let results = call::run(&entry.program, arguments, caller)?;
         R::Tree::from_parts(&entry.program.recorded().result, results)
@@ -196,9 +218,13 @@ impl<I: Tree, R: Outcome> Compiled<'_, I, R> {
     pub fn profile(&self, arguments: impl IntoTree<I>) -> Result<Report> {
         let caller = Source::caller();
         let (structure, leaves) = arguments.into_tree().into_parts();
-        let arguments = Arguments::evaluate(structure, leaves).map_err(|e| e.with_sources(caller))?;
+        let arguments = self.evaluate(structure, leaves, caller)?;
         let entry = self.entry(&arguments)?;
         call::profile(&entry.program, arguments)
+    }
+
+    fn evaluate(&self, structure: Structure, leaves: Vec<Tensor>, caller: Source) -> Result<Arguments> {
+        Arguments::evaluate(structure, leaves, self.options.clone()).map_err(|e| e.with_sources(caller))
     }
 
     /// The program for these arguments, compiled where there is none.

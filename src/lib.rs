@@ -32,6 +32,7 @@ pub use dims::{Axes, Dims, Integer, IntoShape, Keep, Sizes, keep};
 pub use generator::manual_seed;
 pub use lazuli_derive::Tree;
 pub use lazuli_ir::{DType, Element, Error, ErrorKind, Result};
+pub use lazuli_passes::Pass;
 pub use operand::{Argument, Number, Operand, Scalar};
 pub use ops::activation::LayerNorm;
 pub use ops::creation::{Counting, TensorData, tensor};

@@ -45,15 +45,15 @@ use structure::Token;
 )]
 pub trait Tree: Sized {
     /// Takes the tree apart: gives its leaves and the tokens of its structure to `parts`, in order.
-    fn flatten(self, parts: &mut Flatten);
+    fn flatten_into(self, parts: &mut Flatten);
 
-    /// Puts a tree together from what [`flatten`](Self::flatten) gave.
-    fn unflatten(parts: &mut Unflatten<'_>) -> Result<Self>;
+    /// Puts a tree together from what [`flatten_into`](Self::flatten_into) gave.
+    fn unflatten_from(parts: &mut Unflatten<'_>) -> Result<Self>;
 
     /// The structure and the leaves, in order.
     fn into_parts(self) -> (Structure, Vec<Tensor>) {
         let mut parts = Flatten::default();
-        self.flatten(&mut parts);
+        self.flatten_into(&mut parts);
         (Structure::new(parts.tokens), parts.leaves)
     }
 
@@ -61,7 +61,7 @@ pub trait Tree: Sized {
     fn from_parts(structure: &Structure, leaves: impl IntoIterator<Item = Tensor>) -> Result<Self> {
         let mut parts =
             Unflatten { tokens: structure.tokens().iter(), leaves: leaves.into_iter().collect::<Vec<_>>().into_iter() };
-        let tree = Self::unflatten(&mut parts)?;
+        let tree = Self::unflatten_from(&mut parts)?;
         match (parts.tokens.next(), parts.leaves.next()) {
             (None, None) => Ok(tree),
             _ => Err(structure.misfit()),
@@ -181,11 +181,11 @@ impl Unflatten<'_> {
 }
 
 impl Tree for Tensor {
-    fn flatten(self, parts: &mut Flatten) {
+    fn flatten_into(self, parts: &mut Flatten) {
         parts.leaf(self);
     }
 
-    fn unflatten(parts: &mut Unflatten<'_>) -> Result<Self> {
+    fn unflatten_from(parts: &mut Unflatten<'_>) -> Result<Self> {
         parts.leaf()
     }
 }
@@ -193,14 +193,14 @@ impl Tree for Tensor {
 macro_rules! tuples {
     ($($n:literal: $($t:ident $i:tt),*;)*) => {$(
         impl<$($t: Tree),*> Tree for ($($t,)*) {
-            fn flatten(self, parts: &mut Flatten) {
+            fn flatten_into(self, parts: &mut Flatten) {
                 parts.tokens.push(Token::Tuple($n));
-                $(self.$i.flatten(parts);)*
+                $(self.$i.flatten_into(parts);)*
             }
 
-            fn unflatten(parts: &mut Unflatten<'_>) -> Result<Self> {
+            fn unflatten_from(parts: &mut Unflatten<'_>) -> Result<Self> {
                 parts.expect("a tuple", |t| matches!(t, Token::Tuple($n)))?;
-                Ok(($($t::unflatten(parts)?,)*))
+                Ok(($($t::unflatten_from(parts)?,)*))
             }
         }
     )*};
@@ -219,51 +219,51 @@ tuples! {
 }
 
 impl<T: Tree> Tree for Vec<T> {
-    fn flatten(self, parts: &mut Flatten) {
+    fn flatten_into(self, parts: &mut Flatten) {
         parts.tokens.push(Token::List(self.len()));
         for item in self {
-            item.flatten(parts);
+            item.flatten_into(parts);
         }
     }
 
-    fn unflatten(parts: &mut Unflatten<'_>) -> Result<Self> {
+    fn unflatten_from(parts: &mut Unflatten<'_>) -> Result<Self> {
         let length = parts.length("a list", |t| match t {
             Token::List(n) => Some(*n),
             _ => None,
         })?;
-        (0..length).map(|_| T::unflatten(parts)).collect()
+        (0..length).map(|_| T::unflatten_from(parts)).collect()
     }
 }
 
 impl<T: Tree, const N: usize> Tree for [T; N] {
-    fn flatten(self, parts: &mut Flatten) {
+    fn flatten_into(self, parts: &mut Flatten) {
         parts.tokens.push(Token::List(N));
         for item in self {
-            item.flatten(parts);
+            item.flatten_into(parts);
         }
     }
 
-    fn unflatten(parts: &mut Unflatten<'_>) -> Result<Self> {
-        let items = Vec::<T>::unflatten(parts)?;
+    fn unflatten_from(parts: &mut Unflatten<'_>) -> Result<Self> {
+        let items = Vec::<T>::unflatten_from(parts)?;
         let found = items.len();
         items.try_into().map_err(|_| structure::unexpected(&format!("a list of {N}"), Some(&Token::List(found))))
     }
 }
 
 impl<T: Tree> Tree for Option<T> {
-    fn flatten(self, parts: &mut Flatten) {
+    fn flatten_into(self, parts: &mut Flatten) {
         match self {
             Some(tree) => {
                 parts.tokens.push(Token::Some);
-                tree.flatten(parts);
+                tree.flatten_into(parts);
             }
             None => parts.tokens.push(Token::None),
         }
     }
 
-    fn unflatten(parts: &mut Unflatten<'_>) -> Result<Self> {
+    fn unflatten_from(parts: &mut Unflatten<'_>) -> Result<Self> {
         match parts.tokens.next() {
-            Some(Token::Some) => T::unflatten(parts).map(Some),
+            Some(Token::Some) => T::unflatten_from(parts).map(Some),
             Some(Token::None) => Ok(None),
             found => Err(structure::unexpected("an optional tree", found)),
         }
@@ -271,40 +271,40 @@ impl<T: Tree> Tree for Option<T> {
 }
 
 impl<K: StaticValue + Clone + Ord, T: Tree> Tree for BTreeMap<K, T> {
-    fn flatten(self, parts: &mut Flatten) {
+    fn flatten_into(self, parts: &mut Flatten) {
         parts.tokens.push(Token::Map(self.len()));
         for (key, tree) in self {
             parts.constant(key);
-            tree.flatten(parts);
+            tree.flatten_into(parts);
         }
     }
 
-    fn unflatten(parts: &mut Unflatten<'_>) -> Result<Self> {
+    fn unflatten_from(parts: &mut Unflatten<'_>) -> Result<Self> {
         let length = parts.length("a map", |t| match t {
             Token::Map(n) => Some(*n),
             _ => None,
         })?;
-        (0..length).map(|_| Ok((parts.constant()?, T::unflatten(parts)?))).collect()
+        (0..length).map(|_| Ok((parts.constant()?, T::unflatten_from(parts)?))).collect()
     }
 }
 
 impl<T: Tree> Tree for Box<T> {
-    fn flatten(self, parts: &mut Flatten) {
-        (*self).flatten(parts);
+    fn flatten_into(self, parts: &mut Flatten) {
+        (*self).flatten_into(parts);
     }
 
-    fn unflatten(parts: &mut Unflatten<'_>) -> Result<Self> {
-        T::unflatten(parts).map(Box::new)
+    fn unflatten_from(parts: &mut Unflatten<'_>) -> Result<Self> {
+        T::unflatten_from(parts).map(Box::new)
     }
 }
 
 impl<T> Tree for PhantomData<T> {
-    fn flatten(self, parts: &mut Flatten) {
+    fn flatten_into(self, parts: &mut Flatten) {
         parts.tokens.push(Token::Tuple(0));
     }
 
-    fn unflatten(parts: &mut Unflatten<'_>) -> Result<Self> {
-        <()>::unflatten(parts).map(|()| PhantomData)
+    fn unflatten_from(parts: &mut Unflatten<'_>) -> Result<Self> {
+        <()>::unflatten_from(parts).map(|()| PhantomData)
     }
 }
 

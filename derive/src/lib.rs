@@ -45,12 +45,12 @@ fn expand(input: &DeriveInput) -> Result<TokenStream> {
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics ::lazuli::tree::Tree for #name #type_generics #where_clause {
-            fn flatten(self, parts: &mut ::lazuli::tree::Flatten) {
+            fn flatten_into(self, parts: &mut ::lazuli::tree::Flatten) {
                 parts.open(#label, #count);
                 #(#flatten)*
             }
 
-            fn unflatten(parts: &mut ::lazuli::tree::Unflatten<'_>) -> ::lazuli::Result<Self> {
+            fn unflatten_from(parts: &mut ::lazuli::tree::Unflatten<'_>) -> ::lazuli::Result<Self> {
                 parts.open(#label, #count)?;
                 #(#unflatten)*
                 ::core::result::Result::Ok(#name { #(#members: #locals),* })
@@ -101,7 +101,9 @@ impl Parsed<'_> {
     fn flatten(&self) -> TokenStream {
         let (member, label, ty) = (&self.member, &self.label, self.ty);
         let value = match (self.is_static, self.float()) {
-            (false, _) => quote_spanned! { ty.span() => <#ty as ::lazuli::tree::Tree>::flatten(self.#member, parts); },
+            (false, _) => {
+                quote_spanned! { ty.span() => <#ty as ::lazuli::tree::Tree>::flatten_into(self.#member, parts); }
+            }
             (true, None) => quote_spanned! { ty.span() => parts.constant(self.#member); },
             (true, Some(bits)) => quote! { parts.constant(::lazuli::tree::#bits(self.#member)); },
         };
@@ -111,7 +113,7 @@ impl Parsed<'_> {
     fn unflatten(&self) -> TokenStream {
         let (local, label, ty) = (&self.local, &self.label, self.ty);
         let value = match (self.is_static, self.float()) {
-            (false, _) => quote_spanned! { ty.span() => <#ty as ::lazuli::tree::Tree>::unflatten(parts)? },
+            (false, _) => quote_spanned! { ty.span() => <#ty as ::lazuli::tree::Tree>::unflatten_from(parts)? },
             (true, None) => quote_spanned! { ty.span() => parts.constant::<#ty>()? },
             (true, Some(bits)) => quote! { parts.constant::<::lazuli::tree::#bits>()?.0 },
         };

@@ -11,11 +11,9 @@ use crate::trace::{self, TraceId};
 use crate::tree::Structure;
 use crate::{Error, ErrorKind, Report, Result, Tensor, generator};
 use lazuli_ir::{DType, Literal, Source};
+use lazuli_passes::Options;
 use lazuli_runtime::Array;
 use std::sync::Arc;
-
-/// The compiler's options, as part of signatures.
-pub(crate) const OPTIONS: &str = "";
 
 /// Whether a call with these leaves belongs to a trace: it runs inside of one, or its arguments do.
 pub(crate) fn is_traced(leaves: &[Tensor]) -> bool {
@@ -37,7 +35,7 @@ struct Leaf {
 
 impl Arguments {
     /// Computes the leaves' values and lets the tensors go.
-    pub(crate) fn evaluate(structure: Structure, leaves: Vec<Tensor>) -> Result<Arguments> {
+    pub(crate) fn evaluate(structure: Structure, leaves: Vec<Tensor>, options: Options) -> Result<Arguments> {
         let mut evaluated = Vec::with_capacity(leaves.len());
         let mut signatures = Vec::with_capacity(leaves.len());
         for tensor in leaves {
@@ -47,7 +45,7 @@ impl Arguments {
             signatures.push(LeafSignature { ty: array.ty(), weak, layout: LayoutClass::of(array.layout()) });
             evaluated.push(Leaf { array, requires_grad, sole });
         }
-        Ok(Arguments { signature: Signature::new(structure, signatures, OPTIONS), leaves: evaluated })
+        Ok(Arguments { signature: Signature::new(structure, signatures, options), leaves: evaluated })
     }
 
     pub(crate) fn signature(&self) -> &Signature {

@@ -108,14 +108,14 @@ impl Chain<'_> {
 
 /// Runs the passes that keep the program a graph.
 pub(crate) fn optimize(recorded: Arc<Recorded>) -> Result<Improved> {
-    let (graph, report) = lazuli_passes::optimize(&recorded.capture.graph, &Options::default())?;
+    let (graph, report) = lazuli_passes::optimize(&recorded.capture.graph, &recorded.signature.options)?;
     let passes = report.passes.iter().map(|p| (p.pass.name().to_owned(), p.time)).collect();
     Ok(Improved { recorded, graph, passes })
 }
 
 /// Makes machine code.
 pub(crate) fn assemble(improved: Improved) -> Result<Arc<Module>> {
-    let code = Code::new(&improved.graph, &improved.recorded.layouts())?;
+    let code = Code::new(&improved.graph, &improved.recorded.layouts(), &improved.recorded.signature.options)?;
     let module = Arc::new(Module { improved, code });
     crate::stages::dump(&module);
     Ok(module)
@@ -158,7 +158,7 @@ pub fn trace<I: Tree, R: Outcome, F: Fn(I) -> R>(function: F, specs: impl IntoTr
         weak: t.is_weak(),
         layout: LayoutClass::Contiguous,
     });
-    let signature = Signature::new(structure, leaves.collect(), call::OPTIONS);
+    let signature = Signature::new(structure, leaves.collect(), Options::default());
     let name = name_of::<F>();
     let chain = Chain { name: &name, names: &ArgumentNames::default(), source: Source::caller() };
     let recorded = chain.trace(&function, signature, &requires_grad)?;
@@ -258,7 +258,8 @@ impl<I: Tree, R: Outcome> Executable<I, R> {
         let results = if call::is_traced(&leaves) {
             self.splice(structure, leaves)?
         } else {
-            let arguments = Arguments::evaluate(structure, leaves).map_err(|e| e.with_sources(caller))?;
+            let options = recorded.signature.options.clone();
+            let arguments = Arguments::evaluate(structure, leaves, options).map_err(|e| e.with_sources(caller))?;
             self.fits(arguments.signature())?;
             call::run(&self.module, arguments, caller)?
         };
@@ -273,7 +274,7 @@ impl<I: Tree, R: Outcome> Executable<I, R> {
             .iter()
             .zip(&recorded.signature.leaves)
             .map(|(t, expected)| LeafSignature { ty: t.node.ty.clone(), ..expected.clone() });
-        self.fits(&Signature::new(structure, signatures.collect(), call::OPTIONS))?;
+        self.fits(&Signature::new(structure, signatures.collect(), recorded.signature.options.clone()))?;
         let mut inputs = leaves;
         inputs.extend(recorded.capture.captured.iter().cloned());
         for check in &recorded.capture.checks {

@@ -5,8 +5,8 @@ use crate::{Error, Result};
 use lazuli_ir::program::{Place, Program};
 use lazuli_ir::reference::{Dense, evaluate};
 use lazuli_ir::{DType, Graph, Layout, Target};
-use lazuli_passes::CompileOptions;
 use lazuli_passes::fusion::Ledger;
+use lazuli_passes::{CompileOptions, Options, Pass};
 use lazuli_runtime::Array;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -25,11 +25,12 @@ pub(crate) struct Code {
 
 impl Code {
     /// Compiles an optimised graph.
-    pub(crate) fn new(graph: &Graph, layouts: &[Layout]) -> Result<Code> {
+    pub(crate) fn new(graph: &Graph, layouts: &[Layout], options: &Options) -> Result<Code> {
         if layouts.len() != graph.inputs().len() {
             return Err(Error::internal("a program needs a layout for each of its inputs"));
         }
-        let plan = lazuli_passes::compile(graph, layouts, &Target::cpu(1), &CompileOptions::default())?;
+        let options = CompileOptions { fusion: options.runs(Pass::Fusion), in_place: options.runs(Pass::Memory) };
+        let plan = lazuli_passes::compile(graph, layouts, &Target::cpu(1), &options)?;
         let passes = plan.times.iter().map(|(name, time)| ((*name).to_owned(), *time));
         Ok(Code {
             takers: takers(&plan.program),

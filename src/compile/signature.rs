@@ -6,6 +6,7 @@
 
 use crate::tree::Structure;
 use lazuli_ir::{DimVec, Layout, TensorType};
+use lazuli_passes::Options;
 use rustc_hash::FxHasher;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -67,15 +68,15 @@ impl fmt::Display for LeafSignature {
 pub(crate) struct Signature {
     pub(crate) structure: Structure,
     pub(crate) leaves: Vec<LeafSignature>,
-    /// The options the program was compiled under, in words.
-    pub(crate) options: &'static str,
+    /// What the program was compiled under.
+    pub(crate) options: Options,
     hash: u64,
 }
 
 impl Signature {
-    pub(crate) fn new(structure: Structure, leaves: Vec<LeafSignature>, options: &'static str) -> Signature {
+    pub(crate) fn new(structure: Structure, leaves: Vec<LeafSignature>, options: Options) -> Signature {
         let mut hasher = FxHasher::default();
-        (&structure, &leaves, options).hash(&mut hasher);
+        (&structure, &leaves, &options).hash(&mut hasher);
         Signature { structure, leaves, options, hash: hasher.finish() }
     }
 
@@ -91,7 +92,7 @@ impl Signature {
             new.differences(old, &name, &mut words);
         }
         if self.options != was.options {
-            words.push(format!("options: {}, was {}", self.options, was.options));
+            words.push(format!("options: {:?}, was {:?}", self.options, was.options));
         }
         words
     }
@@ -206,7 +207,7 @@ mod tests {
     fn signature(leaves: Vec<LeafSignature>) -> Signature {
         let tensor = || -> Tensor { 0.0.into_tree() };
         let (structure, _) = (vec![tensor()], tensor()).into_parts();
-        Signature::new(structure, leaves, "")
+        Signature::new(structure, leaves, Options::default())
     }
 
     #[test]
