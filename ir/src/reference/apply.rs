@@ -4,7 +4,7 @@ use super::contraction;
 use super::dense::{Data, Dense, collect};
 use super::rounding::{Nearest, Rounding};
 use crate::philox::{philox, uniform};
-use crate::{BinaryOp, CompareOp, Error, Layout, Op, PadDim, Result, Shape, TensorType, UnaryOp, infer};
+use crate::{BinaryOp, CompareOp, Error, ErrorKind, Layout, Op, PadDim, Result, Shape, TensorType, UnaryOp, infer};
 
 /// The result of an operation on these operands, rounded to nearest.
 ///
@@ -18,6 +18,7 @@ pub fn apply(op: &Op, operands: &[&Dense]) -> Result<Dense> {
 
 /// The result of an operation, which has type `ty`.
 pub(super) fn run(op: &Op, operands: &[&Dense], ty: &TensorType, rounding: &mut dyn Rounding) -> Result<Dense> {
+    room_for(ty)?;
     let data = match (op, operands) {
         (Op::Constant { value, shape }, []) => return Ok(Dense::splat(*value, shape)),
         (Op::Iota { dim, shape }, []) => Data::Int(iota(*dim, shape)),
@@ -36,9 +37,23 @@ pub(super) fn run(op: &Op, operands: &[&Dense], ty: &TensorType, rounding: &mut 
         (Op::Reduce { op, dims, .. }, [x]) => contraction::reduce(*op, dims, x, ty, rounding),
         (Op::Dot { dims, .. }, [a, b]) => contraction::dot(dims, a, b, ty, rounding)?,
         (Op::Input { index, .. }, _) => return Err(Error::internal(format!("input {index} has no value by itself"))),
-        _ => return Err(Error::internal(format!("{} on {} operands", op.name(), operands.len()))),
+        (Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } | Op::Alias | Op::Detach, _)
+        | (Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_), _)
+        | (Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_), _)
+        | (Op::Reduce { .. } | Op::Dot { .. }, _) => {
+            return Err(Error::internal(format!("{} on {} operands", op.name(), operands.len())));
+        }
     };
     Ok(Dense::computed(ty, data))
+}
+
+/// A large result is refused where it cannot be allocated: `Vec` would abort.
+fn room_for(ty: &TensorType) -> Result<()> {
+    let elements = ty.shape.elements();
+    if elements < 1 << 24 || Vec::<f64>::new().try_reserve_exact(elements).is_ok() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Memory, format!("no memory for a tensor {ty}")))
 }
 
 #[cold]

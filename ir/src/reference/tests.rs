@@ -171,6 +171,12 @@ fn wrong_inputs_are_errors() {
     assert_eq!(apply(&Op::Unary(UnaryOp::Neg), &[&dense(&[1.0f32], [1])]).unwrap(), dense(&[-1.0f32], [1]));
 }
 
+#[test]
+fn what_cannot_be_allocated_is_an_error() {
+    let op = Op::Constant { value: crate::Literal::F32(1.0), shape: crate::Shape::new([1 << 60]) };
+    assert_eq!(apply(&op, &[]).unwrap_err().kind(), ErrorKind::Memory);
+}
+
 fn noisy() -> Dense {
     let wave = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 7.0;
     Dense::from_vec((0..128).map(wave).collect(), [8, 16]).unwrap()
