@@ -19,6 +19,8 @@ mod merge_loops;
 mod options;
 pub mod plan;
 pub mod primitive;
+#[cfg(test)]
+mod random_programs;
 mod renumber;
 #[cfg(test)]
 mod samples;

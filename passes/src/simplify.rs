@@ -1,9 +1,8 @@
 //! Simplification: algebra, constant folding, and movement operations composed and cancelled, in one pass over the graph.
 //!
-//! Needs: any graph. Guarantees: the same values, bit for bit but for the sign and payload of NaNs, for constants folded in
-//! the reference's arithmetic, and for the order of summation (a sum of one element is that element); no `alias` and no
-//! `detach`, which matter to differentiation alone; no node but inputs without elements; no rule applies to a node of the
-//! result. Source lines of a node that vanishes go to the node that stands for it.
+//! Needs: any graph. Guarantees: the values that the reference evaluator gives, bit for bit but for the sign and payload of
+//! NaNs; no `alias` and no `detach`, which matter to differentiation alone; no node but inputs and splats without elements; no
+//! rule applies to a node of the result. Source lines of a node that vanishes go to the node that stands for it.
 //!
 //! One rebuild, operands before users. Rules look at the node about to be built and at operands that are final already, and
 //! are applied to it again and again until none fits; each makes the expression smaller or moves a movement operation

@@ -4,8 +4,9 @@
 //! broadcast, dims of extent 1 come and go in broadcasts where there is one. All rules move elements only, so they are exact
 //! for every dtype.
 
-use crate::simplify::{Candidate, Step};
-use lazuli_ir::{DimVec, Op, PadDim, ReduceOp, Shape, SliceDim};
+use crate::simplify::{Candidate, Outer, Step};
+use lazuli_ir::graph::Operands;
+use lazuli_ir::{BinaryOp, DimVec, Literal, Op, PadDim, ReduceOp, Shape, SliceDim};
 
 /// A rule of this file that fits.
 pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
@@ -226,13 +227,25 @@ fn pad(c: &Candidate<'_>, dims: &[PadDim]) -> Option<Step> {
     Step::node(Op::Pad(both), operands)
 }
 
-/// A reduction over nothing, or over dims of one element, moves elements only.
+/// A reduction over nothing, or over dims of one element, moves elements only, but that a sum of floats starts at 0.0 and so has
+/// no -0.0: that is `x + 0.0`.
 fn reduce(c: &Candidate<'_>, op: ReduceOp, dims: &[usize]) -> Option<Step> {
     if !dims.iter().all(|&d| c.operand_ty(0).shape.dim(d).is_one()) {
         return None;
     }
+    let shape = &c.ty.shape;
     match op {
-        ReduceOp::Sum | ReduceOp::Max => Step::node(Op::Reshape(c.ty.shape.clone()), [c.operands[0]]),
-        ReduceOp::ArgMax => Step::constant(lazuli_ir::Literal::I64(0), &c.ty.shape),
+        ReduceOp::Sum if c.ty.dtype.is_float() && dims.is_empty() => {
+            let zero = Op::Constant { value: Literal::zero(c.ty.dtype), shape: shape.clone() };
+            let others = [c.operands[0]].into_iter().collect();
+            let sum = Outer { op: Op::Binary(BinaryOp::Add), others, at: 1 };
+            Some(Step::Chain((zero, Operands::new()), Box::new(sum)))
+        }
+        ReduceOp::Sum if c.ty.dtype.is_float() => {
+            let sum = Op::Reduce { op, dims: DimVec::new(), acc: c.ty.dtype };
+            Step::chain(Op::Reshape(shape.clone()), [c.operands[0]], sum)
+        }
+        ReduceOp::Sum | ReduceOp::Max => Step::node(Op::Reshape(shape.clone()), [c.operands[0]]),
+        ReduceOp::ArgMax => Step::constant(Literal::I64(0), shape),
     }
 }
