@@ -5,8 +5,8 @@ use crate::{Error, Result};
 use lazuli_ir::program::{Place, Program};
 use lazuli_ir::reference::{Dense, evaluate};
 use lazuli_ir::{DType, Graph, Layout, Target};
+use lazuli_passes::Options;
 use lazuli_passes::fusion::Ledger;
-use lazuli_passes::{CompileOptions, Options, Pass};
 use lazuli_runtime::Array;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -29,9 +29,8 @@ impl Code {
         if layouts.len() != graph.inputs().len() {
             return Err(Error::internal("a program needs a layout for each of its inputs"));
         }
-        let options = CompileOptions { fusion: options.runs(Pass::Fusion), in_place: options.runs(Pass::Memory) };
-        let plan = lazuli_passes::compile(graph, layouts, &Target::cpu(1), &options)?;
-        let passes = plan.times.iter().map(|(name, time)| ((*name).to_owned(), *time));
+        let plan = lazuli_passes::compile(graph, layouts, &Target::cpu(1), options)?;
+        let passes = plan.report.passes.iter().map(|p| (p.pass.name().to_owned(), p.time));
         Ok(Code {
             takers: takers(&plan.program),
             graph: graph.clone(),
