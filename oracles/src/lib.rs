@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod interpret;
 mod program;
 mod rng;
 
+pub use interpret::interpret;
 pub use program::{Options, RandomProgram, random_program};
 pub use rng::Rng;
 

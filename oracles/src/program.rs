@@ -7,9 +7,10 @@
 
 use crate::rng::Rng;
 use lazuli_ir::graph::Value;
+use lazuli_ir::reference::Dense;
 use lazuli_ir::{
-    BinaryOp, CompareOp, DType, DimVec, DotDims, Error, Graph, Literal, Op, PadDim, ReduceOp, Result, Shape, SliceDim,
-    Source, Sources, TensorType, UnaryOp,
+    BinaryOp, CompareOp, DType, DimVec, DotDims, Element, Error, Graph, Literal, Op, PadDim, ReduceOp, Result, Shape,
+    SliceDim, Source, Sources, TensorType, UnaryOp,
 };
 
 /// What programs are drawn.
@@ -407,4 +408,20 @@ fn align(from: &Shape, to: &Shape) -> Option<DimVec<usize>> {
     let offset = to.rank().checked_sub(from.rank())?;
     let fits = |i: usize| from.dim(i).same(to.dim(offset + i)) || from.dim(i).is_one();
     (0..from.rank()).all(fits).then(|| (0..from.rank()).map(|i| offset + i).collect())
+}
+
+impl RandomProgram {
+    /// The inputs as the reference evaluator takes them.
+    pub fn dense_inputs(&self) -> Result<Vec<Dense>> {
+        let mut all = Vec::new();
+        for ((_, n), data) in self.graph.inputs().iter().zip(&self.inputs) {
+            let TensorType { shape, dtype } = self.graph.node(*n).types[0].clone();
+            all.push(match dtype {
+                DType::F32 => Dense::from_vec(data.iter().map(|l| f32::from_literal(*l)).collect(), shape)?,
+                DType::I64 => Dense::from_vec(data.iter().map(|l| i64::from_literal(*l)).collect(), shape)?,
+                DType::Bool => Dense::from_vec(data.iter().map(|l| bool::from_literal(*l)).collect(), shape)?,
+            });
+        }
+        Ok(all)
+    }
 }

@@ -191,6 +191,14 @@ impl Lowering<'_> {
                 passes.entry((sink.levels[depth], self.plan.scopes[sink.scope].path[depth + 1])).or_default().push(s);
             }
         }
+        if let Some(dot) = self.plan.dot.clone()
+            && dot.row.is_none()
+            && dot.column.is_none()
+            && self.plan.tile.last().copied().unwrap_or(0) == scope
+        {
+            // A product of vectors: no loop of the tile is a panel.
+            self.write_dot(&dot, [&None, &None], [(1, 1), (1, 1)])?;
+        }
         let kept = self.choose_tiles(&passes);
         for (&(_, child), group) in &passes {
             let group = self.close(group, child);

@@ -91,7 +91,8 @@ fn collect_accesses(block: &Block, accesses: &mut Vec<Access>, loose: &mut FxHas
                 for x in d.a.index.iter().chain(&d.b.index) {
                     mention(x, loose);
                 }
-                // A dot fixes the shape of what it reads: none of its parameters may change.
+                // A dot fixes the shape of what it touches: none of it may change.
+                accesses.push((Memory::Tile(d.acc), Vec::new()));
                 accesses.push((d.a.memory, Vec::new()));
                 accesses.push((d.b.memory, Vec::new()));
             }

@@ -385,7 +385,12 @@ impl Planner<'_, '_> {
         let graph = self.group.graph;
         let member = (self.group.member)(node);
         let (source, index) = match graph.op(node) {
+            // No element of an empty tensor is ever read: whatever stands in for one does.
+            _ if self.shape(node).is_empty() => {
+                (Source::Constant(Literal::zero(graph.node(node).types[0].dtype)), Vec::new())
+            }
             Op::Constant { value, .. } => (Source::Constant(*value), Vec::new()),
+            Op::Reduce { dims, .. } if member && dims.is_empty() => (Source::Constant(Literal::I64(0)), Vec::new()),
             Op::Iota { dim, .. } => (Source::Iota, vec![index[*dim].clone()]),
             Op::Reduce { .. } if member => (Source::Reduced(node), index),
             Op::Dot { .. } if member => (Source::Dot(node), index),
@@ -397,17 +402,20 @@ impl Planner<'_, '_> {
             Source::Constant(_) | Source::Iota => None,
             _ => mask,
         };
-        Ok(self.intern(source, index, mask, if member { Some(node) } else { None }))
+        let pending = matches!(source, Source::Compute(_) | Source::Reduced(_) | Source::Dot(_)).then_some(node);
+        Ok(self.intern(source, index, mask, pending))
     }
 
     fn through_movements(&self, mut node: NodeId, mut index: Vec<Index>) -> Result<(NodeId, Vec<Index>)> {
         let graph = self.group.graph;
         loop {
             let op = graph.op(node);
-            let moves = matches!(
-                op,
-                Op::Alias | Op::Detach | Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_)
-            );
+            let moves = match op {
+                Op::Alias | Op::Detach | Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) => true,
+                // Of one element, the sum and the maximum are the element.
+                Op::Reduce { op, dims, .. } => dims.is_empty() && *op != ReduceOp::ArgMax,
+                _ => false,
+            };
             if !moves || !((self.group.free)(node) || (self.group.member)(node)) {
                 return Ok((node, index));
             }
