@@ -31,8 +31,8 @@ pub(crate) enum Kind {
     Leaf {
         /// The gradient accumulated so far.
         grad: Mutex<Option<Tensor>>,
-        /// The trace and number of the input it is, inside a trace.
-        input: Option<(TraceId, usize)>,
+        /// The trace it belongs to.
+        trace: TraceId,
     },
     /// The result of a compiled call with an input that required grad: the way to it is cut.
     Cut {
@@ -91,8 +91,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl History {
     /// A new leaf.
-    pub(crate) fn leaf(ty: TensorType, source: Source, input: Option<(TraceId, usize)>) -> Arc<History> {
-        History::new(Kind::Leaf { grad: Mutex::new(None), input }, ty, source, None)
+    pub(crate) fn leaf(ty: TensorType, source: Source, trace: TraceId) -> Arc<History> {
+        History::new(Kind::Leaf { grad: Mutex::new(None), trace }, ty, source, None)
+    }
+
+    /// The entry of an alias: there even where nothing before it has history.
+    pub(crate) fn alias(node: &Arc<Node>, operand: &Tensor) -> Arc<History> {
+        let edge = Edge { history: operand.history.clone(), node: None, ty: node.ty.clone() };
+        let saved = Saved { edges: smallvec::smallvec![edge], result: None };
+        History::new(Kind::Operation(Op::Alias), node.ty.clone(), node.source, Some(saved))
+    }
+
+    /// The operation's name.
+    pub(crate) fn name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Leaf { .. } => "requires_grad_",
+            Kind::Cut { .. } => "call",
+            Kind::Operation(op) => op.name(),
+        }
+    }
+
+    /// Whether it is a leaf made in this trace.
+    pub(crate) fn is_leaf_of(&self, here: TraceId) -> bool {
+        matches!(self.kind, Kind::Leaf { trace, .. } if trace == here)
     }
 
     /// The mark of a result whose history stays inside a compiled call.

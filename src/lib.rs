@@ -4,13 +4,14 @@
 
 extern crate self as lazuli;
 
+mod autograd;
 #[allow(dead_code)]
 mod compile;
 mod dims;
+mod display;
 mod eager;
 mod executor;
 mod generator;
-#[allow(dead_code)]
 mod history;
 mod node;
 mod operand;
@@ -26,7 +27,9 @@ mod trace;
 
 pub mod prelude;
 pub mod tree;
+mod vjp;
 
+pub use autograd::{Backward, Loss, grad, no_grad, value_and_grad};
 pub use compile::{CacheReport, Compilation, Compiled, Executable, Optimized, Traced, compile, trace};
 pub use dims::{Axes, Dims, Integer, IntoShape, Keep, Sizes, keep};
 pub use generator::manual_seed;

@@ -1,3 +1,3 @@
 //! What most programs need: `use lazuli::prelude::*;`.
 
-pub use crate::{DType, Device, Ellipsis, LayerNorm, NewAxis, StepRange, Tensor, Tree, keep};
+pub use crate::{Backward, DType, Device, Ellipsis, LayerNorm, NewAxis, StepRange, Tensor, Tree, keep};

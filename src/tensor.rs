@@ -94,6 +94,12 @@ impl Tensor {
         Tensor { node: Node::ready(guess, source, Err(error)), history: None }
     }
 
+    /// A tensor of this type that carries an error.
+    #[cold]
+    pub(crate) fn failed(guess: TensorType, source: Source, error: Error) -> Tensor {
+        Tensor { node: Node::ready(guess, source, Err(error)), history: None }
+    }
+
     /// A composite's result under the composite's name: an error that none of its operands brought in names the composite
     /// and these operands.
     #[track_caller]

@@ -120,9 +120,9 @@ impl Scope {
         let id = TraceId(NEXT.fetch_add(1, Ordering::Relaxed));
         let placeholders: Vec<Arc<Node>> =
             inputs.iter().map(|i| Node::placeholder(i.ty.clone(), source, id, i.weak)).collect();
-        let tensors = inputs.iter().zip(&placeholders).enumerate().map(|(n, (spec, node))| Tensor {
+        let tensors = inputs.iter().zip(&placeholders).map(|(spec, node)| Tensor {
             node: node.clone(),
-            history: spec.requires_grad.then(|| History::leaf(spec.ty.clone(), source, Some((id, n)))),
+            history: spec.requires_grad.then(|| History::leaf(spec.ty.clone(), source, id)),
         });
         let tensors = tensors.collect();
         let state = Arc::new(State {
@@ -177,6 +177,11 @@ pub(crate) fn draws(count: u64) -> (Tensor, u64) {
         }
         None => (Tensor::from_array(crate::generator::base(count)), 0),
     }
+}
+
+/// The number of the input that this node is the placeholder of.
+pub(crate) fn input_number(trace: TraceId, node: &Arc<Node>) -> Option<usize> {
+    state(trace)?.placeholders.iter().position(|p| Arc::ptr_eq(p, node))
 }
 
 /// Notes that a program asked a flag of an input (`None`: of a tensor computed from any of them).
