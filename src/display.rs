@@ -52,7 +52,8 @@ impl Tensor {
         if elements.is_empty() {
             text.push_str("[]");
             if shape.len() != 1 {
-                suffix.push(format!("size={shape:?}"));
+                let extents: Vec<String> = shape.iter().map(ToString::to_string).collect();
+                suffix.push(format!("size=({})", extents.join(", ")));
             }
         } else {
             let shown = shown(elements, &shape, summarise);
@@ -208,7 +209,7 @@ impl Printer {
     fn row(&self, text: &mut String, elements: &[Literal], indent: usize) {
         let per_line = (WIDTH.saturating_sub(indent) / (self.number.width + 2)).max(1);
         text.push('[');
-        for (k, i) in self.indices(elements.len()).enumerate() {
+        for (k, i) in self.indices(elements.len()).into_iter().enumerate() {
             if k > 0 {
                 text.push(',');
                 if k % per_line == 0 {
