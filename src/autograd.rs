@@ -333,6 +333,7 @@ fn alias(x: &Tensor) -> Tensor {
 
 /// The tree of these leaves. A structure always fits the leaves it was taken apart into, unless a `Tree` written by hand
 /// breaks its law; that is reported as a panic, as there is no tensor to carry the error.
+#[allow(clippy::panic, reason = "a broken trait law is the implementer's bug, and nothing here can carry an error")]
 fn rebuild<T: Tree>(structure: &crate::tree::Structure, leaves: Vec<Tensor>) -> T {
     T::from_parts(structure, leaves)
         .unwrap_or_else(|e| std::panic::panic_any(format!("a `Tree` does not unflatten what it flattened: {e}")))
