@@ -22,6 +22,9 @@ pub struct Target {
     pub l1_bytes: u64,
     /// Bytes of second-level cache a core has.
     pub l2_bytes: u64,
+    /// Elements that one partial result of a reduction shared by threads stands for, at least: results do not depend on the
+    /// number of threads, but on this.
+    pub reduce_chunk: u64,
     /// Threads that run at once on a CPU, multiprocessors of a GPU.
     pub cores: u32,
     /// Bytes a core moves in a microsecond, from a middle cache: for estimates of how much work is worth a thread.
@@ -39,6 +42,7 @@ impl Target {
             fma: true,
             l1_bytes: 32 << 10,
             l2_bytes: 1 << 20,
+            reduce_chunk: 16 << 10,
             cores,
             bytes_per_us: 20_000,
             flops_per_us: 20_000,
@@ -53,6 +57,7 @@ impl Target {
             fma: true,
             l1_bytes: 48 << 10,
             l2_bytes: 50 << 20,
+            reduce_chunk: 16 << 10,
             cores: 132,
             bytes_per_us: 25_000,
             flops_per_us: 400_000,

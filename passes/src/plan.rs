@@ -381,7 +381,8 @@ impl Planner<'_, '_> {
 
     /// The instance of a node at an index tuple: passes through movements, and registers what is new.
     fn want(&mut self, node: NodeId, index: Vec<Index>, mask: Option<InstanceId>) -> Result<InstanceId> {
-        let (node, index) = self.through_movements(node, index)?;
+        let group = self.group;
+        let (node, index) = self.through_movements(node, index, &|n| (group.free)(n) || (group.member)(n))?;
         let graph = self.group.graph;
         let member = (self.group.member)(node);
         let (source, index) = match graph.op(node) {
@@ -406,7 +407,13 @@ impl Planner<'_, '_> {
         Ok(self.intern(source, index, mask, pending))
     }
 
-    fn through_movements(&self, mut node: NodeId, mut index: Vec<Index>) -> Result<(NodeId, Vec<Index>)> {
+    /// Follows movements, as far as they are computed wherever they are wanted.
+    fn through_movements(
+        &self,
+        mut node: NodeId,
+        mut index: Vec<Index>,
+        passes: &dyn Fn(NodeId) -> bool,
+    ) -> Result<(NodeId, Vec<Index>)> {
         let graph = self.group.graph;
         loop {
             let op = graph.op(node);
@@ -416,7 +423,7 @@ impl Planner<'_, '_> {
                 Op::Reduce { op, dims, .. } => dims.is_empty() && *op != ReduceOp::ArgMax,
                 _ => false,
             };
-            if !moves || !((self.group.free)(node) || (self.group.member)(node)) {
+            if !moves || !passes(node) {
                 return Ok((node, index));
             }
             let operand = graph.operands(node)[0].node;
@@ -569,8 +576,8 @@ impl Planner<'_, '_> {
         };
         let left_index = place(false, left.rank(), &rows, batch);
         let right_index = place(true, right.rank(), &columns, batch + rows.len());
-        let a = self.through_movements(a, left_index)?;
-        let b = self.through_movements(b, right_index)?;
+        let a = self.through_movements(a, left_index, &|n| (self.group.free)(n))?;
+        let b = self.through_movements(b, right_index, &|n| (self.group.free)(n))?;
         self.plan.dot = Some(DotPlan { node, dims: dims.clone(), row, column, operands: [a, b], contract, unit });
         Ok(())
     }

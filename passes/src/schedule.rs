@@ -14,31 +14,29 @@ use lazuli_ir::kernel::{Binding, Block, Expr, Extent, Kernel, Memory, Stmt, Stmt
 use lazuli_ir::{ExtentId, Index, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-/// Elements that one partial result of a parallel reduction stands for, at least.
-const CHUNK_ELEMENTS: u64 = 16 << 10;
 /// Lanes of a vector. Wider machines run several at once.
 const LANES: u32 = 4;
 
 /// Schedules a kernel for a CPU. Gives the values of the kernel's run-time extents.
-pub fn schedule_cpu(kernel: &mut Kernel, _target: &Target) -> Vec<u64> {
+pub fn schedule_cpu(kernel: &mut Kernel, target: &Target) -> Vec<u64> {
     merge_loops(kernel);
     split_root(kernel);
     let mut body = std::mem::take(&mut kernel.body);
     vectorize(kernel, &mut body);
     kernel.body = body;
-    bind_threads(kernel);
+    bind_threads(kernel, target);
     let extents = generalise(kernel);
     renumber(kernel);
     extents
 }
 
 /// Schedules the kernel of one primitive, whose extents are run-time values and whose dims are merged already.
-pub fn schedule_primitive(kernel: &mut Kernel, _target: &Target) {
+pub fn schedule_primitive(kernel: &mut Kernel, target: &Target) {
     let mut body = std::mem::take(&mut kernel.body);
     vectorize(kernel, &mut body);
     kernel.body = body;
     split_root(kernel);
-    bind_threads(kernel);
+    bind_threads(kernel, target);
     renumber(kernel);
 }
 
@@ -355,7 +353,7 @@ fn vectorize(kernel: &Kernel, block: &mut Block) {
 }
 
 /// Shares the outermost loops among threads.
-fn bind_threads(kernel: &mut Kernel) {
+fn bind_threads(kernel: &mut Kernel, target: &Target) {
     let mut body = std::mem::take(&mut kernel.body);
     if let [root] = body.as_mut_slice() {
         match &mut root.kind {
@@ -365,8 +363,11 @@ fn bind_threads(kernel: &mut Kernel) {
                 let per_iteration = inner.saturating_mul(elements(&r.body)).max(1);
                 let extent = r.vars.first().and_then(|(_, e)| e.known()).unwrap_or(u64::MAX);
                 let lanes = u64::from(r.axis.vector * r.axis.unroll);
-                let chunk =
-                    CHUNK_ELEMENTS.div_ceil(per_iteration).next_multiple_of(if r.vars.len() == 1 { lanes } else { 1 });
+                let chunk = target.reduce_chunk.div_ceil(per_iteration).next_multiple_of(if r.vars.len() == 1 {
+                    lanes
+                } else {
+                    1
+                });
                 if chunk < extent {
                     r.axis.binding = Binding::Parallel;
                     r.chunk = chunk;
