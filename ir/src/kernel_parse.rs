@@ -45,6 +45,7 @@ impl Kernel {
             scope: Vec::new(),
             listed_vars: FxHashMap::default(),
             declared: Vec::new(),
+            depth: 0,
         };
         parser.kernel()?;
         let Parser { mut kernel, types, .. } = parser;
@@ -73,7 +74,12 @@ struct Parser<'a> {
     listed_vars: FxHashMap<&'a str, VarId>,
     /// Which tiles have a declaration.
     declared: Vec<bool>,
+    /// Open parentheses and blocks.
+    depth: usize,
 }
+
+/// Parentheses and blocks in one another: more would exhaust the stack, and no kernel has them.
+const MAX_DEPTH: usize = 100;
 
 impl<'a> Parser<'a> {
     /// `%name`.
@@ -81,6 +87,18 @@ impl<'a> Parser<'a> {
         self.c.expect("%")?;
         let name = self.c.run(|c| c.is_ascii_alphanumeric() || c == '_');
         if name.is_empty() { Err(self.c.expected("a name")) } else { Ok(name) }
+    }
+
+    /// What stands inside a parenthesis or block.
+    fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.depth == MAX_DEPTH {
+            let at = self.c.position();
+            return Err(self.c.error_at(at, format!("more than {MAX_DEPTH} parentheses and blocks in one another")));
+        }
+        self.depth += 1;
+        let result = inner(self);
+        self.depth -= 1;
+        result
     }
 
     /// `%name`, and where it starts.
@@ -140,7 +158,9 @@ impl<'a> Parser<'a> {
     fn find_numbers(&mut self) {
         let mut ahead = self.c;
         while ahead.peek().is_some() {
-            if ahead.eat("%") {
+            if ahead.eat("% ") {
+                // The remainder in an index.
+            } else if ahead.eat("%") {
                 if let Ok(number) = ahead.run(|c| c.is_ascii_alphanumeric() || c == '_').parse() {
                     self.numbers.insert(number);
                 }
@@ -322,7 +342,7 @@ impl<'a> Parser<'a> {
             }
             Some('(') => {
                 self.c.expect("(")?;
-                let inner = self.index()?;
+                let inner = self.deeper(Self::index)?;
                 self.c.expect(")")?;
                 inner
             }
@@ -455,7 +475,7 @@ impl<'a> Parser<'a> {
         match self.c.peek() {
             Some('(') => {
                 self.c.expect("(")?;
-                let computed = self.expr(block)?;
+                let computed = self.deeper(|p| p.expr(block))?;
                 self.c.expect(")")?;
                 self.emit(block, at, computed)
             }
@@ -597,7 +617,7 @@ impl<'a> Parser<'a> {
         self.c.expect("{")?;
         let mut block = Block::new();
         while !self.c.eat("}") {
-            self.statement(&mut block)?;
+            self.deeper(|p| p.statement(&mut block))?;
         }
         Ok(block)
     }
@@ -906,7 +926,7 @@ impl<'a> Parser<'a> {
             if self.c.eat_word("yield") {
                 break;
             }
-            self.statement(&mut body)?;
+            self.deeper(|p| p.statement(&mut body))?;
         }
         loop {
             yields.push(self.root_operand(&mut body)?);
