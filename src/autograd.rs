@@ -269,13 +269,44 @@ fn accumulate(slot: &Mutex<Option<Tensor>>, mut gradient: Tensor, create_graph: 
     }
 }
 
-/// What a function to differentiate returns: a loss, or a loss and anything else, `(loss, aux)`. The loss is a tensor of one
-/// element.
-pub trait Loss: Tree {}
+/// What a function to differentiate returns: a loss, a loss and anything else, `(loss, aux)`, or a `Result` of a loss, whose
+/// error the loss then carries. The loss is a tensor of one element.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a loss",
+    note = "return a `Tensor` of one element, `(loss, anything else)`, or a `lazuli::Result<Tensor>`"
+)]
+pub trait Loss {
+    /// The loss, and what comes with it: a tree whose first leaf is the loss.
+    type Value: Tree;
 
-impl Loss for Tensor {}
+    /// The value.
+    fn value(self) -> Self::Value;
+}
 
-impl<A: Tree> Loss for (Tensor, A) {}
+impl Loss for Tensor {
+    type Value = Tensor;
+
+    fn value(self) -> Tensor {
+        self
+    }
+}
+
+impl<A: Tree> Loss for (Tensor, A) {
+    type Value = (Tensor, A);
+
+    fn value(self) -> (Tensor, A) {
+        self
+    }
+}
+
+impl Loss for Result<Tensor> {
+    type Value = Tensor;
+
+    #[track_caller]
+    fn value(self) -> Tensor {
+        self.unwrap_or_else(|error| Tensor::from_array(Err(error)))
+    }
+}
 
 /// The function that computes the gradient of `f` with respect to its argument, a tree of tensors: a tree of the same
 /// structure. It nests, for higher derivatives, and works inside compiled functions.
@@ -319,7 +350,7 @@ pub fn grad<T: Tree + Clone, L: Loss, F: Fn(&T) -> L>(f: F) -> impl Fn(&T) -> T 
 /// # Ok::<(), lazuli::Error>(())
 /// ```
 #[track_caller]
-pub fn value_and_grad<T: Tree + Clone, L: Loss, F: Fn(&T) -> L>(f: F) -> impl Fn(&T) -> (L, T) {
+pub fn value_and_grad<T: Tree + Clone, L: Loss, F: Fn(&T) -> L>(f: F) -> impl Fn(&T) -> (L::Value, T) {
     let source = Source::caller();
     move |argument| differentiate(&f, argument, source)
 }
@@ -339,13 +370,13 @@ fn rebuild<T: Tree>(structure: &crate::tree::Structure, leaves: Vec<Tensor>) -> 
         .unwrap_or_else(|e| std::panic::panic_any(format!("a `Tree` does not unflatten what it flattened: {e}")))
 }
 
-fn differentiate<T: Tree + Clone, L: Loss>(f: impl Fn(&T) -> L, argument: &T, source: Source) -> (L, T) {
+fn differentiate<T: Tree + Clone, L: Loss>(f: impl Fn(&T) -> L, argument: &T, source: Source) -> (L::Value, T) {
     let keeps_history = history::enabled();
     let (structure, leaves) = argument.clone().into_parts();
     let by = |x: &Tensor| x.dtype().is_float() && x.check().is_ok();
     let aliases: Vec<Tensor> = leaves.iter().map(|x| if by(x) { alias(x) } else { x.clone() }).collect();
     let inside: T = rebuild(&structure, aliases.clone());
-    let (result_structure, mut results) = history::with_history(true, || f(&inside)).into_parts();
+    let (result_structure, mut results) = history::with_history(true, || f(&inside).value()).into_parts();
     drop(inside);
     let gradients = match pull_back(&results, &leaves, &aliases, keeps_history) {
         Ok((gradients, is_open)) => {

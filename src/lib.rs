@@ -5,7 +5,6 @@
 extern crate self as lazuli;
 
 mod autograd;
-#[allow(dead_code)]
 mod compile;
 mod dims;
 mod display;
@@ -17,12 +16,9 @@ mod node;
 mod operand;
 mod ops;
 mod promotion;
-#[allow(dead_code)]
 mod report;
 mod stages;
-#[allow(dead_code)]
 mod tensor;
-#[allow(dead_code)]
 mod trace;
 
 pub mod prelude;
