@@ -1,8 +1,10 @@
 //! Kernels as code for the evaluator: values are slots of 64 bits, extents and scalars numbers, operations chosen by type.
 
 use crate::index::Atom;
-use crate::kernel::{Binding, DotOperand, Reducer};
-use crate::kernel::{Block, Const, Dot, Emit, Expr, Extent, MachineOp, Memory, Reduce, ScalarType, StmtKind, ValueId};
+use crate::kernel::{
+    Binding, Block, Const, Dot, DotOperand, Emit, Expr, Extent, MachineOp, Memory, Reduce, Reducer, ScalarType,
+    StmtKind, ValueId,
+};
 use crate::{BinaryOp, CompareOp, Error, ExtentId, Index, Kernel, Literal, Result, Sources};
 
 /// Where a value lies.
@@ -195,7 +197,7 @@ impl Compiler<'_> {
                 coefficient: *c,
             };
             match atom {
-                crate::index::Atom::Var(v) => out.vars.push((v.0 as usize, *c)),
+                Atom::Var(v) => out.vars.push((v.0 as usize, *c)),
                 Atom::Extent(ExtentId(e)) => {
                     out.constant = out.constant.wrapping_add((self.extents[*e as usize] as i64).wrapping_mul(*c));
                 }
