@@ -17,14 +17,16 @@
 //! exactly; with `LAZULI_BLESS=1` in the environment, files are rewritten with what came out: read the difference before
 //! you commit it.
 
-use lazuli_ir::{Error, ErrorKind, Graph, Result, Value};
+use lazuli_ir::kernel::Access;
+use lazuli_ir::{BinaryOp, Error, ErrorKind, Graph, Layout, Literal, Op, Result, Shape, Target, Value};
 use lazuli_passes::{Options, Pass};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// What a `test` line may name.
-const COMMANDS: &[(&str, Command)] = &[("simplify", simplify), ("optimize", optimize), ("vjp", vjp)];
+const COMMANDS: &[(&str, Command)] =
+    &[("simplify", simplify), ("optimize", optimize), ("vjp", vjp), ("fuse", fuse), ("kernels", kernels)];
 
 /// From settings and the input to what came out, as text.
 type Command = fn(&Settings, &str) -> Result<String>;
@@ -63,6 +65,74 @@ fn vjp(settings: &Settings, input: &str) -> Result<String> {
     graph.verify()?;
     let live = graph.rebuild(|new, _, node, operands| new.add(node.op.clone(), operands, node.sources.clone()))?;
     Ok(live.to_string())
+}
+
+/// What fusion makes of the optimised graph: the kernels with their operations, and the edges left between them. With
+/// `sgd=[..]`, output 0 is a loss, and one step of gradient descent on these inputs is added first.
+fn fuse(settings: &Settings, input: &str) -> Result<String> {
+    let (graph, plan) = plan(settings, input)?;
+    let mut out = format!("{} kernels\n", plan.program.steps.len());
+    for (step, nodes) in plan.program.steps.iter().zip(&plan.groups) {
+        let stored = step.args.len()
+            - plan.program.kernels[step.kernel].params.iter().filter(|p| p.access == Access::Read).count();
+        let names: Vec<&str> = nodes.iter().map(|n| graph.op(*n).name()).collect();
+        writeln!(out, "  {} -> {stored} stored", names.join(" ")).map_err(|e| Error::internal(e.to_string()))?;
+    }
+    for r in plan.ledger.rows.iter().filter(|r| !r.fused) {
+        let line = format!(
+            "apart: %{} {} -> %{} {}: {}\n",
+            r.producer.0, r.operations.0, r.consumer.0, r.operations.1, r.reason
+        );
+        out.push_str(&line);
+    }
+    Ok(out)
+}
+
+/// The scheduled kernels of the optimised graph, for `target=cpu` (two cores, the default) or `target=nvidia90`.
+fn kernels(settings: &Settings, input: &str) -> Result<String> {
+    let (_, plan) = plan(settings, input)?;
+    let texts: Vec<String> = plan.program.kernels.iter().map(ToString::to_string).collect();
+    Ok(texts.join("\n"))
+}
+
+fn plan(settings: &Settings, input: &str) -> Result<(Graph, lazuli_passes::Plan)> {
+    let mut graph = Graph::parse(input)?;
+    descend(&mut graph, &settings.list("sgd"))?;
+    let (graph, _) = lazuli_passes::optimize(&graph, &Options::default())?;
+    let layouts: Vec<Layout> =
+        graph.inputs().iter().map(|(_, n)| Layout::contiguous(graph.node(*n).types[0].shape.clone())).collect();
+    let target = match settings.list("target").first().map(String::as_str) {
+        None | Some("cpu") => Target::cpu(2),
+        Some(name) => {
+            let sm = name.strip_prefix("nvidia").and_then(|sm| sm.parse().ok());
+            Target::nvidia(sm.ok_or_else(|| unknown("target", name))?)
+        }
+    };
+    let plan = lazuli_passes::compile(&graph, &layouts, &target, &Options::default())?;
+    Ok((graph, plan))
+}
+
+/// Adds `p - 0.01 * d loss / d p` for each of the named inputs, as outputs after the others.
+fn descend(graph: &mut Graph, names: &[String]) -> Result<()> {
+    let Some(&loss) = graph.outputs().first().filter(|_| !names.is_empty()) else { return Ok(()) };
+    let mut parameters = Vec::new();
+    for name in names {
+        let input = graph.inputs().iter().find(|(n, _)| n == name).ok_or_else(|| unknown("input", name))?;
+        parameters.push(Value::from(input.1));
+    }
+    let none = lazuli_ir::Sources::none;
+    let one = Op::Constant { value: Literal::F32(1.0), shape: Shape::scalar() };
+    let one = graph.add(one, &[], none())?;
+    let gradients = lazuli_passes::vjp(graph, &[(loss, one)], &parameters)?;
+    for (p, d) in parameters.into_iter().zip(gradients) {
+        let Some(d) = d else { continue };
+        let rate = Op::Constant { value: Literal::F32(0.01), shape: graph.ty(p).shape.clone() };
+        let rate = graph.add(rate, &[], none())?;
+        let step = graph.add(Op::Binary(BinaryOp::Mul), &[d, rate], none())?;
+        let next = graph.add(Op::Binary(BinaryOp::Sub), &[p, step], none())?;
+        graph.add_output(next);
+    }
+    Ok(())
 }
 
 fn unknown(what: &str, name: &str) -> Error {

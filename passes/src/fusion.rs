@@ -351,6 +351,9 @@ impl<'a> Fusion<'a> {
 
     /// Plans members as one group under the first frame that is legal, or says why none is.
     fn plan_members(&self, members: &[NodeId], outputs: &[NodeId]) -> Result<std::result::Result<Plan, String>> {
+        if members.iter().filter(|n| matches!(self.graph.op(**n), Op::Dot { .. })).count() > 1 {
+            return Ok(Err("two contractions do not share a tile".into()));
+        }
         let inside: FxHashSet<NodeId> = members.iter().copied().collect();
         let local = self.local(members);
         let mut reason = String::from("its outputs do not share tile dims");
@@ -389,10 +392,6 @@ impl<'a> Fusion<'a> {
         outputs: &[NodeId],
         frame: Frame,
     ) -> Result<std::result::Result<Plan, String>> {
-        let dots = inside.iter().filter(|n| matches!(self.graph.op(**n), Op::Dot { .. })).count();
-        if dots > 1 {
-            return Ok(Err("two contractions do not share a tile".into()));
-        }
         let group = Group {
             graph: self.graph,
             member: &|n| inside.contains(&n),
@@ -402,7 +401,10 @@ impl<'a> Fusion<'a> {
         };
         let plan = match Plan::new(&group) {
             Ok(plan) => plan,
-            Err(e) if dots == 1 => return Ok(Err(e.message().to_owned())),
+            // A contraction that is wanted elsewhere than at the tile; anything else plans.
+            Err(e) if inside.iter().any(|n| matches!(self.graph.op(*n), Op::Dot { .. })) => {
+                return Ok(Err(e.message().to_owned()));
+            }
             Err(e) => return Err(e),
         };
         Ok(self.legal(inside, &plan).map(|()| plan))
