@@ -112,6 +112,9 @@ impl Graph {
 
     /// Adds an operation, or finds the equal one that is there; its sources are united then.
     ///
+    /// An operation without operands (a constant) keeps the sources it first had: the zeros and ones that a whole program
+    /// shares would gather all its lines, in time quadratic in their number.
+    ///
     /// An [`Op::Alias`] is always new: its identity is its purpose.
     pub fn add(&mut self, op: Op, operands: &[Value], sources: Sources) -> Result<Value> {
         if matches!(op, Op::Input { .. }) {
@@ -128,8 +131,10 @@ impl Graph {
         if !matches!(op, Op::Alias) {
             for &n in self.known.get(&key).into_iter().flatten() {
                 if self.node(n).op == op && self.operands(n).as_slice() == operands {
-                    let union = self.node(n).sources.union(&sources);
-                    self.graph[n.petgraph()].sources = union;
+                    if !operands.is_empty() {
+                        let union = self.node(n).sources.union(&sources);
+                        self.graph[n.petgraph()].sources = union;
+                    }
                     return Ok(n.into());
                 }
             }

@@ -5,29 +5,41 @@
 //! not among them (their result's sign of zero follows the order), two draws of [`Op::Random`] never merge.
 
 use crate::driver::Rewritten;
-use lazuli_ir::graph::Operands;
 use lazuli_ir::{BinaryOp, CompareOp, DType, Graph, Op, Result, Value};
 use rustc_hash::FxHashSet;
 
 /// The graph with such nodes merged.
 pub(crate) fn cse(graph: &Graph) -> Result<Rewritten> {
-    let mut first: FxHashSet<(Op, Operands)> = FxHashSet::default();
-    let mut merged = 0;
-    let new = graph.rebuild(|new, _, node, operands| {
-        let mut chosen = (node.op.clone(), Operands::from(operands));
-        if let Some(mirror) = mirrored(&node.op, new, operands) {
-            let swapped: Operands = [operands[1], operands[0]].into_iter().collect();
-            let mirror = (mirror, swapped);
-            if first.contains(&mirror) {
-                merged += 1;
-                chosen = mirror;
-            } else {
-                first.insert(chosen.clone());
-            }
+    // Merging makes new pairs only behind a first one.
+    let mut written = Written::default();
+    if !graph.nodes().any(|n| written.says_mirrored(graph, graph.op(n), &graph.operands(n))) {
+        return Ok(None);
+    }
+    let (mut written, mut merged) = (Written::default(), 0);
+    let new = graph.rebuild(|new, _, node, operands| match mirrored(&node.op, new, operands) {
+        Some(mirror) if written.says_mirrored(new, &node.op, operands) => {
+            merged += 1;
+            new.add(mirror, &[operands[1], operands[0]], node.sources.clone())
         }
-        new.add(chosen.0, &chosen.1, node.sources.clone())
+        _ => new.add(node.op.clone(), operands, node.sources.clone()),
     })?;
-    Ok((new, merged))
+    Ok(Some((new, merged)))
+}
+
+/// The operations with a mirror, as they were written first: the name tells all that such an operation is.
+#[derive(Default)]
+struct Written(FxHashSet<(&'static str, Value, Value)>);
+
+impl Written {
+    /// Whether the mirror of an operation was written before it; otherwise notes the operation.
+    fn says_mirrored(&mut self, graph: &Graph, op: &Op, operands: &[Value]) -> bool {
+        let Some(mirror) = mirrored(op, graph, operands) else { return false };
+        let found = operands[0] != operands[1] && self.0.contains(&(mirror.name(), operands[1], operands[0]));
+        if !found {
+            self.0.insert((op.name(), operands[0], operands[1]));
+        }
+        found
+    }
 }
 
 /// The operation that means the same on swapped operands, where there is one.

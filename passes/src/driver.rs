@@ -3,12 +3,12 @@
 //! The driver times each pass, counts what it rewrote, verifies what it made, shows it to the observer and tells `tracing`.
 
 use crate::{Options, Pass, cse, simplify};
-use lazuli_ir::{Graph, Result};
+use lazuli_ir::{Graph, Op, Result};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// A graph, and how many rewrites made it.
-pub(crate) type Rewritten = (Graph, usize);
+/// A graph, and how many rewrites made it; `None` where there is nothing to rewrite.
+pub(crate) type Rewritten = Option<(Graph, usize)>;
 
 /// A pass from graph to graph.
 type GraphPass = fn(&Graph) -> Result<Rewritten>;
@@ -82,28 +82,34 @@ impl fmt::Display for PassReport {
 /// The graph made simple: what fusion starts from. Inputs keep their places, dead ones included.
 pub fn optimize(graph: &Graph, options: &Options) -> Result<(Graph, PassReport)> {
     let mut report = PassReport::default();
-    let mut current = None;
+    let mut current: Option<Graph> = None;
     for (pass, run) in GRAPH_PASSES.iter().filter(|(pass, _)| options.runs(*pass)) {
-        let graph = current.as_ref().unwrap_or(graph);
-        let made = report.record(*pass, graph.len(), || {
-            let (made, rewrites) = run(graph)?;
-            let after = made.len();
+        let before = current.as_ref().unwrap_or(graph);
+        let made = report.record(*pass, before.len(), || {
+            let made = run(before)?;
+            let (rewrites, after) = made.as_ref().map_or((0, before.len()), |(new, rewrites)| (*rewrites, new.len()));
             Ok((made, rewrites, after))
         })?;
-        if options.verify {
-            made.verify()?;
+        if let Some((new, _)) = made {
+            if options.verify {
+                new.verify()?;
+            }
+            current = Some(new);
         }
         if let Some(observer) = &options.observer {
-            observer(*pass, &made);
+            observer(*pass, current.as_ref().unwrap_or(graph));
         }
-        current = Some(made);
     }
     Ok((current.unwrap_or_else(|| graph.clone()), report))
 }
 
-/// Dead code elimination: a rebuild keeps only what an output needs.
+/// Dead code elimination: a rebuild keeps only what an output needs. Inputs stay.
 fn dce(graph: &Graph) -> Result<Rewritten> {
-    let made = graph.rebuild(|new, _, node, operands| new.add(node.op.clone(), operands, node.sources.clone()))?;
-    let removed = graph.len().saturating_sub(made.len());
-    Ok((made, removed))
+    let live = graph.live();
+    let dead = graph.nodes().filter(|n| !live[n.index()] && !matches!(graph.op(*n), Op::Input { .. })).count();
+    if dead == 0 {
+        return Ok(None);
+    }
+    let new = graph.rebuild(|new, _, node, operands| new.add(node.op.clone(), operands, node.sources.clone()))?;
+    Ok(Some((new, dead)))
 }

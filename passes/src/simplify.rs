@@ -101,7 +101,7 @@ pub(crate) fn simplify(graph: &Graph) -> Result<Rewritten> {
         let sole_use = graph.operands(n).first().is_some_and(|x| uses[x.node.index()] == 1);
         build(new, node, operands, sole_use, &mut rewrites)
     })?;
-    Ok((new, rewrites))
+    Ok(Some((new, rewrites)))
 }
 
 /// How often each node is read, by live nodes and as an output.
