@@ -4,6 +4,7 @@ use crate::fusion::{self, Ledger, PlannedGroup};
 use crate::lower::{Lowered, lower};
 use crate::memory::{self, Lifetime, StepUse};
 use crate::schedule::schedule_cpu;
+use crate::schedule_gpu::schedule_gpu;
 use crate::{Options, Pass, PassReport};
 use lazuli_ir::kernel::Kernel;
 use lazuli_ir::program::{BufferArg, BufferDecl, BufferId, KernelCall, KernelCost, OutputDecl, Place, Program};
@@ -82,6 +83,10 @@ fn check_kernels(lowered: &[Lowered], options: &Options) -> Result<()> {
 fn schedule_all(lowered: &mut [Lowered], target: &Target, options: &Options) -> Vec<Vec<u64>> {
     let one = |l: &mut Lowered| match target.kind {
         TargetKind::Cpu if options.runs(Pass::Schedule) => schedule_cpu(&mut l.kernel, target),
+        TargetKind::Nvidia(_) if options.runs(Pass::Schedule) => {
+            schedule_gpu(&mut l.kernel);
+            Vec::new()
+        }
         TargetKind::Cpu | TargetKind::Nvidia(_) => Vec::new(),
     };
     lowered.iter_mut().map(one).collect()

@@ -25,11 +25,13 @@ mod renumber;
 #[cfg(test)]
 mod samples;
 pub mod schedule;
+mod schedule_gpu;
 mod simplify;
 mod simplify_algebra;
 mod simplify_dot;
 mod simplify_movement;
 mod vjp_rules;
+mod walk;
 
 pub use autodiff::vjp;
 pub use compile::{Plan, compile};

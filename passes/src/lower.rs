@@ -15,7 +15,8 @@ use lazuli_ir::kernel::{
     Reduce, Reducer, ScalarType, Scope, Stmt, StmtKind, Stride, Tile, TileId, ValueId,
 };
 use lazuli_ir::{
-    CompareOp, DType, DimVec, Error, Graph, Index, Literal, NodeId, Op, ReduceOp, Result, Shape, Sources, Target, VarId,
+    CompareOp, DType, DimVec, Error, Graph, Index, Literal, NodeId, Op, ReduceOp, Result, Shape, Sources, Target,
+    TargetKind, VarId,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -680,9 +681,14 @@ struct Panel {
 /// The shape of a contraction's panels: at most 128 rows and 256 columns, so that a tile is a quarter of a common second-level
 /// cache, and narrower where that would leave too few panels to share. It depends on the problem's shape alone.
 fn panel_shape(m: u64, n: u64, k: u64, target: &Target) -> (u64, u64) {
-    let mut rows = m.min(128);
-    let most = (target.l2_bytes / 2 / 4 / rows.max(1)).max(16);
-    let mut columns = n.min(256).min(most);
+    let (most_rows, most_columns) = match target.kind {
+        TargetKind::Cpu => (128, 256),
+        // The tile is shared memory of a block.
+        TargetKind::Nvidia(_) => (64, 64),
+    };
+    let mut rows = m.min(most_rows);
+    let fits = (target.l2_bytes / 2 / 4 / rows.max(1)).max(16);
+    let mut columns = n.min(most_columns).min(fits);
     let work = m.saturating_mul(n).saturating_mul(k);
     while work > (1 << 20) && m.div_ceil(rows.max(1)) * n.div_ceil(columns.max(1)) < 4 {
         if columns >= 128 {

@@ -46,7 +46,7 @@ fn is_compound(s: &Stmt) -> bool {
 
 /// Makes the one loop at the root the whole body: what it uses of the statements before moves into it, what stands after (and
 /// what that uses of the statements before) becomes `finish`. Bodies with several loops stay as they are.
-fn split_root(kernel: &mut Kernel) {
+pub(crate) fn split_root(kernel: &mut Kernel) {
     let compounds = kernel.body.iter().filter(|s| is_compound(s)).count();
     let simple = |s: &Stmt| is_compound(s) || matches!(s.kind, StmtKind::Let(..) | StmtKind::Store { .. });
     if compounds != 1 || !kernel.body.iter().all(simple) {
@@ -192,7 +192,8 @@ struct Lie {
     stuck: u32,
 }
 
-fn stride(kernel: &Kernel, memory: Memory, index: &[Index], v: VarId) -> Option<i64> {
+/// Elements between neighbours of an access along a variable; `None` where that is not one number.
+pub(crate) fn stride(kernel: &Kernel, memory: Memory, index: &[Index], v: VarId) -> Option<i64> {
     let mut sum = 0i64;
     let mut step = 1i64;
     for (d, x) in index.iter().enumerate().rev() {

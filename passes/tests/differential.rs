@@ -53,3 +53,11 @@ fn small_machines_cut_more() {
     let target = Target { l1_bytes: 256, l2_bytes: 2048, reduce_chunk: 32, ..Target::cpu(4) };
     run(20_000..20_300, &target, &Options::default(), ThreadOrder::Reversed);
 }
+
+/// The schedule for a GPU, run by the same evaluator: no loop over threads depends on their order.
+#[test]
+fn kernels_for_a_gpu_mean_the_same() {
+    let target = Target::nvidia(90);
+    run(30_000..30_200, &target, &Options::default(), ThreadOrder::Forward);
+    run(30_200..30_400, &target, &Options::default(), ThreadOrder::Reversed);
+}

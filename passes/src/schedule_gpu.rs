@@ -1,0 +1,331 @@
+//! The schedule of a kernel on an NVIDIA GPU: grid, blocks, warps and lanes.
+//!
+//! - Elementwise: the merged loop is cut into pieces of a block, whose threads take neighbouring elements.
+//! - Rows: a row is one step of the grid; the lanes of a warp (of a long row, the threads of a block) walk along it, and a row
+//!   tile lies in their registers, since every pass gives an element to the same lane.
+//! - Contractions: panels are blocks, their tile is shared by the block, and the contraction is staged in chunks.
+//! - A load that runs across memory where the store runs along it (a transpose) goes through a square of shared memory.
+
+use crate::merge_loops::merge_loops;
+use crate::renumber::renumber;
+use crate::schedule::{split_root, stride};
+use crate::walk::for_each_index;
+use lazuli_ir::kernel::{
+    Axis, Binding, Block, Expr, Extent, Kernel, Loop, Memory, Scope, Stmt, StmtKind, Tile, TileId, ValueId,
+};
+use lazuli_ir::{Index, VarId};
+use rustc_hash::FxHashMap;
+
+/// Elements of a merged elementwise loop that a block takes: 256 threads with a vector of 4 each.
+const BLOCK_ELEMENTS: u64 = 1024;
+/// Rows longer than this are walked by a block instead of a warp.
+const WARP_ROW: u64 = 1024;
+/// The side of the square through which a transpose goes.
+const SQUARE: u64 = 32;
+/// Elements of a contraction staged at a time.
+const DOT_CHUNK: u64 = 32;
+
+/// Schedules a kernel for an NVIDIA GPU.
+pub fn schedule_gpu(kernel: &mut Kernel) {
+    merge_loops(kernel);
+    split_root(kernel);
+    let mut body = std::mem::take(&mut kernel.body);
+    if contains_dot(&body) {
+        bind_contraction(kernel, &mut body, 0);
+    } else if let [root] = body.as_mut_slice() {
+        match innermost(root) {
+            None => bind_rows(kernel, root, 0),
+            Some(nest) if nest.len() >= 2 && !strided_loads(kernel, root, &nest).is_empty() => {
+                let loads = strided_loads(kernel, root, &nest);
+                body = through_squares(kernel, body, &nest, &loads);
+            }
+            Some(nest) => {
+                bind_outer(root, nest.len(), 0);
+                body = cut_innermost(kernel, body);
+            }
+        }
+    }
+    kernel.body = body;
+    renumber(kernel);
+}
+
+fn contains_dot(block: &Block) -> bool {
+    block.iter().any(|s| match &s.kind {
+        StmtKind::Dot(_) => true,
+        StmtKind::Loop(l) => contains_dot(&l.body),
+        _ => false,
+    })
+}
+
+/// The variables and extents of a perfect nest of plain loops around straight-line code; `None` where there is more.
+fn innermost(root: &Stmt) -> Option<Vec<(VarId, u64)>> {
+    let mut nest = Vec::new();
+    let mut s = root;
+    loop {
+        let StmtKind::Loop(l) = &s.kind else { return None };
+        nest.push((l.var, l.extent.known()?));
+        match l.body.as_slice() {
+            [inner @ Stmt { kind: StmtKind::Loop(_), .. }] => s = inner,
+            body => {
+                let straight = |s: &Stmt| matches!(s.kind, StmtKind::Let(..) | StmtKind::Store { .. });
+                return body.iter().all(straight).then_some(nest);
+            }
+        }
+    }
+}
+
+fn bind_contraction(kernel: &mut Kernel, block: &mut Block, depth: u8) {
+    let mut out = Block::new();
+    for mut s in std::mem::take(block) {
+        let mut after = None;
+        match &mut s.kind {
+            StmtKind::Loop(l) if contains_dot(&l.body) => {
+                l.axis.binding = if depth < 3 { Binding::Grid(depth) } else { Binding::Serial };
+                bind_contraction(kernel, &mut l.body, depth + 1);
+            }
+            StmtKind::Loop(l) => bind_epilogue(l, Binding::Warp),
+            StmtKind::Tile(t) => kernel.tiles[t.index()].scope = Scope::Block,
+            StmtKind::Dot(d) => {
+                d.chunk = DOT_CHUNK;
+                after = Some(StmtKind::Barrier.into());
+            }
+            _ => {}
+        }
+        out.push(s);
+        out.extend(after);
+    }
+    *block = out;
+}
+
+fn bind_epilogue(l: &mut Loop, binding: Binding) {
+    l.axis.binding = binding;
+    for s in &mut l.body {
+        if let StmtKind::Loop(inner) = &mut s.kind {
+            bind_epilogue(inner, Binding::Lane);
+        }
+    }
+}
+
+/// Gives rows to the grid, and what walks along a row to lanes.
+fn bind_rows(kernel: &mut Kernel, s: &mut Stmt, depth: u8) {
+    match &mut s.kind {
+        StmtKind::Loop(l) => {
+            l.axis.binding = if depth < 3 { Binding::Grid(depth) } else { Binding::Serial };
+            if let [inner @ Stmt { kind: StmtKind::Loop(_), .. }] = l.body.as_mut_slice() {
+                if innermost(inner).is_none() {
+                    bind_rows(kernel, inner, depth + 1);
+                } else {
+                    bind_row(kernel, &mut l.body);
+                }
+            } else {
+                bind_row(kernel, &mut l.body);
+            }
+        }
+        _ => bind_row(kernel, std::slice::from_mut(s)),
+    }
+}
+
+fn bind_row(kernel: &mut Kernel, row: &mut [Stmt]) {
+    let lanes = |extent: Extent| match extent.known() {
+        Some(n) if n <= WARP_ROW => Binding::Lane,
+        _ => Binding::Block,
+    };
+    for s in row {
+        match &mut s.kind {
+            StmtKind::Loop(l) => l.axis.binding = lanes(l.extent),
+            StmtKind::Reduce(r) => {
+                if let Some((_, extent)) = r.vars.last() {
+                    r.axis.binding = lanes(*extent);
+                }
+            }
+            StmtKind::Tile(t) => kernel.tiles[t.index()].scope = Scope::Register,
+            _ => {}
+        }
+    }
+}
+
+/// Gives all but the innermost of `count` loops to the grid.
+fn bind_outer(s: &mut Stmt, count: usize, depth: u8) {
+    if count <= 1 {
+        return;
+    }
+    if let StmtKind::Loop(l) = &mut s.kind {
+        l.axis.binding = if depth < 2 { Binding::Grid(depth + 1) } else { Binding::Serial };
+        if let Some(inner) = l.body.first_mut() {
+            bind_outer(inner, count - 1, depth + 1);
+        }
+    }
+}
+
+/// Cuts the innermost loop of a perfect nest into blocks.
+fn cut_innermost(kernel: &mut Kernel, mut nest: Block) -> Block {
+    for s in &mut nest {
+        let StmtKind::Loop(l) = &mut s.kind else { continue };
+        let body = std::mem::take(&mut l.body);
+        if let Some(Stmt { kind: StmtKind::Loop(_), .. }) = body.first() {
+            l.body = cut_innermost(kernel, body);
+        } else {
+            let piece = (l.var, l.extent, BLOCK_ELEMENTS, Binding::Grid(0), Binding::Block);
+            return cut(kernel, &[piece], body, 4);
+        }
+    }
+    nest
+}
+
+/// A perfect nest over `loops` (variable, extent, size, who runs the pieces, who runs inside one), cut into pieces: all loops
+/// over pieces outside, all loops inside pieces within.
+fn cut(kernel: &mut Kernel, loops: &[(VarId, Extent, u64, Binding, Binding)], mut body: Block, vector: u32) -> Block {
+    let pieces = open_pieces(kernel, loops);
+    substitute(&mut body, &pieces);
+    let inside = wrap_inside(&pieces, loops, body, vector);
+    wrap_pieces(&pieces, loops, inside)
+}
+
+/// One loop cut in two.
+struct Piece {
+    var: VarId,
+    start: VarId,
+    inside: VarId,
+    limit: Option<Index>,
+}
+
+fn open_pieces(kernel: &mut Kernel, loops: &[(VarId, Extent, u64, Binding, Binding)]) -> Vec<Piece> {
+    loops
+        .iter()
+        .map(|&(var, extent, size, ..)| {
+            let name = kernel.vars[var.0 as usize].clone();
+            let (start, inside) = (kernel.new_var(format!("{name}0")), kernel.new_var(name));
+            let divides = extent.known().is_some_and(|n| n.is_multiple_of(size));
+            let limit = (!divides).then(|| extent.index().add_scaled(&start.into(), -1));
+            Piece { var, start, inside, limit }
+        })
+        .collect()
+}
+
+fn substitute(body: &mut Block, pieces: &[Piece]) {
+    let with: FxHashMap<VarId, Index> =
+        pieces.iter().map(|p| (p.var, Index::var(p.start).add(&p.inside.into()))).collect();
+    // The sum of both has the range of the variable it stands for, so no simplification is lost by an unbounded range.
+    let unbounded = |_: VarId| (i64::MIN / 4, i64::MAX / 4);
+    for_each_index(body, &mut |x| *x = x.substitute(&|v| with.get(&v).cloned(), &unbounded));
+}
+
+fn wrap_inside(
+    pieces: &[Piece],
+    loops: &[(VarId, Extent, u64, Binding, Binding)],
+    mut body: Block,
+    vector: u32,
+) -> Block {
+    for (i, (p, &(_, _, size, _, binding))) in pieces.iter().zip(loops).enumerate().rev() {
+        let vector = if i + 1 == pieces.len() { vector } else { 1 };
+        let axis = Axis { binding, vector, unroll: 1 };
+        let l = Loop { var: p.inside, extent: Extent::Const(size), step: 1, limit: p.limit.clone(), axis, body };
+        body = vec![StmtKind::Loop(l).into()];
+    }
+    body
+}
+
+fn wrap_pieces(pieces: &[Piece], loops: &[(VarId, Extent, u64, Binding, Binding)], mut body: Block) -> Block {
+    for (p, &(_, extent, size, binding, _)) in pieces.iter().zip(loops).rev() {
+        let axis = Axis { binding, ..Axis::default() };
+        let l = Loop { var: p.start, extent, step: size, limit: None, axis, body };
+        body = vec![StmtKind::Loop(l).into()];
+    }
+    body
+}
+
+/// The unmasked loads of straight-line code that run along the second innermost loop and across the innermost.
+fn strided_loads(kernel: &Kernel, root: &Stmt, nest: &[(VarId, u64)]) -> Vec<ValueId> {
+    let mut s = root;
+    while let StmtKind::Loop(l) = &s.kind
+        && let [inner @ Stmt { kind: StmtKind::Loop(_), .. }] = l.body.as_slice()
+    {
+        s = inner;
+    }
+    let (StmtKind::Loop(l), [.., (row, _), (column, _)]) = (&s.kind, nest) else { return Vec::new() };
+    let across = |s: &Stmt| match &s.kind {
+        StmtKind::Let(v, Expr::Load { from, index, mask: None }) => {
+            let (r, c) = (stride(kernel, *from, index, *row), stride(kernel, *from, index, *column));
+            (r == Some(1) && c.is_none_or(|c| c.abs() > 1)).then_some(*v)
+        }
+        _ => None,
+    };
+    l.body.iter().filter_map(across).collect()
+}
+
+/// Cuts the two innermost loops into squares, and brings strided loads in through shared memory.
+fn through_squares(kernel: &mut Kernel, mut block: Block, nest: &[(VarId, u64)], loads: &[ValueId]) -> Block {
+    let [outer @ .., (row, rows), (column, columns)] = nest else { return block };
+    let mut body = std::mem::take(&mut block);
+    for _ in nest {
+        if let Some(Stmt { kind: StmtKind::Loop(l), .. }) = body.pop() {
+            body = l.body;
+        }
+    }
+    let loops = [
+        (*row, Extent::Const(*rows), SQUARE, Binding::Grid(1), Binding::Warp),
+        (*column, Extent::Const(*columns), SQUARE, Binding::Grid(0), Binding::Lane),
+    ];
+    let pieces = open_pieces(kernel, &loops);
+    substitute(&mut body, &pieces);
+    let mut staged = Block::new();
+    for s in &mut body {
+        if let StmtKind::Let(v, Expr::Load { from, index, .. }) = &mut s.kind
+            && loads.contains(v)
+        {
+            stage(kernel, &pieces, *v, from, index, &mut staged);
+        }
+    }
+    staged.push(StmtKind::Barrier.into());
+    staged.append(&mut wrap_inside(&pieces, &loops, body, 1));
+    let mut block = wrap_pieces(&pieces, &loops, staged);
+    for &(var, extent) in outer.iter().rev() {
+        let axis = Axis { binding: Binding::Grid(2), ..Axis::default() };
+        let l = Loop { var, extent: Extent::Const(extent), step: 1, limit: None, axis, body: block };
+        block = vec![StmtKind::Loop(l).into()];
+    }
+    block
+}
+
+/// Writes the loops that bring one load's square into shared memory, along memory, and makes the load read it there.
+fn stage(
+    kernel: &mut Kernel,
+    pieces: &[Piece],
+    v: ValueId,
+    from: &mut Memory,
+    index: &mut Vec<Index>,
+    staged: &mut Block,
+) {
+    let [r, c] = pieces else { return };
+    // One column more than the square: its columns then lie in different banks.
+    kernel.tiles.push(Tile {
+        name: format!("square{}", kernel.tiles.len()),
+        ty: kernel.values[v.index()],
+        dims: [SQUARE, SQUARE + 1].into_iter().collect(),
+        valid: [None, None].into_iter().collect(),
+        scope: Scope::Block,
+    });
+    let tile = TileId(kernel.tiles.len() as u32 - 1);
+    let (along, across) = (kernel.new_var("along"), kernel.new_var("across"));
+    let place = |x: &Index| {
+        let with = |w: VarId| {
+            let of = [(r.inside, along), (c.inside, across)];
+            of.iter().find(|(inside, _)| *inside == w).map(|(_, own)| Index::var(*own))
+        };
+        x.substitute(&with, &|_| (i64::MIN / 4, i64::MAX / 4))
+    };
+    let value = kernel.new_value(kernel.values[v.index()]);
+    let load = Expr::Load { from: *from, index: index.iter().map(place).collect(), mask: None };
+    let to = Memory::Tile(tile);
+    let store = StmtKind::Store { to, index: vec![along.into(), across.into()], value, mask: None };
+    let mut body: Block = vec![StmtKind::Let(value, load).into(), store.into()];
+    for (var, binding, limit) in [(along, Binding::Lane, &r.limit), (across, Binding::Warp, &c.limit)] {
+        let axis = Axis { binding, ..Axis::default() };
+        let l = Loop { var, extent: Extent::Const(SQUARE), step: 1, limit: limit.clone(), axis, body };
+        body = vec![StmtKind::Loop(l).into()];
+    }
+    staged.push(StmtKind::Tile(tile).into());
+    staged.append(&mut body);
+    *from = to;
+    *index = vec![r.inside.into(), c.inside.into()];
+}
