@@ -166,3 +166,45 @@ fn what_compiled_code_would_get_wrong_is_an_error() {
     let error = evaluate(&kernel, &mut short, &[], &[], ThreadOrder::Forward).unwrap_err();
     assert_eq!(error.message(), "kernel k: load %x[3] is beyond the storage");
 }
+
+#[test]
+fn schedules_for_a_grid_run_as_those_for_threads() {
+    let cpu = include_str!("kernels/softmax.txt");
+    // One warp a row, the row in registers.
+    let gpu = cpu
+        .replace("parallel", "grid.x")
+        .replace("f32[512]\n", "f32[512] scope=register\n")
+        .replace("vector(4) unroll(4)", "lane unroll(16)")
+        .replace("vector(4)", "lane unroll(16)");
+    let buffers = [noise(2 * 512).into(), vec![0.0f32; 2 * 512].into()];
+    assert_eq!(run(&gpu, &buffers, &[2], &[]), run(cpu, &buffers, &[2], &[]));
+
+    let transpose = "kernel transpose(%x: f32[8,4], %y: mut f32[4,8]) {
+      loop %p in 2 grid.x {
+        tile %t: f32[4,5] scope=block
+        loop %a in 4 block, %b in 4 { store %t[%a,%b], load %x[%p*4 + %a,%b] }
+        barrier
+        loop %c in 4 block, %d in 4 { store %y[%c,%p*4 + %d], load %t[%d,%c] }
+      }
+    }";
+    let x = noise(32);
+    let out = run(transpose, &[x.clone().into(), vec![0.0f32; 32].into()], &[], &[]);
+    assert_eq!(floats(&out[1]), (0..32).map(|i| x[i % 8 * 4 + i / 8]).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_race_shows_in_the_other_order() {
+    let text = "kernel race(%y: mut i64[1]) {
+      tile %t: i64[1] scope=block
+      loop %a in 4 block { store %t[0], index %a }
+      barrier
+      store %y[0], load %t[0]
+    }";
+    let kernel = Kernel::parse(text).unwrap();
+    let [forward, reversed] = [ThreadOrder::Forward, ThreadOrder::Reversed].map(|order| {
+        let mut buffers = [vec![-1i64].into()];
+        evaluate(&kernel, &mut buffers, &[], &[], order).unwrap();
+        buffers
+    });
+    assert_eq!((forward, reversed), ([vec![3i64].into()], [vec![0i64].into()]));
+}
