@@ -1,0 +1,94 @@
+//! The calling convention between generated code and the runtime.
+//!
+//! An entry is `extern "C" fn(args, scratch, begin, end)`: it runs iterations `begin..end` of the kernel's parallel space.
+//! `args` is a table of words: four fixed ones, then a pointer a parameter, the run-time strides of all parameters, the
+//! extents, the scalars. Generated code holds no address: what it calls and its constants it finds through the table.
+
+use lazuli_ir::kernel::{Kernel, Stride};
+
+/// Generated code.
+pub(crate) type Entry = unsafe extern "C" fn(args: *const u64, scratch: *mut u8, begin: i64, end: i64);
+
+/// Word of the pointer to the [`Functions`] generated code may call.
+pub(crate) const FUNCTIONS: usize = 0;
+/// Word of the pointer to the kernel's constants.
+pub(crate) const CONSTANTS: usize = 1;
+/// Word of the pointer to the partial results of a parallel reduce.
+pub(crate) const PARTIALS: usize = 2;
+/// Word of the pointer to the call's status.
+pub(crate) const STATUS: usize = 3;
+/// The first word of the parameters.
+pub(crate) const PARAMS: usize = 4;
+
+/// Words of the table of a kernel, by what they hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words {
+    pub strides: usize,
+    pub extents: usize,
+    pub scalars: usize,
+    pub total: usize,
+}
+
+impl Words {
+    pub(crate) fn of(kernel: &Kernel) -> Words {
+        let runtime = |s: &&Stride| matches!(s, Stride::Runtime);
+        let strides: usize = kernel.params.iter().map(|p| p.strides.iter().filter(runtime).count()).sum();
+        let first = PARAMS + kernel.params.len();
+        Words {
+            strides: first,
+            extents: first + strides,
+            scalars: first + strides + kernel.extents.len(),
+            total: first + strides + kernel.extents.len() + kernel.scalars.len(),
+        }
+    }
+}
+
+/// What generated code calls, in the order of the words of the table it reads.
+#[repr(C)]
+pub(crate) struct Functions {
+    /// A contraction of `f32` matrices.
+    pub dot_f32: unsafe extern "C" fn(*const DotCall),
+    /// A contraction of `i64` matrices.
+    pub dot_i64: unsafe extern "C" fn(*const DotCall),
+    /// A check failed: status, site, value, linear index.
+    pub check_failed: unsafe extern "C" fn(*const super::Status, i64, i64, i64),
+}
+
+/// Where a function stands in [`Functions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Callee {
+    DotF32,
+    DotI64,
+    CheckFailed,
+}
+
+impl Callee {
+    pub(crate) fn offset(self) -> i32 {
+        match self {
+            Callee::DotF32 => std::mem::offset_of!(Functions, dot_f32) as i32,
+            Callee::DotI64 => std::mem::offset_of!(Functions, dot_i64) as i32,
+            Callee::CheckFailed => std::mem::offset_of!(Functions, check_failed) as i32,
+        }
+    }
+}
+
+/// `acc[m,n] += a[m,k] b[k,n]`; strides in elements. Generated code writes it field by field, each a word.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DotCall {
+    pub m: i64,
+    pub n: i64,
+    pub k: i64,
+    pub acc: *mut u8,
+    pub acc_row: i64,
+    pub acc_column: i64,
+    pub a: *const u8,
+    pub a_row: i64,
+    pub a_inner: i64,
+    pub b: *const u8,
+    pub b_inner: i64,
+    pub b_column: i64,
+}
+
+/// Words of a [`DotCall`].
+pub(crate) const DOT_WORDS: usize = size_of::<DotCall>() / 8;

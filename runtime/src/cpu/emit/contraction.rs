@@ -1,0 +1,120 @@
+//! `dot`: a call of the runtime's matrix multiplication, with strides read off the operands' index maps.
+
+use super::address::{Coefficient, Distance};
+use super::nest::Int;
+use super::value::Parts;
+use super::{Emitter, abi::Callee, abi::DOT_WORDS};
+use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value, types};
+use lazuli_ir::kernel::{Dot, DotOperand, Extent, ScalarType, TileId};
+use lazuli_ir::{Error, Result, VarId};
+
+impl Emitter<'_> {
+    pub(super) fn dot(&mut self, d: &Dot) -> Result<()> {
+        let acc = self.tile(d.acc)?;
+        if !self.mode.is_scalar() || acc.lanes != 1 {
+            return Err(Error::internal("a dot inside a vector loop"));
+        }
+        let tile = &self.kernel.tiles[d.acc.index()];
+        let &[_, columns] = tile.dims.as_slice() else {
+            return Err(Error::internal("a dot's accumulator is not a matrix"));
+        };
+        let callee = match tile.ty {
+            ScalarType::F32 => Callee::DotF32,
+            ScalarType::I64 => Callee::DotI64,
+            ScalarType::Bool | ScalarType::I32 => return Err(Error::internal("a dot of this type")),
+        };
+        let (m, n) = (self.valid(d.acc, 0)?, self.valid(d.acc, 1)?);
+        let zero = self.int(0);
+        for v in [d.row, d.column].into_iter().chain(d.contract.iter().map(|c| c.0)) {
+            self.set_var(v, Extent::Const(1), false, zero);
+        }
+        self.contract(d, 0, callee, [m, n, acc.base, self.table], columns as i64)
+    }
+
+    /// The valid extent of a tile's dim.
+    fn valid(&mut self, t: TileId, axis: usize) -> Result<Value> {
+        let tile = &self.kernel.tiles[t.index()];
+        let dim = Int::Const(tile.dims[axis] as i64);
+        let valid = match tile.valid.get(axis).and_then(Option::as_ref) {
+            None => dim,
+            Some(limit) => {
+                let limit = Int::Value(self.index_at(limit, 0)?);
+                self.int_min(dim, limit)
+            }
+        };
+        Ok(self.int_value(valid))
+    }
+
+    /// Loops over all contraction variables but the last, which the library runs over.
+    fn contract(&mut self, d: &Dot, level: usize, callee: Callee, acc: [Value; 4], columns: i64) -> Result<()> {
+        match d.contract.get(level) {
+            Some(&(var, extent)) if level + 1 < d.contract.len() => {
+                let end = self.extent(extent);
+                self.counted(Some(var), Int::Const(0), end, 1, Parts::new(), &mut |e, v, _| {
+                    e.set_var(var, extent, false, v);
+                    e.contract(d, level + 1, callee, acc, columns).map(|()| Parts::new())
+                })?;
+                Ok(())
+            }
+            Some(&(var, extent)) => {
+                let k = self.extent(extent);
+                let k = self.int_value(k);
+                self.call_dot(d, Some(var), k, callee, acc, columns)
+            }
+            None => {
+                let k = self.int(1);
+                self.call_dot(d, None, k, callee, acc, columns)
+            }
+        }
+    }
+
+    fn call_dot(
+        &mut self,
+        d: &Dot,
+        inner: Option<VarId>,
+        k: Value,
+        callee: Callee,
+        [m, n, base, _]: [Value; 4],
+        columns: i64,
+    ) -> Result<()> {
+        let (row, column) = (self.int(columns), self.int(1));
+        let (a, a_row, a_inner) = self.operand(&d.a, d.row, inner)?;
+        let (b, b_column, b_inner) = self.operand(&d.b, d.column, inner)?;
+        let words = [m, n, k, base, row, column, a, a_row, a_inner, b, b_inner, b_column];
+        let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, DOT_WORDS as u32 * 8, 3);
+        let slot = self.func.create_sized_stack_slot(slot);
+        let at = self.ins().stack_addr(types::I64, slot, 0);
+        let flags = self.flags.tile;
+        for (i, word) in words.into_iter().enumerate() {
+            self.ins().store(flags, word, at, i as i32 * 8);
+        }
+        self.call(callee, &[at]);
+        Ok(())
+    }
+
+    /// An operand's first element, and the distances in elements along its outer and the contraction variable.
+    fn operand(&mut self, o: &DotOperand, outer: VarId, inner: Option<VarId>) -> Result<(Value, Value, Value)> {
+        let place = self.place(o.memory)?;
+        let distance = self.distance(&place, &o.index)?;
+        let (at, offset) = self.address(place.base, &distance, 0)?;
+        let at = self.ins().iadd_imm_s(at, i64::from(offset));
+        let bytes = super::memory::size(place.ty) as i64;
+        let outer = self.step(&distance, Some(outer), bytes)?;
+        let inner = self.step(&distance, inner, bytes)?;
+        Ok((at, outer, inner))
+    }
+
+    fn step(&mut self, distance: &Distance, v: Option<VarId>, bytes: i64) -> Result<Value> {
+        let Some(v) = v else { return Ok(self.int(0)) };
+        let steps = distance.step(v).ok_or_else(|| Error::internal("a dot's operand is not affine"))?;
+        let mut sum = self.int(0);
+        for Coefficient { factor, stride } in steps {
+            let mut term = self.int(factor / bytes);
+            if let Some(stride) = stride {
+                term = self.ins().imul(stride, term);
+            }
+            sum = self.ins().iadd(sum, term);
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,418 @@
+//! Kernel IR to Cranelift IR.
+//!
+//! One function is emitted straight into Cranelift's data flow graph, block after block. A kernel value is either *uniform*
+//! (one scalar for all lanes: it stays scalar) or *varying* (a vector a part in flight). Code that does not change in a
+//! vector loop is put into the block before it, which therefore stays open until the loop is finished: constants and
+//! splats by hand, all pure arithmetic by Cranelift's own loop-invariant code motion.
+//!
+//! - `value`: kernel values as Cranelift values, constants, splats.
+//! - `operation`: arithmetic.
+//! - `address`: where elements lie.
+//! - `memory`: loads and stores.
+//! - `nest`: loops, and the parallel space.
+//! - `reduction`: accumulators.
+//! - `contraction`: calls of the matrix multiplication.
+
+mod address;
+mod contraction;
+mod memory;
+mod nest;
+mod operation;
+mod reduction;
+mod value;
+
+use super::abi::{self, Callee, Words};
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
+use cranelift_codegen::ir::{
+    AbiParam, AliasRegionData, Block, BlockArg, Function, InstBuilder, MemFlagsData, Signature, UserFuncName, Value, types,
+};
+use cranelift_codegen::isa::CallConv;
+use lazuli_ir::kernel::{Block as Body, Const, Emit, Expr, Kernel, ScalarType, StmtKind, TileId, ValueId};
+use lazuli_ir::{Error, Result};
+use nest::Frame;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use value::{Bound, Mode, Region, Val, Var};
+
+/// What is known of the machine while emitting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine {
+    pub call_conv: CallConv,
+    pub fma: bool,
+}
+
+/// The vector constants of a kernel; the first bytes are zeros, which masked loads read instead of what is out of range.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    words: Vec<[u32; 4]>,
+    known: FxHashMap<[u32; 4], i32>,
+}
+
+/// Vectors of zeros at the start of every pool.
+const ZERO_VECTORS: usize = 64;
+
+impl Pool {
+    pub(crate) fn new() -> Pool {
+        Pool { words: vec![[0; 4]; ZERO_VECTORS], known: FxHashMap::default() }
+    }
+
+    fn offset(&mut self, lanes: [u32; 4]) -> i32 {
+        let words = &mut self.words;
+        *self.known.entry(lanes).or_insert_with(|| {
+            words.push(lanes);
+            (words.len() as i32 - 1) * 16
+        })
+    }
+
+    pub(crate) fn into_words(self) -> Vec<[u32; 4]> {
+        self.words
+    }
+}
+
+/// What of a kernel is emitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Iterations of the parallel space.
+    Body,
+    /// The combination of partials, and the `finish` block.
+    Finish,
+}
+
+/// Where a tile lies, and how wide an element is: the lanes of the vector loop that it is private to.
+#[derive(Clone, Copy, Debug)]
+struct TilePlace {
+    base: Value,
+    lanes: i64,
+}
+
+/// Alias regions: what is read, what is written, and what never changes do not overlap.
+#[derive(Clone, Copy, Debug)]
+struct Flags {
+    read: MemFlagsData,
+    write: MemFlagsData,
+    tile: MemFlagsData,
+    fixed: MemFlagsData,
+}
+
+pub(crate) struct Emitter<'k> {
+    kernel: &'k Kernel,
+    machine: Machine,
+    pool: &'k mut Pool,
+    func: Function,
+    at: Block,
+    flags: Flags,
+    types: Vec<ScalarType>,
+    values: Vec<Bound>,
+    vars: Vec<Option<Var>>,
+    frames: Vec<Frame>,
+    mode: Mode,
+    region: Option<Region>,
+    regions: u32,
+    mask: Option<Val>,
+    tiles: Vec<Option<TilePlace>>,
+    scratch_bytes: usize,
+    stack_bytes: usize,
+    table: Value,
+    scratch: Value,
+    begin: Value,
+    end: Value,
+    functions: Value,
+    constants: Value,
+    partials: Value,
+    status: Value,
+    params: Vec<Value>,
+    strides: Vec<SmallVec<[Option<Value>; 4]>>,
+    extents: Vec<Value>,
+    scalars: Vec<Value>,
+    error: Option<Error>,
+}
+
+/// An emitted function, and the bytes of scratch memory it uses.
+pub(crate) struct Emitted {
+    pub func: Function,
+    pub scratch_bytes: usize,
+}
+
+/// Emits one entry of a kernel.
+pub(crate) fn emit(kernel: &Kernel, part: Part, machine: Machine, pool: &mut Pool, name: u32) -> Result<Emitted> {
+    let mut e = Emitter::new(kernel, machine, pool, name);
+    match part {
+        Part::Body => e.root()?,
+        Part::Finish => {
+            e.combine_partials()?;
+            e.block(&kernel.finish)?;
+        }
+    }
+    e.ins().return_(&[]);
+    match e.error {
+        Some(error) => Err(error),
+        None => Ok(Emitted { func: e.func, scratch_bytes: e.scratch_bytes }),
+    }
+}
+
+impl<'k> Emitter<'k> {
+    fn new(kernel: &'k Kernel, machine: Machine, pool: &'k mut Pool, name: u32) -> Emitter<'k> {
+        let mut signature = Signature::new(machine.call_conv);
+        signature.params.extend([AbiParam::new(types::I64); 4]);
+        let mut func = Function::with_name_signature(UserFuncName::user(0, name), signature);
+        let mut region = |id: u32, name: &'static str| {
+            let region = func.dfg.alias_regions.insert(AliasRegionData { user_id: id, description: name.into() });
+            MemFlagsData::new().with_notrap().with_alias_region(Some(region))
+        };
+        let flags = Flags {
+            read: region(0, "read"),
+            write: region(1, "written"),
+            tile: region(2, "tile"),
+            fixed: region(3, "fixed").with_aligned(),
+        };
+        let at = func.dfg.make_block();
+        let entry: SmallVec<[Value; 4]> = (0..4).map(|_| func.dfg.append_block_param(at, types::I64)).collect();
+        func.layout.append_block(at);
+        let nothing = entry[0];
+        let mut e = Emitter {
+            kernel,
+            machine,
+            pool,
+            func,
+            at,
+            flags,
+            types: kernel.values.clone(),
+            values: vec![Bound::default(); kernel.values.len()],
+            vars: vec![None; kernel.vars.len()],
+            frames: Vec::new(),
+            mode: Mode::SCALAR,
+            region: None,
+            regions: 0,
+            mask: None,
+            tiles: vec![None; kernel.tiles.len()],
+            scratch_bytes: 0,
+            stack_bytes: 0,
+            table: entry[0],
+            scratch: entry[1],
+            begin: entry[2],
+            end: entry[3],
+            functions: nothing,
+            constants: nothing,
+            partials: nothing,
+            status: nothing,
+            params: Vec::new(),
+            strides: Vec::new(),
+            extents: Vec::new(),
+            scalars: Vec::new(),
+            error: None,
+        };
+        e.read_table();
+        e
+    }
+
+    /// Loads everything the table holds; what is not used goes away again.
+    fn read_table(&mut self) {
+        let (kernel, words) = (self.kernel, Words::of(self.kernel));
+        self.functions = self.word(abi::FUNCTIONS);
+        self.constants = self.word(abi::CONSTANTS);
+        self.partials = self.word(abi::PARTIALS);
+        self.status = self.word(abi::STATUS);
+        self.params = (0..kernel.params.len()).map(|i| self.word(abi::PARAMS + i)).collect();
+        let mut next = words.strides;
+        for p in &kernel.params {
+            let mut strides = SmallVec::new();
+            for s in &p.strides {
+                strides.push(match s {
+                    lazuli_ir::kernel::Stride::Const(_) => None,
+                    lazuli_ir::kernel::Stride::Runtime => {
+                        next += 1;
+                        Some(self.word(next - 1))
+                    }
+                });
+            }
+            self.strides.push(strides);
+        }
+        self.extents = (0..kernel.extents.len()).map(|i| self.word(words.extents + i)).collect();
+        for (i, s) in kernel.scalars.iter().enumerate() {
+            let ty = value::scalar_type(s.dtype.into());
+            let (flags, table, offset) = (self.flags.fixed, self.table, ((words.scalars + i) * 8) as i32);
+            let v = self.ins().load(ty, flags, table, offset);
+            self.scalars.push(v);
+        }
+    }
+
+    fn word(&mut self, n: usize) -> Value {
+        let (flags, table) = (self.flags.fixed, self.table);
+        self.ins().load(types::I64, flags, table, (n * 8) as i32)
+    }
+
+    /// Appends to the current block.
+    fn ins(&mut self) -> impl InstBuilder<'_> {
+        let at = self.at;
+        FuncCursor::new(&mut self.func).at_bottom(at).ins()
+    }
+
+    fn new_block(&mut self) -> Block {
+        self.func.dfg.make_block()
+    }
+
+    /// Continues in a block.
+    fn enter(&mut self, block: Block) {
+        self.func.layout.append_block(block);
+        self.at = block;
+    }
+
+    fn jump(&mut self, to: Block, args: &[Value]) {
+        let args = block_args(args);
+        self.ins().jump(to, &args);
+    }
+
+    fn branch(&mut self, c: Value, yes: Block, yes_args: &[Value], no: Block, no_args: &[Value]) {
+        let (yes_args, no_args) = (block_args(yes_args), block_args(no_args));
+        self.ins().brif(c, yes, &yes_args, no, &no_args);
+    }
+
+    fn int(&mut self, v: i64) -> Value {
+        self.ins().iconst(types::I64, v)
+    }
+
+    /// Calls a function of the runtime.
+    fn call(&mut self, callee: Callee, args: &[Value]) {
+        let mut signature = Signature::new(self.machine.call_conv);
+        signature.params.extend(args.iter().map(|_| AbiParam::new(types::I64)));
+        let signature = self.func.import_signature(signature);
+        let (flags, functions) = (self.flags.fixed, self.functions);
+        let target = self.ins().load(types::I64, flags, functions, callee.offset());
+        self.ins().call_indirect(signature, target, args);
+    }
+
+    /// Emits statements in order.
+    fn block(&mut self, body: &Body) -> Result<()> {
+        for stmt in body {
+            self.statement(&stmt.kind)?;
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, kind: &StmtKind) -> Result<()> {
+        match kind {
+            StmtKind::Let(v, expr) => {
+                let ty = self.types[v.index()];
+                let temporaries = self.types.len();
+                let val = self.expr(ty, expr)?;
+                self.types.truncate(temporaries);
+                self.values.truncate(temporaries);
+                self.bind(*v, val);
+                match self.error.take() {
+                    Some(error) => Err(error),
+                    None => Ok(()),
+                }
+            }
+            StmtKind::Store { to, index, value, mask } => self.store(*to, index, *value, *mask),
+            StmtKind::Tile(t) => self.declare_tile(*t),
+            StmtKind::Fill(t, c) => self.fill(*t, *c),
+            StmtKind::Loop(l) => self.serial_loop(l),
+            StmtKind::Reduce(r) => self.reduce(r),
+            StmtKind::Dot(d) => self.dot(d),
+            StmtKind::Guard(c, body) => self.guard(*c, body),
+            StmtKind::Check { ok, site, value, at } => self.check(*ok, *site, *value, at),
+            StmtKind::Barrier => Ok(()),
+        }
+    }
+
+    /// A uniform condition branches; a varying one becomes the mask of all loads, stores and checks under it.
+    fn guard(&mut self, condition: ValueId, body: &Body) -> Result<()> {
+        let c = self.values[condition.index()].val.clone();
+        if let Val::Parts(_) = c {
+            let outer = self.mask.take();
+            self.mask = Some(self.both(outer.clone(), Some(c))?.unwrap_or(Val::Undefined));
+            let result = self.block(body);
+            self.mask = outer;
+            return result;
+        }
+        let c = self.uniform(condition)?;
+        let (inside, after) = (self.new_block(), self.new_block());
+        self.branch(c, inside, &[], after, &[]);
+        self.enter(inside);
+        self.block(body)?;
+        self.jump(after, &[]);
+        self.enter(after);
+        Ok(())
+    }
+
+    fn check(&mut self, ok: ValueId, site: u32, value: ValueId, at: &lazuli_ir::Index) -> Result<()> {
+        let lanes = self.mode.total();
+        let site = self.int(i64::from(site));
+        for lane in 0..lanes {
+            let ok = self.lane_of(ok, lane)?;
+            let mut failed = self.ins().bxor_imm_u(ok, 1);
+            if let Some(mask) = self.mask.clone() {
+                let mask = self.lane_of_val(&mask, ScalarType::Bool, lane)?;
+                failed = self.ins().band(failed, mask);
+            }
+            let (inside, after) = (self.new_block(), self.new_block());
+            self.branch(failed, inside, &[], after, &[]);
+            self.enter(inside);
+            let value = self.lane_of(value, lane)?;
+            let at = self.index_at(at, lane)?;
+            let status = self.status;
+            self.call(Callee::CheckFailed, &[status, site, value, at]);
+            self.jump(after, &[]);
+            self.enter(after);
+        }
+        Ok(())
+    }
+
+    fn declare_tile(&mut self, t: TileId) -> Result<()> {
+        let tile = &self.kernel.tiles[t.index()];
+        let lanes = i64::from(self.mode.total());
+        let elements: u64 = tile.dims.iter().product();
+        let bytes = (elements as usize).saturating_mul(memory::size(tile.ty)).saturating_mul(lanes as usize);
+        let base = self.local_memory(bytes)?;
+        self.tiles[t.index()] = Some(TilePlace { base, lanes });
+        Ok(())
+    }
+
+    fn fill(&mut self, t: TileId, c: Const) -> Result<()> {
+        let tile = &self.kernel.tiles[t.index()];
+        let place = self.tile(t)?;
+        let elements = tile.dims.iter().product::<u64>() as i64 * place.lanes;
+        self.fill_memory(place.base, elements, c)
+    }
+
+    fn tile(&self, t: TileId) -> Result<TilePlace> {
+        self.tiles[t.index()].ok_or_else(|| Error::internal("a tile is used before it is declared"))
+    }
+
+    fn bind(&mut self, v: ValueId, val: Val) {
+        let region = self.region.as_ref().map_or(0, |r| r.id);
+        self.values[v.index()] = Bound { val, region };
+    }
+
+    /// A new temporary value.
+    fn temporary(&mut self, ty: ScalarType, val: Val) -> ValueId {
+        let id = ValueId(self.types.len() as u32);
+        self.types.push(ty);
+        self.values.push(Bound::default());
+        self.bind(id, val);
+        id
+    }
+}
+
+/// Expansions and combinations of reducers are written straight into the function.
+impl Emit for Emitter<'_> {
+    fn emit(&mut self, ty: ScalarType, expr: Expr) -> ValueId {
+        let val = match self.expr(ty, &expr) {
+            Ok(val) => val,
+            Err(error) => {
+                self.error.get_or_insert(error);
+                // Any value of the type lets emission go on to where the error is returned.
+                Val::Const(value::zero(ty))
+            }
+        };
+        self.temporary(ty, val)
+    }
+
+    fn type_of(&self, v: ValueId) -> ScalarType {
+        self.types[v.index()]
+    }
+}
+
+fn block_args(args: &[Value]) -> SmallVec<[BlockArg; 8]> {
+    args.iter().map(|v| BlockArg::Value(*v)).collect()
+}
