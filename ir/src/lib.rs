@@ -22,6 +22,7 @@ mod kernel_verify;
 mod layout;
 mod op;
 pub mod philox;
+pub mod philox_code;
 pub mod program;
 pub mod random_graph;
 pub mod reference;

@@ -62,6 +62,11 @@ impl Array {
         self.buffer
     }
 
+    /// Whether this is the one reference to storage that may be written.
+    pub(crate) fn is_sole_writable(&mut self) -> bool {
+        Arc::get_mut(&mut self.buffer).is_some_and(|b| b.is_writable())
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype

@@ -7,7 +7,11 @@
 pub mod allocator;
 mod array;
 mod buffer;
+pub mod cpu;
+mod executor;
+mod gemm;
 
 pub use allocator::{MemoryStats, memory_stats, reset_peak};
 pub use array::Array;
 pub use buffer::Buffer;
+pub use executor::{Argument, CallReport, Executable};

@@ -102,7 +102,7 @@ impl Emitter<'_> {
     /// The loop depth at which an atom changes.
     fn depth(&self, atom: &Option<Atom>) -> u32 {
         let mut depth = 0;
-        let mut note = |v: VarId| depth = depth.max(self.vars[v.index()].map_or(0, Var::depth));
+        let mut note = |v: VarId| depth = depth.max(self.vars[v.0 as usize].map_or(0, Var::depth));
         match atom {
             Some(Atom::Var(v)) => note(*v),
             Some(Atom::Div(x, _) | Atom::Mod(x, _)) => x.for_each_var(&mut note),
@@ -157,7 +157,7 @@ impl Emitter<'_> {
 
     /// A loop variable, for one of the iterations that run together.
     pub(super) fn variable(&mut self, v: VarId, lane: u32) -> Result<Value> {
-        match self.vars[v.index()] {
+        match self.vars[v.0 as usize] {
             None => Err(Error::internal(format!("variable {} is used outside its loop", v.0))),
             Some(Var::Uniform { value, .. }) => Ok(value),
             Some(Var::Lanes { first, .. }) if lane == 0 => Ok(first),
@@ -192,7 +192,7 @@ impl Emitter<'_> {
             return self.ins().sshr_imm_u(value, i64::from(d.trailing_zeros()));
         }
         let ranges = &self.ranges;
-        let (low, _) = x.range(&|v| ranges.get(v.index()).copied().unwrap_or((0, i64::from(i32::MAX))));
+        let (low, _) = x.range(&|v| ranges.get(v.0 as usize).copied().unwrap_or((0, i64::from(i32::MAX))));
         let divisor = self.int(d);
         if low >= 0 {
             return self.ins().udiv(value, divisor);

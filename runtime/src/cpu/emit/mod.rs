@@ -22,16 +22,17 @@ mod reduction;
 mod value;
 
 use super::abi::{self, Callee, Words};
-use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{
-    AbiParam, AliasRegionData, Block, BlockArg, Function, InstBuilder, MemFlagsData, Signature, UserFuncName, Value, types,
+    AbiParam, AliasRegionData, Block, BlockArg, DataFlowGraph, Function, Inst, InsertBuilder, InstBuilder,
+    InstInserterBase, MemFlagsData, Signature, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::CallConv;
 use lazuli_ir::kernel::{Block as Body, Const, Emit, Expr, Kernel, ScalarType, StmtKind, TileId, ValueId};
-use lazuli_ir::{Error, Result};
+use lazuli_ir::{Error, Result, VarId};
 use nest::Frame;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+pub(super) use reduction::partial_words;
 use value::{Bound, Mode, Region, Val, Var};
 
 /// What is known of the machine while emitting.
@@ -109,6 +110,11 @@ pub(crate) struct Emitter<'k> {
     region: Option<Region>,
     regions: u32,
     mask: Option<Val>,
+    /// The variable whose values run together.
+    lane_var: Option<VarId>,
+    /// Inside a strip, its scalar tail included, where an inner reduce must add in the order of the lanes.
+    inside_strip: bool,
+    ranges: Vec<(i64, i64)>,
     tiles: Vec<Option<TilePlace>>,
     scratch_bytes: usize,
     stack_bytes: usize,
@@ -184,6 +190,9 @@ impl<'k> Emitter<'k> {
             region: None,
             regions: 0,
             mask: None,
+            lane_var: None,
+            inside_strip: false,
+            ranges: vec![(0, i64::from(i32::MAX)); kernel.vars.len()],
             tiles: vec![None; kernel.tiles.len()],
             scratch_bytes: 0,
             stack_bytes: 0,
@@ -242,9 +251,14 @@ impl<'k> Emitter<'k> {
     }
 
     /// Appends to the current block.
-    fn ins(&mut self) -> impl InstBuilder<'_> {
-        let at = self.at;
-        FuncCursor::new(&mut self.func).at_bottom(at).ins()
+    fn ins(&mut self) -> InsertBuilder<'_, Bottom<'_>> {
+        let block = self.at;
+        self.ins_at(block)
+    }
+
+    /// Appends to a block.
+    fn ins_at(&mut self, block: Block) -> InsertBuilder<'_, Bottom<'_>> {
+        InsertBuilder::new(Bottom { func: &mut self.func, block })
     }
 
     fn new_block(&mut self) -> Block {
@@ -410,6 +424,31 @@ impl Emit for Emitter<'_> {
 
     fn type_of(&self, v: ValueId) -> ScalarType {
         self.types[v.index()]
+    }
+}
+
+/// Inserts at the end of a block.
+struct Bottom<'f> {
+    func: &'f mut Function,
+    block: Block,
+}
+
+impl<'f> InstInserterBase<'f> for Bottom<'f> {
+    fn data_flow_graph(&self) -> &DataFlowGraph {
+        &self.func.dfg
+    }
+
+    fn data_flow_graph_mut(&mut self) -> &mut DataFlowGraph {
+        &mut self.func.dfg
+    }
+
+    fn insert_built_inst(mut self, inst: Inst) -> &'f mut DataFlowGraph {
+        self.insert_aux_inst(inst);
+        &mut self.func.dfg
+    }
+
+    fn insert_aux_inst(&mut self, inst: Inst) {
+        self.func.layout.append_inst(inst, self.block);
     }
 }
 

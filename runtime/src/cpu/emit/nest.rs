@@ -6,7 +6,6 @@
 use super::Emitter;
 use super::address::Coefficient;
 use super::value::{Mode, Parts, Region, Var};
-use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
 use lazuli_ir::kernel::{Axis, Binding, Block as Body, Extent, Loop, StmtKind};
@@ -81,8 +80,8 @@ impl<'k> Emitter<'k> {
     /// Makes a loop variable known.
     pub(super) fn set_var(&mut self, v: VarId, extent: Extent, lanes: bool, value: Value) {
         let depth = self.frames.len() as u32 + 1;
-        self.ranges[v.index()] = (0, extent.known().map_or(i64::from(i32::MAX), |n| n as i64 - 1));
-        self.vars[v.index()] = Some(match lanes {
+        self.ranges[v.0 as usize] = (0, extent.known().map_or(i64::from(i32::MAX), |n| n as i64 - 1));
+        self.vars[v.0 as usize] = Some(match lanes {
             true => Var::Lanes { first: value, depth },
             false => Var::Uniform { value, depth },
         });
@@ -172,15 +171,14 @@ impl<'k> Emitter<'k> {
 
     /// The first value and the step of a multiple of a loop's variable, computed before the loop.
     fn counter_steps(&mut self, before: Block, k: Coefficient, first: Value, step: i64) -> (Value, Value) {
-        let mut at = FuncCursor::new(&mut self.func).at_bottom(before);
-        let factor = at.ins().iconst(types::I64, k.factor);
+        let factor = self.ins_at(before).iconst(types::I64, k.factor);
         let unit = match k.stride {
-            Some(stride) => at.ins().imul(stride, factor),
+            Some(stride) => self.ins_at(before).imul(stride, factor),
             None => factor,
         };
-        let start = at.ins().imul(first, unit);
-        let step = at.ins().iconst(types::I64, step);
-        (start, at.ins().imul(unit, step))
+        let start = self.ins_at(before).imul(first, unit);
+        let step = self.ins_at(before).iconst(types::I64, step);
+        (start, self.ins_at(before).imul(unit, step))
     }
 
     /// Runs `iteration` with all that the body needs to run `mode` iterations together, as far as whole groups go.
@@ -199,18 +197,19 @@ impl<'k> Emitter<'k> {
             (Int::Const(a), Int::Const(b)) => Int::Const(a + (b - a).max(0) / group * group),
             _ => self.int_add(end, 1 - group),
         };
-        let outer = (self.mode, self.region.take(), self.lane_var);
+        let outer = (self.mode, self.region.take(), self.lane_var, self.inside_strip);
         let before = self.at;
         self.regions += 1;
         let region = self.regions;
         self.region = Some(Region::new(region, before));
         self.mode = mode;
         self.lane_var = (!mode.is_scalar()).then_some(var);
+        self.inside_strip = true;
         let result = self.counted(Some(var), start, whole, group, carried, &mut |e, v, carried| {
             e.set_var(var, extent, !mode.is_scalar(), v);
             iteration(e, carried)
         });
-        (self.mode, self.region, self.lane_var) = outer;
+        (self.mode, self.region, self.lane_var, self.inside_strip) = outer;
         result
     }
 
@@ -325,7 +324,8 @@ impl<'k> Emitter<'k> {
         }
         at.push(rest);
         at.reverse();
-        let left = self.ins().isub(self.end, self.begin);
+        let (begin, end) = (self.begin, self.end);
+        let left = self.ins().isub(end, begin);
 
         let (before, header, after) = (self.at, self.new_block(), self.new_block());
         let params: Parts =

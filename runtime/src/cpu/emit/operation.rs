@@ -32,7 +32,7 @@ impl Emitter<'_> {
             Expr::Convert(a) => self.convert(ty, *a),
             Expr::Machine(op, operands) => self.machine_op(ty, *op, operands),
             Expr::Random(seed, draw, element) => {
-                let result = lazuli_ir::philox_code(self as &mut dyn Emit, *seed, *draw, *element);
+                let result = lazuli_ir::philox_code::uniform(self as &mut dyn Emit, *seed, *draw, *element);
                 Ok(self.values[result.index()].val.clone())
             }
         }

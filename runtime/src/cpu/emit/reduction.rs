@@ -7,10 +7,10 @@
 
 use super::Emitter;
 use super::nest::Int;
-use super::value::{Mode, Parts, Region, Val, scalar_type};
+use super::value::{Mode, Parts, Val, scalar_type};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
-use lazuli_ir::kernel::{Axis, Binding, Emit, Extent, Reduce, Reducer, ScalarType, StmtKind};
+use lazuli_ir::kernel::{Binding, Emit, Extent, Reduce, Reducer, ScalarType, StmtKind};
 use lazuli_ir::{Error, ReduceOp, Result, VarId};
 use smallvec::SmallVec;
 
@@ -68,7 +68,7 @@ impl Emitter<'_> {
             (_, _, Some(Extent::Const(n))) if whole || r.vars.len() == 1 => Some(n as i64),
             _ => None,
         };
-        let stages = if self.mode.is_scalar() { Self::stages(r.axis, length) } else { SmallVec::new() };
+        let stages = if self.inside_strip { SmallVec::new() } else { Self::stages(r.axis, length) };
         let group = i64::from(stages.first().map_or(1, |m| m.total()));
         let sums = r.reducers.iter().any(|x| x.op == ReduceOp::Sum && x.ty == ScalarType::F32);
         let (mut flush, mut block) = (None, None);

@@ -1,7 +1,6 @@
 //! Kernel values as Cranelift values: uniform scalars, or a vector a part in flight.
 
 use super::Emitter;
-use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Type, Value, types};
 use lazuli_ir::kernel::{Const, ScalarType, ValueId};
 use lazuli_ir::{Error, Literal, Result};
@@ -76,12 +75,6 @@ pub(super) enum Var {
 }
 
 impl Var {
-    pub fn first(self) -> Value {
-        match self {
-            Var::Uniform { value, .. } => value,
-            Var::Lanes { first, .. } => first,
-        }
-    }
 
     pub fn depth(self) -> u32 {
         match self {
@@ -134,12 +127,6 @@ fn splat_bits(c: Const) -> [u32; 4] {
 }
 
 impl Emitter<'_> {
-    /// Inserts before the current vector loop, or here where there is none.
-    pub(super) fn before_region(&mut self) -> impl InstBuilder<'_> {
-        let block = self.region.as_ref().map_or(self.at, |r| r.before);
-        FuncCursor::new(&mut self.func).at_bottom(block).ins()
-    }
-
     /// A vector constant, loaded from the pool before the vector loop: an immediate would be made again in each iteration.
     pub(super) fn vector_constant(&mut self, ty: Type, lanes: [u32; 4]) -> Value {
         if let Some(v) = self.region.as_ref().and_then(|r| r.constants.get(&(ty, lanes))) {
@@ -147,7 +134,8 @@ impl Emitter<'_> {
         }
         let offset = self.pool.offset(lanes);
         let (flags, pool) = (self.flags.fixed, self.constants);
-        let v = self.before_region().load(ty, flags, pool, offset);
+        let block = self.region.as_ref().map_or(self.at, |r| r.before);
+        let v = self.ins_at(block).load(ty, flags, pool, offset);
         if let Some(region) = &mut self.region {
             region.constants.insert((ty, lanes), v);
         }
@@ -204,16 +192,13 @@ impl Emitter<'_> {
         if let Some(v) = self.region.as_ref().and_then(|r| r.splats.get(&s)).filter(|_| outside) {
             return *v;
         }
-        let mut at = |e: &mut Self, f: &mut dyn FnMut(FuncCursor<'_>) -> Value| {
-            let block = e.region.as_ref().filter(|_| outside).map_or(e.at, |r| r.before);
-            f(FuncCursor::new(&mut e.func).at_bottom(block))
-        };
+        let block = self.region.as_ref().filter(|_| outside).map_or(self.at, |r| r.before);
         let lane = match ty {
-            ScalarType::Bool => at(self, &mut |mut c| c.ins().bmask(types::I32, s)),
+            ScalarType::Bool => self.ins_at(block).bmask(types::I32, s),
             ScalarType::I32 | ScalarType::I64 | ScalarType::F32 => s,
         };
         let vector = self.mode.ty(ty);
-        let v = at(self, &mut |mut c| c.ins().splat(vector, lane));
+        let v = self.ins_at(block).splat(vector, lane);
         if outside && let Some(region) = &mut self.region {
             region.splats.insert(s, v);
         }

@@ -1,0 +1,246 @@
+//! Kernels over threads: the caller always works, helpers join while there are chunks to claim.
+//!
+//! All steps of a call stand in one list before it starts. The caller opens a step by writing its number into the cursor;
+//! whoever takes part claims chunk after chunk from it. Chunks are fixed by the plan and results never depend on who runs
+//! them. Helpers are detached jobs that own a reference to the call's state: they may start late, find the call closed
+//! and leave. The caller waits for claimed chunks only, so a sleeping worker costs nothing.
+
+use super::abi::Entry;
+use super::code::KernelCode;
+use crate::allocator::{self, Block};
+use lazuli_ir::Result;
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+/// A kernel to run: its code, where its arguments stand in the call's table, and its iterations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub entry: Entry,
+    pub finish: Option<Entry>,
+    pub first_word: usize,
+    pub iterations: u64,
+    pub grain: u64,
+}
+
+impl Step {
+    fn chunks(&self) -> u64 {
+        self.iterations.div_ceil(self.grain.max(1))
+    }
+}
+
+/// The steps of a program, and what keeps their code alive.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    steps: Vec<Step>,
+    scratch_bytes: usize,
+    _codes: Vec<KernelCode>,
+}
+
+/// More chunks than this make coarser ones.
+const MOST_CHUNKS: u64 = 1 << 20;
+
+impl Steps {
+    pub(crate) fn new(mut steps: Vec<Step>, codes: Vec<KernelCode>) -> Steps {
+        for s in &mut steps {
+            s.grain = s.grain.max(1).max(s.iterations.div_ceil(MOST_CHUNKS));
+        }
+        let scratch_bytes = codes.iter().map(KernelCode::scratch_bytes).max().unwrap_or(0);
+        Steps { steps, scratch_bytes, _codes: codes }
+    }
+}
+
+/// What the caller and its helpers share.
+struct Call {
+    steps: Arc<Steps>,
+    words: Vec<u64>,
+    /// The open step in the upper half, the next chunk in the lower; `CLOSED` at the end.
+    cursor: AtomicU64,
+    done: AtomicU64,
+    helpers: AtomicU32,
+}
+
+const CLOSED: u64 = u64::MAX;
+/// How long a helper looks for the next step before it leaves.
+const PATIENCE: Duration = Duration::from_micros(50);
+
+// The words hold addresses of buffers that the caller keeps alive until every claimed chunk is done.
+
+fn configured() -> &'static AtomicUsize {
+    static THREADS: LazyLock<AtomicUsize> = LazyLock::new(|| {
+        let asked = std::env::var("LAZULI_THREADS").ok().and_then(|v| v.parse().ok()).filter(|n| *n > 0);
+        let all = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        AtomicUsize::new(asked.unwrap_or_else(all))
+    });
+    &THREADS
+}
+
+/// The number of threads that run a kernel.
+pub fn threads() -> usize {
+    configured().load(Ordering::Relaxed)
+}
+
+/// Sets the number of threads that run a kernel, at least 1. Results do not depend on it.
+pub fn set_num_threads(n: usize) {
+    configured().store(n.max(1), Ordering::Relaxed);
+}
+
+/// Memory that a thread keeps for the tiles of kernels.
+struct Scratch(Option<(Block, usize)>);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some((block, _)) = self.0.take() {
+            allocator::release(block);
+        }
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch(None)) };
+}
+
+/// This thread's scratch memory, of at least this size. Valid until the thread asks for more or ends.
+pub(crate) fn scratch(bytes: usize) -> Result<*mut u8> {
+    if bytes == 0 {
+        return Ok(std::ptr::null_mut());
+    }
+    SCRATCH.with(|s| {
+        let mut s = s.borrow_mut();
+        if let Some((block, size)) = &s.0
+            && *size >= bytes
+        {
+            return Ok(block.pointer().as_ptr());
+        }
+        if let Some((block, _)) = s.0.take() {
+            allocator::release(block);
+        }
+        let block = allocator::acquire(bytes)?;
+        let pointer = block.pointer().as_ptr();
+        s.0 = Some((block, bytes));
+        Ok(pointer)
+    })
+}
+
+/// Runs all steps in order. `words` is the table of arguments. Gives the nanoseconds of each step where asked to.
+///
+/// # Safety
+/// The words of each step must be what its code expects (see `abi`), with buffers that hold what the kernel accesses and
+/// that nobody else writes, until this returns.
+pub(crate) unsafe fn run(steps: &Arc<Steps>, words: Vec<u64>, mut times: Option<&mut Vec<u64>>) -> Result<()> {
+    let scratch = scratch(steps.scratch_bytes)?;
+    let helpers = threads().saturating_sub(1);
+    let shared = helpers > 0 && steps.steps.iter().any(|s| s.chunks() > 1);
+    let mut words = words;
+    let mut call: Option<Arc<Call>> = None;
+    if shared {
+        call = Some(Arc::new(Call {
+            steps: steps.clone(),
+            words: std::mem::take(&mut words),
+            cursor: AtomicU64::new(u64::from(u32::MAX)),
+            done: AtomicU64::new(0),
+            helpers: AtomicU32::new(0),
+        }));
+    }
+    let table = call.as_ref().map_or(words.as_ptr(), |c| c.words.as_ptr());
+    for (number, step) in steps.steps.iter().enumerate() {
+        let start = times.is_some().then(Instant::now);
+        let args = table.wrapping_add(step.first_word);
+        match &call {
+            // SAFETY: by the contract; chunks of one step touch different elements.
+            Some(call) if step.chunks() > 1 => unsafe { share(call, number, helpers, scratch) },
+            // SAFETY: by the contract.
+            _ if step.iterations > 0 => unsafe { (step.entry)(args, scratch, 0, step.iterations as i64) },
+            _ => {}
+        }
+        if let Some(finish) = step.finish {
+            // SAFETY: by the contract; all chunks are done.
+            unsafe { finish(args, scratch, 0, step.iterations as i64) };
+        }
+        if let (Some(times), Some(start)) = (times.as_deref_mut(), start) {
+            times.push(start.elapsed().as_nanos() as u64);
+        }
+    }
+    if let Some(call) = call {
+        call.cursor.store(CLOSED, Ordering::Release);
+    }
+    Ok(())
+}
+
+/// Runs one step together with helpers.
+///
+/// # Safety
+/// As for [`run`].
+unsafe fn share(call: &Arc<Call>, number: usize, helpers: usize, scratch: *mut u8) {
+    let chunks = call.steps.steps[number].chunks();
+    call.done.store(0, Ordering::Relaxed);
+    call.cursor.store((number as u64) << 32, Ordering::Release);
+    let wanted = helpers.min(chunks as usize - 1);
+    for _ in call.helpers.load(Ordering::Relaxed) as usize..wanted {
+        call.helpers.fetch_add(1, Ordering::Relaxed);
+        let call = call.clone();
+        rayon::spawn(move || help(&call));
+    }
+    loop {
+        let word = call.cursor.load(Ordering::Acquire);
+        if word as u32 as u64 >= chunks {
+            break;
+        }
+        // SAFETY: by the contract.
+        unsafe { claim(call, word, scratch) };
+    }
+    let mut spins = 0u32;
+    while call.done.load(Ordering::Acquire) < chunks {
+        spins += 1;
+        // A helper may have lost its core to another process.
+        if spins.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
+    }
+}
+
+/// Claims the chunk that `word` names, and runs it. Does nothing where another was faster.
+///
+/// # Safety
+/// As for [`run`]; the caller of the call waits for the chunk once it is claimed.
+unsafe fn claim(call: &Call, word: u64, scratch: *mut u8) {
+    if call.cursor.compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        return;
+    }
+    let step = &call.steps.steps[(word >> 32) as usize];
+    let begin = (word & u64::from(u32::MAX)) * step.grain;
+    let end = (begin + step.grain).min(step.iterations);
+    let args = call.words.as_ptr().wrapping_add(step.first_word);
+    // SAFETY: by the contract.
+    unsafe { (step.entry)(args, scratch, begin as i64, end as i64) };
+    call.done.fetch_add(1, Ordering::Release);
+}
+
+/// A helper: claims chunks of whatever step is open, until the call is closed or nothing happens for a while.
+fn help(call: &Call) {
+    // Without scratch memory it leaves; the caller does the work.
+    if let Ok(scratch) = scratch(call.steps.scratch_bytes) {
+        let mut idle: Option<Instant> = None;
+        loop {
+            let word = call.cursor.load(Ordering::Acquire);
+            if word == CLOSED {
+                break;
+            }
+            let open = call.steps.steps.get((word >> 32) as usize).map_or(0, Step::chunks);
+            if (word as u32 as u64) < open {
+                idle = None;
+                // SAFETY: `run` was called with a correct table, and its caller waits for what is claimed.
+                unsafe { claim(call, word, scratch) };
+                continue;
+            }
+            match idle {
+                None => idle = Some(Instant::now()),
+                Some(since) if since.elapsed() > PATIENCE => break,
+                Some(_) => {}
+            }
+            for _ in 0..32 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+    call.helpers.fetch_sub(1, Ordering::Relaxed);
+}

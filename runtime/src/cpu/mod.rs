@@ -1,0 +1,32 @@
+//! The CPU back end: Kernel IR to machine code, and the threads that run it.
+//!
+//! - `emit`: Kernel IR to Cranelift IR.
+//! - `code`: compilation, and the life of the code.
+//! - `abi`: the convention between generated code and the runtime.
+//! - `dispatch`: kernels over threads.
+//! - `launch`: one kernel on arrays, for eager evaluation.
+
+pub(crate) mod abi;
+mod arena;
+mod code;
+pub(crate) mod dispatch;
+mod emit;
+mod launch;
+mod status;
+mod target;
+
+pub use code::{CompileOptions, KernelCode, compile, compile_with};
+pub use dispatch::{set_num_threads, threads};
+pub use launch::{LaunchArg, launch};
+pub use target::host_target;
+
+pub(crate) use abi::DotCall;
+pub(crate) use launch::{reach, template};
+pub(crate) use status::Status;
+
+/// What generated code may call.
+static FUNCTIONS: abi::Functions = abi::Functions {
+    dot_f32: crate::gemm::dot_f32,
+    dot_i64: crate::gemm::dot_i64,
+    check_failed: status::check_failed,
+};

@@ -1,0 +1,279 @@
+//! Runs a compiled program: places its buffers, builds the table of arguments, runs the steps.
+//!
+//! A call leases its workspace from the caching allocator, and outputs live outside of it, so calls may overlap. All that
+//! does not depend on the call (strides, extents, scalars, addresses of code) stands in a template; a call copies it and
+//! writes the addresses of buffers.
+
+use crate::allocator::{self, Block};
+use crate::array::Array;
+use crate::buffer::Buffer;
+use crate::cpu::dispatch::{self, Step, Steps};
+use crate::cpu::{self, KernelCode, Status, abi, reach, template};
+use lazuli_ir::program::{BufferDecl, KernelCall, OutputDecl, Place, Program};
+use lazuli_ir::{Error, ErrorKind, Result, Target};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// An argument of a call.
+#[derive(Clone, Debug)]
+pub struct Argument {
+    /// The value.
+    pub array: Array,
+    /// Whether the call may overwrite its storage, where nobody else refers to it.
+    pub donated: bool,
+}
+
+/// What happened in a call, for reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallReport {
+    /// Nanoseconds of each step.
+    pub step_nanos: Vec<u64>,
+    /// For each input: whether an output took its storage over.
+    pub taken_over: Vec<bool>,
+}
+
+/// A program with its machine code. Cheap to clone; may be called by several threads at once.
+#[derive(Clone, Debug)]
+pub struct Executable(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    program: Program,
+    codes: Vec<KernelCode>,
+    steps: Arc<Steps>,
+    /// The table of arguments, without addresses of buffers.
+    words: Vec<u64>,
+    /// Words that take a buffer's address, and the byte offset from it.
+    addresses: Vec<(usize, u32, isize)>,
+    /// Words that take the address of partial results, and its offset in the workspace.
+    partials: Vec<(usize, usize)>,
+    statuses: Vec<usize>,
+    workspace_bytes: usize,
+}
+
+impl Executable {
+    /// Compiles a program for the machine this process runs on.
+    pub fn new(program: Program, target: &Target) -> Result<Executable> {
+        let codes = cpu::compile(&program.kernels, target)?;
+        let mut inner = Inner {
+            workspace_bytes: program.workspace_bytes,
+            steps: Arc::new(Steps::new(Vec::new(), Vec::new())),
+            words: Vec::new(),
+            addresses: Vec::new(),
+            partials: Vec::new(),
+            statuses: Vec::new(),
+            program,
+            codes,
+        };
+        inner.place_steps()?;
+        Ok(Executable(Arc::new(inner)))
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Program {
+        &self.0.program
+    }
+
+    /// The machine code of the program's kernels.
+    pub fn codes(&self) -> &[KernelCode] {
+        &self.0.codes
+    }
+
+    /// Bytes of workspace that a call leases.
+    pub fn workspace_bytes(&self) -> usize {
+        self.0.workspace_bytes
+    }
+
+    /// Runs the program.
+    pub fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Array>> {
+        self.0.run(arguments, None)
+    }
+
+    /// Runs the program, and tells what happened.
+    pub fn run_reported(&self, arguments: Vec<Argument>) -> Result<(Vec<Array>, CallReport)> {
+        let mut report = CallReport::default();
+        let outputs = self.0.run(arguments, Some(&mut report))?;
+        Ok((outputs, report))
+    }
+}
+
+/// Memory that a call holds until it ends.
+struct Lease(Option<Block>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(block) = self.0.take() {
+            allocator::release(block);
+        }
+    }
+}
+
+/// Storage of an output: new, or taken over from an input (its first element then is that of the input).
+enum Storage {
+    New(Arc<Buffer>),
+    Donor(usize),
+}
+
+impl Inner {
+    fn place_steps(&mut self) -> Result<()> {
+        let mut steps = Vec::with_capacity(self.program.steps.len());
+        for call in &self.program.steps {
+            let wrong = || Error::internal("a program refers to a kernel or buffer that does not exist");
+            let code = self.codes.get(call.kernel).ok_or_else(wrong)?;
+            check_call(&self.program, code, call)?;
+            let first_word = self.words.len();
+            let strides: Vec<&[i64]> = call.args.iter().map(|a| a.strides.as_slice()).collect();
+            self.words.extend(template(code, &strides, &call.extents, &call.scalars));
+            for (i, arg) in call.args.iter().enumerate() {
+                let decl = self.program.buffers.get(arg.buffer.0 as usize).ok_or_else(wrong)?;
+                let offset = arg.offset as isize * decl.dtype.size() as isize;
+                self.addresses.push((first_word + abi::PARAMS + i, arg.buffer.0, offset));
+            }
+            self.statuses.push(first_word + abi::STATUS);
+            if code.partial_words() > 0 {
+                let at = self.workspace_bytes.next_multiple_of(allocator::ALIGNMENT);
+                self.partials.push((first_word + abi::PARTIALS, at));
+                self.workspace_bytes = at + code.partial_words() * 8 * call.iterations.max(1) as usize;
+            }
+            let (iterations, grain) = (call.iterations, call.grain);
+            steps.push(Step { entry: code.entry(), finish: code.finish(), first_word, iterations, grain });
+        }
+        self.steps = Arc::new(Steps::new(steps, self.codes.clone()));
+        Ok(())
+    }
+
+    fn run(&self, mut arguments: Vec<Argument>, report: Option<&mut CallReport>) -> Result<Vec<Array>> {
+        self.check_arguments(&arguments)?;
+        let workspace = Lease(match self.workspace_bytes {
+            0 => None,
+            bytes => Some(allocator::acquire(bytes)?),
+        });
+        let base = workspace.0.as_ref().map_or(std::ptr::null_mut(), |b| b.pointer().as_ptr());
+        let mut pointers: SmallVec<[*mut u8; 16]> = SmallVec::new();
+        let mut storage: SmallVec<[Option<Storage>; 16]> = SmallVec::new();
+        for decl in &self.program.buffers {
+            let (pointer, own) = match decl.place {
+                Place::Input(i) => (arguments[i].array.as_ptr(), None),
+                Place::Workspace(offset) => (base.wrapping_add(offset), None),
+                Place::Output { donor } => {
+                    let (pointer, own) = output(decl, donor, &mut arguments)?;
+                    (pointer, Some(own))
+                }
+            };
+            pointers.push(pointer);
+            storage.push(own);
+        }
+        let status = Status::default();
+        let mut words = self.words.clone();
+        for &(word, buffer, offset) in &self.addresses {
+            words[word] = pointers[buffer as usize].wrapping_offset(offset) as u64;
+        }
+        for &(word, offset) in &self.partials {
+            words[word] = base.wrapping_add(offset) as u64;
+        }
+        for &word in &self.statuses {
+            words[word] = &raw const status as u64;
+        }
+        let mut report = report;
+        let times = report.as_deref_mut().map(|r| &mut r.step_nanos);
+        // SAFETY: the table was built by each kernel's own layout; `check_call` and `check_arguments` have made sure that
+        // buffers hold what parameters reach; inputs, outputs and the workspace live until the end of this function.
+        unsafe { dispatch::run(&self.steps, words, times)? };
+        status.result()?;
+        if let Some(report) = report {
+            report.taken_over = vec![false; arguments.len()];
+            for own in storage.iter().flatten() {
+                if let Storage::Donor(i) = own {
+                    report.taken_over[*i] = true;
+                }
+            }
+        }
+        self.outputs(&arguments, &storage)
+    }
+
+    fn check_arguments(&self, arguments: &[Argument]) -> Result<()> {
+        if arguments.len() != self.program.inputs {
+            let message = format!("{} arguments for a program of {} inputs", arguments.len(), self.program.inputs);
+            return Err(Error::new(ErrorKind::Value, message));
+        }
+        for decl in &self.program.buffers {
+            let Place::Input(i) = decl.place else { continue };
+            let fits = arguments.get(i).is_some_and(|a| {
+                a.array.dtype() == decl.dtype && a.array.layout().span() == decl.elements
+            });
+            if !fits {
+                return Err(Error::internal(format!("argument {i} is not what the program was compiled for")));
+            }
+        }
+        Ok(())
+    }
+
+    fn outputs(&self, arguments: &[Argument], storage: &[Option<Storage>]) -> Result<Vec<Array>> {
+        let one = |o: &OutputDecl| {
+            let number = o.buffer.0 as usize;
+            let wrong = || Error::internal("an output refers to a buffer that does not leave the call");
+            let decl = self.program.buffers.get(number).ok_or_else(wrong)?;
+            let mut layout = o.layout.clone();
+            let buffer = match (&storage[number], &decl.place) {
+                (Some(Storage::New(buffer)), _) => buffer.clone(),
+                (Some(Storage::Donor(i)), _) | (None, Place::Input(i)) => {
+                    layout.offset += arguments[*i].array.layout().offset;
+                    arguments[*i].array.buffer().clone()
+                }
+                (None, Place::Output { .. } | Place::Workspace(_)) => return Err(wrong()),
+            };
+            Array::new(buffer, o.dtype, layout)
+        };
+        self.program.outputs.iter().map(one).collect()
+    }
+}
+
+/// Storage for an output: its donor's, where the call gave it away and nobody else refers to it.
+fn output(decl: &BufferDecl, donor: Option<usize>, arguments: &mut [Argument]) -> Result<(*mut u8, Storage)> {
+    if let Some(i) = donor
+        && let Some(argument) = arguments.get_mut(i)
+        && argument.donated
+        && argument.array.dtype() == decl.dtype
+        && argument.array.layout().is_contiguous()
+        && argument.array.shape().elements() >= decl.elements
+        && argument.array.is_sole_writable()
+    {
+        return Ok((argument.array.as_ptr(), Storage::Donor(i)));
+    }
+    let buffer = Arc::new(Buffer::uninit(decl.bytes())?);
+    Ok((buffer.as_ptr(), Storage::New(buffer)))
+}
+
+/// Checks that every buffer holds what the kernel's parameters reach.
+fn check_call(program: &Program, code: &KernelCode, call: &KernelCall) -> Result<()> {
+    let kernel = code.kernel();
+    let wrong = |what: String| Err(Error::internal(format!("a call of kernel {}: {what}", kernel.name)));
+    if call.args.len() != kernel.params.len()
+        || call.extents.len() != kernel.extents.len()
+        || !kernel.scalars.iter().map(|s| s.dtype).eq(call.scalars.iter().map(|s| s.dtype()))
+    {
+        return wrong("its arguments are not those of the kernel".to_owned());
+    }
+    for (param, arg) in kernel.params.iter().zip(&call.args) {
+        let Some(decl) = program.buffers.get(arg.buffer.0 as usize) else {
+            return wrong(format!("{} is no buffer", param.name));
+        };
+        let Some((low, high)) = reach(param, &arg.strides, &call.extents) else {
+            return wrong(format!("the strides of {} are not as many as it takes", param.name));
+        };
+        let (low, high) = (low.saturating_add(arg.offset), high.saturating_add(arg.offset));
+        let elements = decl.elements as i64;
+        let inside = match decl.place {
+            // The pointer is the view's first element, from where a negative stride goes down.
+            Place::Input(_) => high.saturating_sub(low) <= elements,
+            Place::Output { .. } => low >= 0 && high <= elements,
+            Place::Workspace(offset) => {
+                low >= 0 && high <= elements && offset.saturating_add(decl.bytes()) <= program.workspace_bytes
+            }
+        };
+        if low < high && (!inside || param.dtype != decl.dtype) {
+            return wrong(format!("{} reaches {low}..{high} in a buffer of {elements} {}", param.name, decl.dtype));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! Matrix multiplication of panels, on one thread: the one file that knows the libraries.
+//!
+//! On x86-64 with AVX2 or AVX-512 it is the engine of `private-gemm-x86` (another project's internal crate, pinned to its
+//! exact version), elsewhere `gemm`. Both take strides; what they are not made for (strides of 0, one row or one column,
+//! a handful of elements) runs as plain loops.
+
+use crate::cpu::DotCall;
+
+/// Below this many multiplications a call costs more than the loops.
+const SMALL: i64 = 512;
+
+/// `acc += a b` of `f32` matrices.
+///
+/// # Safety
+/// All elements that the extents and strides reach must lie in valid memory, the accumulator's apart from the operands'.
+pub(crate) unsafe extern "C" fn dot_f32(call: *const DotCall) {
+    // SAFETY: by the contract.
+    let c = unsafe { *call };
+    if c.m <= 0 || c.n <= 0 || c.k <= 0 {
+        return;
+    }
+    let plain = c.m.saturating_mul(c.n).saturating_mul(c.k) <= SMALL
+        || c.acc_row <= 0
+        || c.acc_column <= 0
+        || [c.a_row, c.a_inner, c.b_inner, c.b_column].iter().any(|s| *s <= 0);
+    if plain {
+        // SAFETY: by the contract.
+        unsafe { plain_f32(&c) }
+    } else {
+        // SAFETY: by the contract.
+        unsafe { library_f32(&c) }
+    }
+}
+
+/// `acc += a b` of `i64` matrices; wraps.
+///
+/// # Safety
+/// As for [`dot_f32`].
+pub(crate) unsafe extern "C" fn dot_i64(call: *const DotCall) {
+    // SAFETY: by the contract.
+    let c = unsafe { *call };
+    // SAFETY: by the contract.
+    unsafe { rows(&c, |x: i64, a: i64, b: i64| x.wrapping_add(a.wrapping_mul(b))) }
+}
+
+unsafe fn plain_f32(c: &DotCall) {
+    // A row or column vector as accumulator sums in a register; all else runs along rows of the result.
+    if c.n == 1 || c.k > 4 * c.n {
+        // SAFETY: by the caller's contract.
+        unsafe { inner_products(c) }
+    } else {
+        // SAFETY: by the caller's contract.
+        unsafe { rows(c, |x: f32, a: f32, b: f32| a.mul_add(b, x)) }
+    }
+}
+
+/// For each row and contraction index, a multiple of a row of `b`.
+unsafe fn rows<T: Copy>(c: &DotCall, step: impl Fn(T, T, T) -> T) {
+    let (acc, a, b) = (c.acc.cast::<T>(), c.a.cast::<T>(), c.b.cast::<T>());
+    let at = |i: i64, s: i64, j: i64, t: i64| (i * s + j * t) as isize;
+    for i in 0..c.m {
+        for k in 0..c.k {
+            // SAFETY: by the caller's contract, as all accesses here.
+            let x = unsafe { *a.offset(at(i, c.a_row, k, c.a_inner)) };
+            for j in 0..c.n {
+                // SAFETY: as above.
+                unsafe {
+                    let out = acc.offset(at(i, c.acc_row, j, c.acc_column));
+                    *out = step(*out, x, *b.offset(at(k, c.b_inner, j, c.b_column)));
+                }
+            }
+        }
+    }
+}
+
+/// Each element as an inner product, in eight accumulators of a fixed order.
+unsafe fn inner_products(c: &DotCall) {
+    let (acc, a, b) = (c.acc.cast::<f32>(), c.a.cast::<f32>(), c.b.cast::<f32>());
+    for i in 0..c.m {
+        for j in 0..c.n {
+            let mut sums = [0f32; 8];
+            for k in 0..c.k {
+                // SAFETY: by the caller's contract.
+                let (x, y) = unsafe {
+                    (
+                        *a.offset((i * c.a_row + k * c.a_inner) as isize),
+                        *b.offset((k * c.b_inner + j * c.b_column) as isize),
+                    )
+                };
+                let sum = &mut sums[k as usize % 8];
+                *sum = x.mul_add(y, *sum);
+            }
+            let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;
+            let sum = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7));
+            // SAFETY: by the caller's contract.
+            unsafe { *acc.offset((i * c.acc_row + j * c.acc_column) as isize) += sum };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn library_f32(c: &DotCall) {
+    use private_gemm_x86::{Accum, DType, DstKind, IType, InstrSet};
+    let instructions = if std::is_x86_feature_detected!("avx512f") {
+        InstrSet::Avx512
+    } else if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+        InstrSet::Avx256
+    } else {
+        // SAFETY: by the caller's contract.
+        return unsafe { generic_f32(c) };
+    };
+    let one = 1f32;
+    // SAFETY: by the caller's contract; the instruction set was detected.
+    unsafe {
+        private_gemm_x86::gemm(
+            DType::F32,
+            IType::U64,
+            instructions,
+            c.m as usize,
+            c.n as usize,
+            c.k as usize,
+            c.acc.cast(),
+            c.acc_row as isize,
+            c.acc_column as isize,
+            std::ptr::null(),
+            std::ptr::null(),
+            DstKind::Full,
+            Accum::Add,
+            c.a.cast(),
+            c.a_row as isize,
+            c.a_inner as isize,
+            false,
+            std::ptr::null(),
+            0,
+            c.b.cast(),
+            c.b_inner as isize,
+            c.b_column as isize,
+            false,
+            (&raw const one).cast(),
+            1,
+        );
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn library_f32(c: &DotCall) {
+    // SAFETY: by the caller's contract.
+    unsafe { generic_f32(c) }
+}
+
+unsafe fn generic_f32(c: &DotCall) {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        gemm::gemm(
+            c.m as usize,
+            c.n as usize,
+            c.k as usize,
+            c.acc.cast::<f32>(),
+            c.acc_column as isize,
+            c.acc_row as isize,
+            true,
+            c.a.cast::<f32>(),
+            c.a_inner as isize,
+            c.a_row as isize,
+            c.b.cast::<f32>(),
+            c.b_column as isize,
+            c.b_inner as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A matrix with guard elements around, and its strides.
+    fn operand(rows: i64, columns: i64, kind: usize) -> (Vec<f32>, usize, i64, i64) {
+        let n = (rows * columns * 4 + 64) as usize;
+        let data: Vec<f32> = (0..n).map(|i| ((i * 7 + kind * 3) % 13) as f32 - 6.0).collect();
+        match kind {
+            0 => (data, 0, columns, 1),
+            1 => (data, 0, 1, rows),
+            2 => (data, 3, 2 * columns, 2),
+            3 => (data, 5, 1, rows + 3),
+            4 => (data, 0, 0, 1),
+            5 => (data, 0, 1, 0),
+            6 => (data, n - 1, -columns, -1),
+            _ => (data, ((rows - 1) * columns).max(0) as usize, -columns, 1),
+        }
+    }
+
+    #[test]
+    fn all_strides_agree_with_plain_sums() {
+        let shapes = [
+            (1, 1, 1), (1, 40, 33), (40, 1, 33), (17, 9, 1), (5, 5, 0), (0, 3, 2), (64, 10, 128), (33, 65, 70),
+            (100, 100, 600), (96, 4, 513),
+        ];
+        for (m, n, k) in shapes {
+            for (ka, kb) in (0..8).flat_map(|a| (0..8).map(move |b| (a, b))) {
+                let (a, a0, a_row, a_inner) = operand(m, k, ka);
+                let (b, b0, b_inner, b_column) = operand(k, n, kb);
+                let row = n + 2;
+                let mut acc: Vec<f32> = (0..(m * row).max(1)).map(|i| (i % 5) as f32).collect();
+                let mut expected = acc.clone();
+                for i in 0..m {
+                    for j in 0..n {
+                        let at = |base: usize, i: i64, s: i64, j: i64, t: i64| (base as i64 + i * s + j * t) as usize;
+                        let sum: f32 = (0..k)
+                            .map(|x| a[at(a0, i, a_row, x, a_inner)] * b[at(b0, x, b_inner, j, b_column)])
+                            .sum();
+                        expected[(i * row + j) as usize] += sum;
+                    }
+                }
+                let call = DotCall {
+                    m, n, k,
+                    acc: acc.as_mut_ptr().cast(),
+                    acc_row: row,
+                    acc_column: 1,
+                    a: a[a0..].as_ptr().cast(),
+                    a_row, a_inner,
+                    b: b[b0..].as_ptr().cast(),
+                    b_inner, b_column,
+                };
+                // SAFETY: the operands were sized for their strides.
+                unsafe { dot_f32(&call) };
+                assert_eq!(acc, expected, "{m}x{n}x{k}, operands {ka} {kb}");
+                if m * n * k > 0 && ka < 4 && kb < 4 {
+                    let mut acc2: Vec<f32> = (0..m * row).map(|i| (i % 5) as f32).collect();
+                    // SAFETY: as above.
+                    unsafe { generic_f32(&DotCall { acc: acc2.as_mut_ptr().cast(), ..call }) };
+                    assert_eq!(acc2, expected, "{m}x{n}x{k}, operands {ka} {kb}, generic");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn integers_wrap() {
+        let (a, b, mut acc) = ([i64::MAX, 2], [2i64, 5], [1i64]);
+        let call = DotCall {
+            m: 1, n: 1, k: 2,
+            acc: acc.as_mut_ptr().cast(), acc_row: 1, acc_column: 1,
+            a: a.as_ptr().cast(), a_row: 2, a_inner: 1,
+            b: b.as_ptr().cast(), b_inner: 1, b_column: 1,
+        };
+        // SAFETY: the matrices are as described.
+        unsafe { dot_i64(&call) };
+        assert_eq!(acc, [1i64.wrapping_add(i64::MAX.wrapping_mul(2)).wrapping_add(10)]);
+    }
+}
