@@ -198,9 +198,9 @@ impl Inner {
         }
         for decl in &self.program.buffers {
             let Place::Input(i) = decl.place else { continue };
-            let fits = arguments.get(i).is_some_and(|a| {
-                a.array.dtype() == decl.dtype && a.array.layout().span() == decl.elements
-            });
+            let fits = arguments
+                .get(i)
+                .is_some_and(|a| a.array.dtype() == decl.dtype && a.array.layout().span() == decl.elements);
             if !fits {
                 return Err(Error::internal(format!("argument {i} is not what the program was compiled for")));
             }

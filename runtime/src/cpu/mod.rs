@@ -25,8 +25,5 @@ pub(crate) use launch::{reach, template};
 pub(crate) use status::Status;
 
 /// What generated code may call.
-static FUNCTIONS: abi::Functions = abi::Functions {
-    dot_f32: crate::gemm::dot_f32,
-    dot_i64: crate::gemm::dot_i64,
-    check_failed: status::check_failed,
-};
+static FUNCTIONS: abi::Functions =
+    abi::Functions { dot_f32: crate::gemm::dot_f32, dot_i64: crate::gemm::dot_i64, check_failed: status::check_failed };

@@ -4,10 +4,10 @@
 //! where neighbours are neighbours, lane by lane elsewhere. An access that must not happen goes to a place of no
 //! consequence instead: a load to the zeros at the start of the constants, a store to a spare slot; so there are no branches.
 
+use super::Emitter;
 use super::address::{Coefficient, Distance};
 use super::nest::Int;
 use super::value::{Parts, Val, scalar_type};
-use super::Emitter;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Value, types};
 use lazuli_ir::kernel::{Const, Memory, ScalarType, Stride, ValueId};
 use lazuli_ir::{Error, Index, Literal, Result};

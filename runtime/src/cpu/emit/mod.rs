@@ -23,16 +23,16 @@ mod value;
 
 use super::abi::{self, Callee, Words};
 use cranelift_codegen::ir::{
-    AbiParam, AliasRegionData, Block, BlockArg, DataFlowGraph, Function, Inst, InsertBuilder, InstBuilder,
+    AbiParam, AliasRegionData, Block, BlockArg, DataFlowGraph, Function, InsertBuilder, Inst, InstBuilder,
     InstInserterBase, MemFlagsData, Signature, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::CallConv;
 use lazuli_ir::kernel::{Block as Body, Const, Emit, Expr, Kernel, ScalarType, StmtKind, TileId, ValueId};
 use lazuli_ir::{Error, Result, VarId};
 use nest::Frame;
+pub(super) use reduction::partial_words;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
-pub(super) use reduction::partial_words;
 use value::{Bound, Mode, Region, Val, Var};
 
 /// What is known of the machine while emitting.

@@ -328,8 +328,7 @@ impl<'k> Emitter<'k> {
         let left = self.ins().isub(end, begin);
 
         let (before, header, after) = (self.at, self.new_block(), self.new_block());
-        let params: Parts =
-            (0..at.len() + 1).map(|_| self.func.dfg.append_block_param(header, types::I64)).collect();
+        let params: Parts = (0..at.len() + 1).map(|_| self.func.dfg.append_block_param(header, types::I64)).collect();
         self.enter(header);
         self.frames.push(Frame { var: None, header, counters: Vec::new() });
         let (left_now, now) = (params[0], &params[1..]);

@@ -75,7 +75,6 @@ pub(super) enum Var {
 }
 
 impl Var {
-
     pub fn depth(self) -> u32 {
         match self {
             Var::Uniform { depth, .. } | Var::Lanes { depth, .. } => depth,
@@ -282,7 +281,8 @@ impl Emitter<'_> {
             (Some(a), Some(b)) => (a, b),
         };
         if let (Val::Parts(_), _) | (_, Val::Parts(_)) = (&a, &b) {
-            let (a, b) = (self.varying_val(&a, ScalarType::Bool, false)?, self.varying_val(&b, ScalarType::Bool, false)?);
+            let (a, b) =
+                (self.varying_val(&a, ScalarType::Bool, false)?, self.varying_val(&b, ScalarType::Bool, false)?);
             return Ok(Some(Val::Parts(a.iter().zip(&b).map(|(x, y)| self.ins().band(*x, *y)).collect())));
         }
         let (a, b) = (self.lane_of_val(&a, ScalarType::Bool, 0)?, self.lane_of_val(&b, ScalarType::Bool, 0)?);
