@@ -1,20 +1,12 @@
 //! The machine this process runs on.
 
-use lazuli_ir::{Target, TargetKind};
+use lazuli_ir::Target;
 use std::sync::LazyLock;
 
 /// The machine this process runs on, as passes see it. The number of cores is `LAZULI_THREADS` where that is set.
 pub fn host_target() -> &'static Target {
-    static HOST: LazyLock<Target> = LazyLock::new(|| Target {
-        kind: TargetKind::Cpu,
-        vector_bytes: 16,
-        fma: has_fma(),
-        l1_bytes: 32 << 10,
-        l2_bytes: 1 << 20,
-        cores: super::dispatch::threads() as u32,
-        bytes_per_us: 20_000,
-        flops_per_us: 20_000,
-    });
+    static HOST: LazyLock<Target> =
+        LazyLock::new(|| Target { fma: has_fma(), ..Target::cpu(super::dispatch::threads() as u32) });
     &HOST
 }
 

@@ -231,7 +231,7 @@ impl Emitter<'_> {
         let step = self.lane_var.and_then(|v| index.coefficient(v));
         let (4, Some(step)) = (self.mode.lanes, step) else {
             let lanes = (0..self.mode.total()).map(|lane| self.index_at(index, lane)).collect::<Result<Parts>>()?;
-            return Ok(self.from_lanes(ScalarType::I64, &lanes));
+            return Ok(self.gather_lanes(ScalarType::I64, &lanes));
         };
         let first = self.index_at(index, 0)?;
         let first = self.ins().splat(types::I64X2, first);

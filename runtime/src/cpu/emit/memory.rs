@@ -131,7 +131,7 @@ impl Emitter<'_> {
             let (at, offset) = self.masked(at, offset, mask.as_ref(), lane as u32)?;
             lanes.push(self.ins().load(scalar_type(ty), place.flags, at, offset));
         }
-        Ok(self.from_lanes(ty, &lanes))
+        Ok(self.gather_lanes(ty, &lanes))
     }
 
     /// The address, or that of zeros where the mask is false.
@@ -161,7 +161,7 @@ impl Emitter<'_> {
             let (at, offset) = self.masked(at, offset + lane as i32 * step, Some(&mask), lane)?;
             lanes.push(self.ins().load(scalar_type(place.ty), place.flags, at, offset));
         }
-        Ok(self.from_lanes(place.ty, &lanes))
+        Ok(self.gather_lanes(place.ty, &lanes))
     }
 
     /// Values a varying value consists of, and the bytes each takes in memory.

@@ -249,7 +249,7 @@ impl Emitter<'_> {
             let v = self.lane_of_val(a, from, lane)?;
             lanes.push(self.convert_scalar(from, to, v));
         }
-        Ok(self.from_lanes(to, &lanes))
+        Ok(self.gather_lanes(to, &lanes))
     }
 
     fn convert_scalar(&mut self, from: ScalarType, to: ScalarType, a: Value) -> Value {

@@ -233,7 +233,7 @@ impl Emitter<'_> {
     }
 
     /// A varying value from the scalars of all iterations.
-    pub(super) fn from_lanes(&mut self, ty: ScalarType, lanes: &[Value]) -> Val {
+    pub(super) fn gather_lanes(&mut self, ty: ScalarType, lanes: &[Value]) -> Val {
         if self.mode.is_scalar() {
             return Val::Scalar(lanes[0]);
         }
