@@ -93,6 +93,7 @@ struct Flags {
     write: MemFlagsData,
     tile: MemFlagsData,
     fixed: MemFlagsData,
+    table: MemFlagsData,
 }
 
 pub(crate) struct Emitter<'k> {
@@ -170,6 +171,8 @@ impl<'k> Emitter<'k> {
             write: region(1, "written"),
             tile: region(2, "tile"),
             fixed: region(3, "fixed").with_aligned(),
+            // What of the table is not used goes away again.
+            table: region(4, "table").with_aligned().with_readonly().with_can_move(),
         };
         let at = func.dfg.make_block();
         let entry: SmallVec<[Value; 4]> = (0..4).map(|_| func.dfg.append_block_param(at, types::I64)).collect();
@@ -239,14 +242,14 @@ impl<'k> Emitter<'k> {
         self.extents = (0..kernel.extents.len()).map(|i| self.word(words.extents + i)).collect();
         for (i, s) in kernel.scalars.iter().enumerate() {
             let ty = value::scalar_type(s.dtype.into());
-            let (flags, table, offset) = (self.flags.fixed, self.table, ((words.scalars + i) * 8) as i32);
+            let (flags, table, offset) = (self.flags.table, self.table, ((words.scalars + i) * 8) as i32);
             let v = self.ins().load(ty, flags, table, offset);
             self.scalars.push(v);
         }
     }
 
     fn word(&mut self, n: usize) -> Value {
-        let (flags, table) = (self.flags.fixed, self.table);
+        let (flags, table) = (self.flags.table, self.table);
         self.ins().load(types::I64, flags, table, (n * 8) as i32)
     }
 
