@@ -1,29 +1,128 @@
 //! Runs one primitive on arrays: the executor behind eager evaluation.
+//!
+//! Results lie in row-major order, in storage of their own. Each primitive runs one cached kernel (see [`launch`]), except
+//! that a pad is a fill and a copy into a view, an iota a view of a range, and a contraction a small compiled program, so
+//! that it gives the same bits as in compiled functions.
 
-use lazuli_ir::reference::{Dense, apply};
-use lazuli_ir::{DType, Op, Result, TensorType};
+mod contraction;
+mod launch;
+
+use launch::{Reduced, launch};
+use lazuli_ir::{DType, DimVec, Error, Layout, Literal, Op, PadDim, ReduceOp, Result, Shape, TensorType};
+use lazuli_passes::primitive::Primitive;
 use lazuli_runtime::Array;
 
 /// The value of `op`, of type `ty`, on these operands.
-pub(crate) fn run(op: &Op, _ty: &TensorType, operands: &[&Array]) -> Result<Array> {
-    let operands = operands.iter().map(|a| dense(a)).collect::<Result<Vec<Dense>>>()?;
-    array(&apply(op, &operands.iter().collect::<Vec<_>>())?)
-}
-
-fn dense(array: &Array) -> Result<Dense> {
-    let shape = array.shape().clone();
-    match array.dtype() {
-        DType::Bool => Dense::from_vec(array.to_vec::<bool>()?, shape),
-        DType::I64 => Dense::from_vec(array.to_vec::<i64>()?, shape),
-        DType::F32 => Dense::from_vec(array.to_vec::<f32>()?, shape),
+pub(crate) fn run(op: &Op, ty: &TensorType, operands: &[&Array]) -> Result<Array> {
+    match (op, operands) {
+        (Op::Unary(op), [_]) => elementwise(Primitive::Unary(*op), ty, operands),
+        (Op::Binary(op), [_, _]) => elementwise(Primitive::Binary(*op), ty, operands),
+        (Op::Compare(op), [_, _]) => elementwise(Primitive::Compare(*op), ty, operands),
+        (Op::Select, [_, _, _]) => elementwise(Primitive::Select, ty, operands),
+        (Op::Cast(_), [_]) => elementwise(Primitive::Cast, ty, operands),
+        (Op::Reshape(shape), [x]) => copy(x)?.with_layout(Layout::contiguous(shape.clone())),
+        (Op::Iota { dim, shape }, []) => iota(*dim, shape),
+        (Op::Random { stream, .. }, [base]) => random(*stream, ty, base),
+        (Op::Pad(dims), [x, value]) => pad(dims, ty, x, value),
+        (Op::Reduce { op, dims, .. }, [x]) => reduce(*op, dims, ty, x),
+        (Op::Dot { dims, .. }, [a, b]) => contraction::run(dims, ty, a, b),
+        (
+            Op::Input { .. }
+            | Op::Constant { .. }
+            | Op::Iota { .. }
+            | Op::Alias
+            | Op::Detach
+            | Op::Random { .. }
+            | Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Compare(_)
+            | Op::Select
+            | Op::Cast(_)
+            | Op::Permute(_)
+            | Op::Reshape(_)
+            | Op::Broadcast { .. }
+            | Op::Slice(_)
+            | Op::Pad(_)
+            | Op::Reduce { .. }
+            | Op::Dot { .. },
+            _,
+        ) => Err(Error::internal(format!("{} of {} operands has no kernel", op.name(), operands.len()))),
     }
 }
 
-fn array(dense: &Dense) -> Result<Array> {
-    let TensorType { shape, dtype } = dense.ty();
-    match dtype {
-        DType::Bool => Array::from_vec(dense.to_vec::<bool>()?, shape),
-        DType::I64 => Array::from_vec(dense.to_vec::<i64>()?, shape),
-        DType::F32 => Array::from_vec(dense.to_vec::<f32>()?, shape),
+fn elementwise(primitive: Primitive, ty: &TensorType, operands: &[&Array]) -> Result<Array> {
+    let out = Array::uninit(ty)?;
+    let mut layouts: DimVec<&Layout> = operands.iter().map(|a| a.layout()).collect();
+    layouts.push(out.layout());
+    launch(primitive, &ty.shape, &layouts, Reduced::none(), operands, &out)?;
+    Ok(out)
+}
+
+/// The same elements, in row-major order.
+fn copy(x: &Array) -> Result<Array> {
+    elementwise(Primitive::Copy, &x.ty(), &[x])
+}
+
+/// Writes `x` into a view of another array.
+fn copy_into(x: &Array, out: &Array) -> Result<()> {
+    launch(Primitive::Copy, x.shape(), &[x.layout(), out.layout()], Reduced::none(), &[x], out)
+}
+
+fn iota(dim: usize, shape: &Shape) -> Result<Array> {
+    let line = Shape::from_dims([shape.dim(dim)]);
+    let out = Array::uninit(&TensorType { shape: line.clone(), dtype: DType::I64 })?;
+    launch(Primitive::Arange, &line, &[out.layout()], Reduced::none(), &[], &out)?;
+    out.with_layout(out.layout().broadcast(shape, &[dim]))
+}
+
+fn random(stream: u64, ty: &TensorType, base: &Array) -> Result<Array> {
+    let line = Shape::new([ty.shape.elements()]);
+    let base = if stream == 0 && base.layout().is_contiguous() {
+        base.clone()
+    } else {
+        match base.to_vec::<i64>()?.as_slice() {
+            [seed, next] => Array::from_vec(vec![*seed, next.wrapping_add(stream as i64)], &Shape::new([2]))?,
+            _ => return Err(Error::internal("a generator's base has two elements")),
+        }
+    };
+    let out = Array::uninit(&TensorType { shape: line.clone(), dtype: ty.dtype })?;
+    launch(Primitive::Random, &line, &[base.layout(), out.layout()], Reduced::none(), &[&base], &out)?;
+    out.with_layout(Layout::contiguous(ty.shape.clone()))
+}
+
+fn pad(dims: &[PadDim], ty: &TensorType, x: &Array, value: &Array) -> Result<Array> {
+    let out = Array::uninit(ty)?;
+    copy_into(&value.with_layout(value.layout().broadcast(&ty.shape, &[]))?, &out)?;
+    let mut inside = Layout { shape: x.shape().clone(), ..out.layout().clone() };
+    for (d, pad) in dims.iter().enumerate() {
+        let stride = out.layout().stride(d);
+        inside.offset += stride * pad.low as i64;
+        inside.strides[d] = stride * (pad.interior as i64 + 1);
     }
+    if !x.shape().is_empty() {
+        copy_into(x, &out.with_layout(inside)?)?;
+    }
+    Ok(out)
+}
+
+fn reduce(op: ReduceOp, dims: &[usize], ty: &TensorType, x: &Array) -> Result<Array> {
+    if x.shape().is_empty() {
+        // Only a sum has a value without elements; the others have no results then.
+        return Array::full(Literal::zero(ty.dtype), &ty.shape);
+    }
+    let out = Array::uninit(ty)?;
+    // Loops run over the kept dims, then over the reduced ones.
+    let mut order: DimVec<usize> = (0..x.shape().rank()).filter(|d| !dims.contains(d)).collect();
+    let kept = order.len();
+    order.extend_from_slice(dims);
+    let reduced = Reduced { op: Some(op), kept };
+    let result = launch::reduce(&x.with_layout(x.layout().permute(&order))?, reduced, &out)?;
+    if !result {
+        // The position of a largest element counts along one loop: where strides cannot express that, elements move first.
+        let moved = copy(&x.with_layout(x.layout().permute(&order))?)?;
+        if !launch::reduce(&moved, reduced, &out)? {
+            return Err(Error::internal("dims in row-major order do not merge"));
+        }
+    }
+    Ok(out)
 }
