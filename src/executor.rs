@@ -55,6 +55,7 @@ fn elementwise(primitive: Primitive, ty: &TensorType, operands: &[&Array]) -> Re
     let mut layouts: DimVec<&Layout> = operands.iter().map(|a| a.layout()).collect();
     layouts.push(out.layout());
     launch(primitive, &ty.shape, &layouts, Reduced::none(), operands, &out)?;
+    drop(layouts);
     Ok(out)
 }
 
@@ -126,3 +127,23 @@ fn reduce(op: ReduceOp, dims: &[usize], ty: &TensorType, x: &Array) -> Result<Ar
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod reference {
+    use lazuli_ir::reference::Dense;
+    use lazuli_ir::{DType, Result};
+    use lazuli_runtime::Array;
+
+    /// The array as the reference evaluator takes it.
+    pub(super) fn dense(array: &Array) -> Result<Dense> {
+        let shape = array.shape().clone();
+        match array.dtype() {
+            DType::Bool => Dense::from_vec(array.to_vec::<bool>()?, shape),
+            DType::I64 => Dense::from_vec(array.to_vec::<i64>()?, shape),
+            DType::F32 => Dense::from_vec(array.to_vec::<f32>()?, shape),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -39,11 +39,8 @@ impl Loops {
     /// The loops over `shape`, outermost first, without those of one iteration, merged where every array walks two as one.
     /// Dims from `kept` on do not merge with those before.
     fn over(shape: &Shape, layouts: &[&Layout], kept: usize) -> Loops {
-        let mut loops = Loops {
-            extents: SmallVec::new(),
-            strides: layouts.iter().map(|_| DimVec::new()).collect(),
-            kept: 0,
-        };
+        let mut loops =
+            Loops { extents: SmallVec::new(), strides: layouts.iter().map(|_| DimVec::new()).collect(), kept: 0 };
         for (d, extent) in shape.extents().into_iter().enumerate() {
             if d == kept {
                 loops.kept = loops.extents.len();
@@ -205,4 +202,10 @@ fn code(key: PrimitiveKey) -> Result<cpu::KernelCode> {
     };
     KNOWN.with_borrow_mut(|known| known.insert(key, code.clone()));
     Ok(code)
+}
+
+/// The number of kernels compiled so far.
+#[cfg(test)]
+pub(super) fn kernels() -> usize {
+    KERNELS.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, FxHashMap::len)
 }
