@@ -169,7 +169,9 @@ fn sources() {
 #[test]
 fn contractions() {
     let f32s = |shape: Shape| TensorType { shape, dtype: DType::F32 };
-    let cases: [(&[usize], &[usize], &[(usize, usize)], &[(usize, usize)]); 5] = [
+    type Dims = &'static [usize];
+    type Pairs = &'static [(usize, usize)];
+    let cases: [(Dims, Dims, Pairs, Pairs); 5] = [
         (&[5, 7], &[7, 3], &[], &[(1, 0)]),
         (&[7], &[7], &[], &[(0, 0)]),
         (&[2, 4, 3], &[2, 3, 5], &[(0, 0)], &[(2, 1)]),
