@@ -114,7 +114,7 @@ impl Report {
             kernels: kernels.collect(),
             fusion: fusion(module),
             donations: donations(module),
-            workspace_bytes: program.workspace_bytes,
+            workspace_bytes: code.workspace_bytes(),
             result_bytes: result_bytes.map(|b| b.bytes()).sum(),
             passes,
         }

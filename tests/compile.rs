@@ -274,3 +274,12 @@ fn every_stage_prints_and_can_be_dumped() {
     assert!(read("6-report.txt").contains("tests/compile.rs:"));
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn a_profile_has_a_time_for_each_kernel() {
+    let f = lazuli::compile(|x: Tensor| x.matmul(x.t()).softmax(-1));
+    let report = f.profile(range([32, 32])).unwrap();
+    assert!(!report.kernels.is_empty());
+    assert!(report.kernels.iter().all(|k| k.time.is_some() && k.bytes > 0), "{report}");
+    assert!(report.passes.iter().any(|(name, _)| name == "trace"));
+}

@@ -1,21 +1,20 @@
 //! The program itself: what runs when a compiled function is called.
 
 use super::call::{Input, Ownership};
-use crate::{Error, Result};
+use crate::Result;
 use lazuli_ir::program::{Place, Program};
-use lazuli_ir::reference::{Dense, evaluate};
-use lazuli_ir::{DType, Graph, Layout, Target};
+use lazuli_ir::{Graph, Layout};
 use lazuli_passes::Options;
 use lazuli_passes::fusion::Ledger;
-use lazuli_runtime::Array;
+use lazuli_runtime::{Argument, Array, CallReport, Executable, cpu};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A program for inputs of given layouts, and what is known of how it was made.
 pub(crate) struct Code {
-    graph: Graph,
-    program: Program,
+    executable: Executable,
     ledger: Ledger,
+    /// How long each step took that made the program from the optimised graph.
     passes: Vec<(String, Duration)>,
     /// For each input, the result that may take its storage over.
     takers: Vec<Option<usize>>,
@@ -26,36 +25,39 @@ pub(crate) struct Code {
 impl Code {
     /// Compiles an optimised graph.
     pub(crate) fn new(graph: &Graph, layouts: &[Layout], options: &Options) -> Result<Code> {
-        if layouts.len() != graph.inputs().len() {
-            return Err(Error::internal("a program needs a layout for each of its inputs"));
-        }
-        let plan = lazuli_passes::compile(graph, layouts, &Target::cpu(1), options)?;
-        let passes = plan.report.passes.iter().map(|p| (p.pass.name().to_owned(), p.time));
-        Ok(Code {
-            takers: takers(&plan.program),
-            graph: graph.clone(),
-            program: plan.program,
-            ledger: plan.ledger,
-            passes: passes.collect(),
-            ownership: Mutex::default(),
-        })
+        let target = cpu::host_target();
+        let plan = lazuli_passes::compile(graph, layouts, target, options)?;
+        let mut passes: Vec<(String, Duration)> =
+            plan.report.passes.iter().map(|p| (p.pass.name().to_owned(), p.time)).collect();
+        let takers = takers(&plan.program);
+        let start = Instant::now();
+        let executable = Executable::new(plan.program, target)?;
+        passes.push(("machine code".to_owned(), start.elapsed()));
+        Ok(Code { executable, ledger: plan.ledger, passes, takers, ownership: Mutex::default() })
     }
 
     /// Runs the program.
     pub(crate) fn run(&self, inputs: Vec<Input>) -> Result<Vec<Array>> {
-        let _ = inputs.first().map(|i| i.donated);
-        let dense = inputs.iter().map(|i| dense(&i.array)).collect::<Result<Vec<Dense>>>()?;
-        evaluate(&self.graph, &dense)?.iter().map(array).collect()
+        self.executable.run(arguments(inputs))
     }
 
-    /// Runs the program and measures each kernel.
+    /// Runs the program and measures each kernel: the best of several runs, after one to warm up.
     pub(crate) fn profile(&self, inputs: Vec<Input>) -> Result<Vec<Duration>> {
-        self.run(inputs).map(|_| Vec::new())
+        const RUNS: usize = 10;
+        let arguments = arguments(inputs);
+        let mut best: Vec<u64> = vec![u64::MAX; self.program().steps.len()];
+        for run in 0..=RUNS {
+            let (_, CallReport { step_nanos, .. }) = self.executable.run_reported(arguments.clone())?;
+            if run > 0 {
+                best.iter_mut().zip(step_nanos).for_each(|(best, now)| *best = now.min(*best));
+            }
+        }
+        Ok(best.into_iter().map(Duration::from_nanos).collect())
     }
 
     /// The program as data.
     pub(crate) fn program(&self) -> &Program {
-        &self.program
+        self.executable.program()
     }
 
     /// The decisions of fusion.
@@ -68,9 +70,16 @@ impl Code {
         &self.passes
     }
 
-    /// What Cranelift was given.
+    /// Bytes of workspace that a call leases.
+    pub(crate) fn workspace_bytes(&self) -> usize {
+        self.executable.workspace_bytes()
+    }
+
+    /// What Cranelift was given, made anew.
     pub(crate) fn clif(&self) -> Result<String> {
-        Ok(String::new())
+        let options = cpu::CompileOptions { keep_clif: true };
+        let codes = cpu::compile_with(&self.program().kernels, cpu::host_target(), options)?;
+        Ok(codes.iter().map(|code| format!("; {}\n{}", code.kernel().name, code.clif())).collect::<Vec<_>>().join("\n"))
     }
 
     /// The result that may take over the storage of this input.
@@ -89,6 +98,10 @@ impl Code {
     }
 }
 
+fn arguments(inputs: Vec<Input>) -> Vec<Argument> {
+    inputs.into_iter().map(|i| Argument { array: i.array, donated: i.donated }).collect()
+}
+
 /// For each input of a program, the output that may take its storage over.
 fn takers(program: &Program) -> Vec<Option<usize>> {
     let mut takers = vec![None; program.inputs];
@@ -101,22 +114,4 @@ fn takers(program: &Program) -> Vec<Option<usize>> {
         }
     }
     takers
-}
-
-fn dense(array: &Array) -> Result<Dense> {
-    let shape = array.shape().clone();
-    match array.dtype() {
-        DType::Bool => Dense::from_vec(array.to_vec::<bool>()?, shape),
-        DType::I64 => Dense::from_vec(array.to_vec::<i64>()?, shape),
-        DType::F32 => Dense::from_vec(array.to_vec::<f32>()?, shape),
-    }
-}
-
-fn array(dense: &Dense) -> Result<Array> {
-    let ty = dense.ty();
-    match ty.dtype {
-        DType::Bool => Array::from_vec(dense.to_vec::<bool>()?, &ty.shape),
-        DType::I64 => Array::from_vec(dense.to_vec::<i64>()?, &ty.shape),
-        DType::F32 => Array::from_vec(dense.to_vec::<f32>()?, &ty.shape),
-    }
 }
