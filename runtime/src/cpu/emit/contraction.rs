@@ -11,7 +11,7 @@ use lazuli_ir::{Error, Result, VarId};
 impl Emitter<'_> {
     pub(super) fn dot(&mut self, d: &Dot) -> Result<()> {
         let acc = self.tile(d.acc)?;
-        if !self.mode.is_scalar() || acc.lanes != 1 {
+        if !self.mode.is_scalar() {
             return Err(Error::internal("a dot inside a vector loop"));
         }
         let tile = &self.kernel.tiles[d.acc.index()];
@@ -28,7 +28,7 @@ impl Emitter<'_> {
         for v in [d.row, d.column].into_iter().chain(d.contract.iter().map(|c| c.0)) {
             self.set_var(v, Extent::Const(1), false, zero);
         }
-        self.contract(d, 0, callee, [m, n, acc.base, self.table], columns as i64)
+        self.contract(d, 0, callee, [m, n, acc], columns as i64)
     }
 
     /// The valid extent of a tile's dim.
@@ -46,7 +46,7 @@ impl Emitter<'_> {
     }
 
     /// Loops over all contraction variables but the last, which the library runs over.
-    fn contract(&mut self, d: &Dot, level: usize, callee: Callee, acc: [Value; 4], columns: i64) -> Result<()> {
+    fn contract(&mut self, d: &Dot, level: usize, callee: Callee, acc: [Value; 3], columns: i64) -> Result<()> {
         match d.contract.get(level) {
             Some(&(var, extent)) if level + 1 < d.contract.len() => {
                 let end = self.extent(extent);
@@ -74,7 +74,7 @@ impl Emitter<'_> {
         inner: Option<VarId>,
         k: Value,
         callee: Callee,
-        [m, n, base, _]: [Value; 4],
+        [m, n, base]: [Value; 3],
         columns: i64,
     ) -> Result<()> {
         let (row, column) = (self.int(columns), self.int(1));

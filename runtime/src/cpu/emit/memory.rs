@@ -33,8 +33,6 @@ pub(super) struct Place {
     pub flags: MemFlagsData,
     /// Nothing writes it in this kernel.
     pub constant: bool,
-    /// Lanes that have an element of their own each.
-    pub lanes: i64,
 }
 
 /// How an access moves over the iterations that run together.
@@ -62,19 +60,18 @@ impl Emitter<'_> {
                 });
                 let constant = param.access == lazuli_ir::kernel::Access::Read;
                 let flags = if constant { self.flags.read } else { self.flags.write };
-                Ok(Place { base: self.params[p.index()], strides: strides.collect(), ty, flags, constant, lanes: 1 })
+                Ok(Place { base: self.params[p.index()], strides: strides.collect(), ty, flags, constant })
             }
             Memory::Tile(t) => {
-                let (tile, place) = (&self.kernel.tiles[t.index()], self.tile(t)?);
-                let mut step = size(tile.ty) as i64 * place.lanes;
+                let (tile, base) = (&self.kernel.tiles[t.index()], self.tile(t)?);
+                let mut step = size(tile.ty) as i64;
                 let mut strides: SmallVec<[Coefficient; 4]> = SmallVec::new();
                 for d in tile.dims.iter().rev() {
                     strides.push(Coefficient { factor: step, stride: None });
                     step *= *d as i64;
                 }
                 strides.reverse();
-                let (base, lanes) = (place.base, place.lanes);
-                Ok(Place { base, strides, ty: tile.ty, flags: self.flags.tile, constant: false, lanes })
+                Ok(Place { base, strides, ty: tile.ty, flags: self.flags.tile, constant: false })
             }
         }
     }
@@ -92,12 +89,9 @@ impl Emitter<'_> {
 
     fn spread(&self, place: &Place, distance: &Distance) -> Spread {
         let Some(v) = self.lane_var.filter(|_| !self.mode.is_scalar()) else { return Spread::Uniform };
-        let own = place.lanes > 1;
         match distance.step(v).as_deref() {
             None => Spread::Lanes,
-            Some([]) if own => Spread::Unit,
             Some([]) => Spread::Uniform,
-            Some(_) if own => Spread::Lanes,
             Some([k]) if *k == (Coefficient { factor: size(place.ty) as i64, stride: None }) => Spread::Unit,
             Some(steps) => Spread::Strided(steps.iter().copied().collect()),
         }
@@ -192,7 +186,6 @@ impl Emitter<'_> {
     ) -> Result<SmallVec<[(Value, i32); 16]>> {
         let lanes = self.mode.total();
         let mut out = SmallVec::new();
-        let own = if place.lanes > 1 { size(place.ty) as i32 } else { 0 };
         match spread {
             Spread::Uniform | Spread::Unit => {
                 let (at, offset) = self.address(place.base, distance, 0)?;
@@ -222,8 +215,7 @@ impl Emitter<'_> {
             }
             Spread::Lanes => {
                 for lane in 0..lanes {
-                    let (at, offset) = self.address(place.base, distance, lane)?;
-                    out.push((at, offset + own * lane as i32));
+                    out.push(self.address(place.base, distance, lane)?);
                 }
             }
         }

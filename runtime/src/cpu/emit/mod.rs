@@ -79,13 +79,6 @@ pub(crate) enum Part {
     Finish,
 }
 
-/// Where a tile lies, and how wide an element is: the lanes of the vector loop that it is private to.
-#[derive(Clone, Copy, Debug)]
-struct TilePlace {
-    base: Value,
-    lanes: i64,
-}
-
 /// Alias regions: what is read, what is written, and what never changes do not overlap.
 #[derive(Clone, Copy, Debug)]
 struct Flags {
@@ -116,7 +109,7 @@ pub(crate) struct Emitter<'k> {
     /// Inside a strip, its scalar tail included, where an inner reduce must add in the order of the lanes.
     inside_strip: bool,
     ranges: Vec<(i64, i64)>,
-    tiles: Vec<Option<TilePlace>>,
+    tiles: Vec<Option<Value>>,
     scratch_bytes: usize,
     stack_bytes: usize,
     table: Value,
@@ -377,22 +370,22 @@ impl<'k> Emitter<'k> {
 
     fn declare_tile(&mut self, t: TileId) -> Result<()> {
         let tile = &self.kernel.tiles[t.index()];
-        let lanes = i64::from(self.mode.total());
+        if self.inside_strip {
+            return Err(Error::internal("a tile stands in a vector loop"));
+        }
         let elements: u64 = tile.dims.iter().product();
-        let bytes = (elements as usize).saturating_mul(memory::size(tile.ty)).saturating_mul(lanes as usize);
-        let base = self.local_memory(bytes)?;
-        self.tiles[t.index()] = Some(TilePlace { base, lanes });
+        let base = self.local_memory((elements as usize).saturating_mul(memory::size(tile.ty)))?;
+        self.tiles[t.index()] = Some(base);
         Ok(())
     }
 
     fn fill(&mut self, t: TileId, c: Const) -> Result<()> {
         let tile = &self.kernel.tiles[t.index()];
-        let place = self.tile(t)?;
-        let elements = tile.dims.iter().product::<u64>() as i64 * place.lanes;
-        self.fill_memory(place.base, elements, c)
+        let base = self.tile(t)?;
+        self.fill_memory(base, tile.dims.iter().product::<u64>() as i64, c)
     }
 
-    fn tile(&self, t: TileId) -> Result<TilePlace> {
+    fn tile(&self, t: TileId) -> Result<Value> {
         self.tiles[t.index()].ok_or_else(|| Error::internal("a tile is used before it is declared"))
     }
 

@@ -115,7 +115,15 @@ impl<'k> Emitter<'k> {
                 self.at = after;
                 Ok((self.int_add(start, step), carried))
             }
-            _ => self.rolled(var, start, end, step, carried, iteration, trips.is_some()),
+            _ => {
+                let (exit, carried) = self.rolled(var, start, end, step, carried, iteration, trips.is_some())?;
+                // A known number of iterations makes known where the next stage starts, and whether there is one.
+                let known = match (start, trips) {
+                    (Int::Const(a), Some(n)) => Int::Const(a + n as i64 * step),
+                    _ => exit,
+                };
+                Ok((known, carried))
+            }
         }
     }
 
