@@ -180,7 +180,10 @@ unsafe fn share(call: &Arc<Call>, number: usize, helpers: usize, scratch: *mut u
     for _ in call.helpers.load(Ordering::Relaxed) as usize..wanted {
         call.helpers.fetch_add(1, Ordering::Relaxed);
         let call = call.clone();
-        rayon::spawn(move || help(&call));
+        rayon::spawn(move || {
+            // A panic in a detached job would abort the process. Without this helper the others do the work.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| help(&call)));
+        });
     }
     loop {
         let word = call.cursor.load(Ordering::Acquire);
