@@ -117,4 +117,19 @@ fn kernels() {
         let transposed = code(&text);
         time(&transposed, &[512 * 512; 3], &[], 512 * 512);
     }
+    for (rows, columns) in [(128, 256), (512, 128), (64, 512)] {
+        let text = format!(
+            "kernel linear_relu_{rows}x{columns}(%a: f32[512,784], %b: f32[784,512], %bias: f32[512], %y: mut f32[512,512]) {{
+               loop %q in 512 step {rows} parallel {{ loop %p in 512 step {columns} parallel {{
+                 tile %t: f32[{rows},{columns}]
+                 fill %t, 0.0
+                 dot %t[%row,%col], %a[%q + %row,%k], %b[%k,%p + %col] over %k in 784
+                 loop %i in {rows} {{ loop %j in {columns} vector(4) unroll(4) {{
+                   %z = add (load %t[%i,%j]), (load %bias[%p + %j])
+                   store %y[%q + %i,%p + %j], select (le %z, 0.0), 0.0, %z
+                 }} }} }} }} }}"
+        );
+        let linear = code(&text);
+        time(&linear, &[512 * 784, 784 * 512, 512, 512 * 512], &[], (512 / rows * (512 / columns)) as u64);
+    }
 }
