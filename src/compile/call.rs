@@ -209,3 +209,56 @@ fn check_labels(module: &Module, inputs: &[Input]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Tensor;
+
+    fn address(tensor: &Tensor) -> usize {
+        tensor.array().unwrap().as_ptr().addr()
+    }
+
+    #[test]
+    fn a_result_lies_where_the_argument_lay_that_was_given_away() {
+        let step = crate::compile(|(w, g): (Tensor, Tensor)| w - g * 0.5);
+        let mut w = Tensor::from_vec((0..4096).map(|i| i as f32).collect(), [64, 64]);
+        let g = Tensor::from_vec(vec![2.0f32; 4096], [64, 64]);
+        let at = address(&w);
+        for _ in 0..3 {
+            w = step.call((w, &g)).unwrap();
+            assert_eq!(address(&w), at);
+        }
+        assert_eq!(w.to_vec::<f32>().unwrap()[..2], [-3.0, -2.0]);
+        let kept = step.call((&w, &g)).unwrap();
+        assert_ne!(address(&kept), at);
+        assert_eq!(w.to_vec::<f32>().unwrap()[..2], [-3.0, -2.0]);
+    }
+
+    #[test]
+    fn a_value_that_is_read_after_its_successor_is_written_survives() {
+        // Both results want the storage of `w`, and each reads it: at most one may have it, and after the last read.
+        let swap = crate::compile(|(a, b): (Tensor, Tensor)| (&a + &b, &a - &b, a * b));
+        for _ in 0..2 {
+            let a = Tensor::from_vec((0..1000).map(|i| i as f32).collect(), [1000]);
+            let b = Tensor::from_vec(vec![2.0f32; 1000], [1000]);
+            let (sum, difference, product) = swap.call((a, b)).unwrap();
+            assert_eq!(sum.to_vec::<f32>().unwrap()[999], 1001.0);
+            assert_eq!(difference.to_vec::<f32>().unwrap()[999], 997.0);
+            assert_eq!(product.to_vec::<f32>().unwrap()[999], 1998.0);
+        }
+    }
+
+    #[test]
+    fn an_argument_that_is_returned_shares_its_storage_and_is_not_overwritten() {
+        let both = crate::compile(|x: Tensor| (x.clone(), x.t(), &x + 1.0));
+        let x = Tensor::from_vec((0..6).map(|i| i as f32).collect(), [2, 3]);
+        let (same, view, next) = both.call(x).unwrap();
+        assert_eq!(same.to_vec::<f32>().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(view.to_vec::<f32>().unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        assert_eq!(next.to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        // A later call that is given one of them must not write under the other.
+        let add = crate::compile(|x: Tensor| x + 10.0);
+        let _ = add.call(same).unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(view.to_vec::<f32>().unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+    }
+}
