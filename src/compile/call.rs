@@ -212,7 +212,7 @@ fn check_labels(module: &Module, inputs: &[Input]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::Tensor;
+    use super::*;
 
     fn address(tensor: &Tensor) -> usize {
         tensor.array().unwrap().as_ptr().addr()
@@ -232,6 +232,17 @@ mod tests {
         let kept = step.call((&w, &g)).unwrap();
         assert_ne!(address(&kept), at);
         assert_eq!(w.to_vec::<f32>().unwrap()[..2], [-3.0, -2.0]);
+    }
+
+    #[test]
+    fn an_error_names_what_is_lost() {
+        let step = crate::compile(|(w, g): (Tensor, Tensor)| w - g).arguments(["w", "g"]);
+        step.call((Tensor::ones([2]), Tensor::ones([2]))).unwrap().eval().unwrap();
+        let module = step.shared.cache.latest().unwrap().program.clone();
+        let error = Error::new(ErrorKind::Memory, "no memory");
+        let named = name_lost(error.clone(), &module, &[Ownership::Given, Ownership::Held]);
+        assert_eq!(named.to_string(), "no memory; what was given away to the call is lost: w");
+        assert_eq!(name_lost(error, &module, &[Ownership::Held, Ownership::Lent]).to_string(), "no memory");
     }
 
     #[test]

@@ -101,7 +101,8 @@ impl Chain<'_> {
         let asked = capture.asked.iter().enumerate().filter(|(_, asked)| **asked);
         let flags = Flags(asked.map(|(i, _)| (i, requires_grad.get(i).copied().unwrap_or(false))).collect());
         let time = start.elapsed();
-        tracing::debug!(target: "lazuli::compile", function = self.name, ?time, nodes = capture.graph.len(), "traced");
+        let (micros, nodes) = (time.as_micros() as u64, capture.graph.len());
+        tracing::debug!(target: "lazuli::compile", function = self.name, nodes, micros, "traced");
         Ok(Recorded { capture, signature, flags, names, result, captured, time })
     }
 }
@@ -115,8 +116,12 @@ pub(crate) fn optimize(recorded: Arc<Recorded>) -> Result<Improved> {
 
 /// Makes machine code.
 pub(crate) fn assemble(improved: Improved) -> Result<Arc<Module>> {
+    let start = Instant::now();
     let code = Code::new(&improved.graph, &improved.recorded.layouts(), &improved.recorded.signature.options)?;
     let module = Arc::new(Module { improved, code });
+    let (function, kernels) = (module.recorded().capture.graph.name(), module.code.program().kernels.len());
+    let micros = start.elapsed().as_micros() as u64;
+    tracing::debug!(target: "lazuli::compile", function, kernels, micros, "compiled");
     crate::stages::dump(&module);
     Ok(module)
 }
@@ -261,6 +266,7 @@ impl<I: Tree, R: Outcome> Executable<I, R> {
             let options = recorded.signature.options.clone();
             let arguments = Arguments::evaluate(structure, leaves, options).map_err(|e| e.with_sources(caller))?;
             self.fits(arguments.signature())?;
+            self.answers(|leaf| arguments.requires_grad(leaf))?;
             call::run(&self.module, arguments, caller)?
         };
         R::Tree::from_parts(&recorded.result, results)
@@ -291,17 +297,28 @@ impl<I: Tree, R: Outcome> Executable<I, R> {
         trace::splice(&recorded.capture.graph, &inputs, first_draw)
     }
 
+    /// Whether arguments with these flags would have given the trace the same answers.
+    fn answers(&self, requires_grad: impl Fn(usize) -> bool) -> Result<()> {
+        let recorded = self.module.recorded();
+        match recorded.flags.difference(requires_grad, &recorded.names) {
+            None => Ok(()),
+            Some(difference) => Err(other_arguments(&difference)),
+        }
+    }
+
     fn fits(&self, signature: &Signature) -> Result<()> {
         let expected = &self.module.recorded().signature;
         let differences = signature.differences(expected, &ArgumentNames::default());
         if differences.is_empty() {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Shape,
-            format!("the program was compiled for other arguments: {}", differences.join("; ")),
-        ))
+        Err(other_arguments(&differences.join("; ")))
     }
+}
+
+#[cold]
+fn other_arguments(differences: &str) -> Error {
+    Error::new(ErrorKind::Shape, format!("the program was compiled for other arguments: {differences}"))
 }
 
 impl<I, R> fmt::Display for Executable<I, R> {
