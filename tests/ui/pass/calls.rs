@@ -38,10 +38,13 @@ fn model() -> Model<1> {
     Model { layers: vec![linear(), linear()], heads: [linear()], activation: Activation::Relu }
 }
 
+fn shared_between_threads<T: Send + Sync + Clone + std::fmt::Debug>(_: &T) {}
+
 fn main() -> lazuli::Result<()> {
     let (x, w) = (Tensor::ones([2, 2]), Tensor::ones([2, 2]));
 
     let one = lazuli::compile(|x: Tensor| &x * 2.0);
+    shared_between_threads(&one);
     one.call(&x)?;
     one.call(x.clone())?;
     one.call(3.0)?;
