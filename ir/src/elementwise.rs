@@ -88,12 +88,21 @@ pub enum UnaryOp {
     Sqrt,
     Rsqrt,
     Tanh,
+    Reciprocal,
 }
 
 impl UnaryOp {
     /// Every unary operation.
-    pub const ALL: &'static [UnaryOp] =
-        &[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Exp, UnaryOp::Log, UnaryOp::Sqrt, UnaryOp::Rsqrt, UnaryOp::Tanh];
+    pub const ALL: &'static [UnaryOp] = &[
+        UnaryOp::Neg,
+        UnaryOp::Abs,
+        UnaryOp::Exp,
+        UnaryOp::Log,
+        UnaryOp::Sqrt,
+        UnaryOp::Rsqrt,
+        UnaryOp::Tanh,
+        UnaryOp::Reciprocal,
+    ];
 
     /// The operation's row.
     pub const fn row(self) -> UnaryRow {
@@ -161,6 +170,15 @@ impl UnaryOp {
                 ulps: 2.0,
                 flops: 34,
                 code: Expand(tanh),
+            },
+            UnaryOp::Reciprocal => UnaryRow {
+                name: "reciprocal",
+                domain: Domain::Float,
+                float: |x| 1.0 / x,
+                int: |x| x,
+                ulps: 0.5,
+                flops: 4,
+                code: Expand(reciprocal),
             },
         }
     }
@@ -427,6 +445,12 @@ fn log(e: &mut dyn Emit, x: ValueId) -> ValueId {
     let p = e.select(is_zero, minus_infinity, p);
     let in_domain = e.le(zero, x);
     e.select(in_domain, p, nan)
+}
+
+/// `1 / x`, correctly rounded.
+fn reciprocal(e: &mut dyn Emit, x: ValueId) -> ValueId {
+    let one = e.f32(1.0);
+    e.div(one, x)
 }
 
 /// `1 / sqrt(x)`, with both operations correctly rounded.

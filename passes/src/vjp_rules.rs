@@ -49,7 +49,7 @@ pub fn reads_for(op: &Op, i: usize) -> Reads {
         Op::Unary(op) => match op {
             UnaryOp::Neg => Reads::NOTHING,
             UnaryOp::Abs | UnaryOp::Log => Reads::operands(0b1),
-            UnaryOp::Exp | UnaryOp::Sqrt | UnaryOp::Rsqrt | UnaryOp::Tanh => Reads::RESULT,
+            UnaryOp::Exp | UnaryOp::Sqrt | UnaryOp::Rsqrt | UnaryOp::Tanh | UnaryOp::Reciprocal => Reads::RESULT,
         },
         Op::Binary(op) => match (op, i) {
             (BinaryOp::Add | BinaryOp::Sub, _) => Reads::NOTHING,
@@ -123,6 +123,7 @@ fn unary<'b>(op: UnaryOp, x: Expr<'b>, y: Expr<'b>, dy: Expr<'b>) -> Expr<'b> {
         UnaryOp::Sqrt => dy / (y + y),
         UnaryOp::Rsqrt => dy * -0.5 * (y * y * y),
         UnaryOp::Tanh => dy * (1.0 - y * y),
+        UnaryOp::Reciprocal => -(dy * (y * y)),
     }
 }
 

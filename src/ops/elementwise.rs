@@ -200,6 +200,14 @@ float_functions! {
     /// # Ok::<(), lazuli::Error>(())
     /// ```
     tanh Tanh;
+    /// One over each element; infinite at 0.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([4.0, 0.5]).reciprocal().to_vec::<f32>()?, [0.25, 2.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    reciprocal Reciprocal;
 }
 
 impl Tensor {
