@@ -6,10 +6,12 @@
 use crate::executor;
 use crate::node::{Node, Role};
 use crate::trace::{self, TraceId};
-use lazuli_ir::{Error, ErrorKind, Op, Result};
+use lazuli_ir::{Error, ErrorKind, Literal, Op, Result, Shape};
 use lazuli_runtime::Array;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
+use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 /// Pending chains longer than this are evaluated while recording, so that a program which never reads what it accumulates
@@ -29,18 +31,18 @@ pub(crate) fn value(node: &Arc<Node>) -> Result<Array> {
     if let Some(value) = node.value() {
         return value.clone();
     }
-    for pending in pending(node) {
-        compute(&pending)?;
+    if node.operands().iter().all(|o| o.value().is_some()) {
+        compute(node)?;
+    } else {
+        for pending in pending(node) {
+            compute(&pending)?;
+        }
     }
     node.value().cloned().ok_or_else(|| Error::internal("an evaluated node without a value"))?
 }
 
 /// The nodes without values that `node` needs, itself last.
 fn pending(node: &Arc<Node>) -> Vec<Arc<Node>> {
-    let operands = node.operands();
-    if operands.iter().all(|o| o.value().is_some()) {
-        return vec![node.clone()];
-    }
     let mut seen: FxHashSet<*const Node> = FxHashSet::default();
     let mut found = vec![node.clone()];
     seen.insert(Arc::as_ptr(node));
@@ -92,10 +94,29 @@ fn compute(node: &Node) -> Result<()> {
     }
 }
 
+thread_local! {
+    /// The one stored element of constants that were used lately.
+    static SPLATS: RefCell<FxHashMap<Literal, Array>> = RefCell::default();
+}
+
+/// One value everywhere: a view of one element.
+pub(crate) fn splat(value: Literal, shape: &Shape) -> Result<Array> {
+    SPLATS.with_borrow_mut(|splats| {
+        if splats.len() >= 64 {
+            splats.clear();
+        }
+        let scalar = match splats.entry(value) {
+            Entry::Occupied(scalar) => scalar.into_mut(),
+            Entry::Vacant(slot) => slot.insert(Array::full(value, &Shape::scalar())?),
+        };
+        scalar.with_layout(scalar.layout().broadcast(shape, &[]))
+    })
+}
+
 /// The value of one operation: a view where strides can express it, a kernel's result otherwise.
 fn primitive(node: &Node, op: &Op, operands: &[&Array]) -> Result<Array> {
     match (op, operands) {
-        (Op::Constant { value, shape }, []) => Array::full(*value, shape),
+        (Op::Constant { value, shape }, []) => splat(*value, shape),
         (Op::Alias | Op::Detach, [x]) => Ok((*x).clone()),
         (Op::Permute(perm), [x]) => x.with_layout(x.layout().permute(perm)),
         (Op::Broadcast { shape, dims }, [x]) => x.with_layout(x.layout().broadcast(shape, dims)),

@@ -87,6 +87,21 @@ impl Node {
         })
     }
 
+    /// An operation without operands that was computed at once. A failure leaves the slot empty.
+    pub(crate) fn computed(op: Op, ty: TensorType, source: Source, value: Result<Array>) -> Arc<Node> {
+        Arc::new(Node {
+            op: Some(op),
+            ty,
+            source,
+            order: next_order(),
+            trace: TraceId::NONE,
+            role: Role::Operation,
+            depth: 0,
+            operands: Mutex::default(),
+            value: value.map_or_else(|_| OnceLock::new(), |array| OnceLock::from(Ok(array))),
+        })
+    }
+
     /// A node whose value is there: data or a carried error. It belongs to no trace.
     pub(crate) fn ready(ty: TensorType, source: Source, value: Result<Array>) -> Arc<Node> {
         Node::data(Role::Data, ty, source, value)

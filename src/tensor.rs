@@ -66,6 +66,19 @@ impl Tensor {
         Tensor { node, history }
     }
 
+    /// A number everywhere, as an operand of a checked shape. Outside of traces its value is there at once: one element.
+    #[track_caller]
+    pub(crate) fn splat(value: Literal, shape: &Shape) -> Tensor {
+        let op = Op::Constant { value, shape: shape.clone() };
+        let ty = TensorType { shape: shape.clone(), dtype: value.dtype() };
+        let node = if trace::current() == TraceId::NONE {
+            Node::computed(op, ty, Source::caller(), eager::splat(value, shape))
+        } else {
+            Node::operation(op, ty, Source::caller(), Operands::new())
+        };
+        Tensor { node, history: None }
+    }
+
     /// A tensor that carries an error of the operation `name` (or that of an operand). Its type is a guess: the first
     /// operand's.
     #[track_caller]

@@ -127,16 +127,7 @@ pub(super) fn reduce(x: &Array, reduced: Reduced, out: &Array) -> Result<bool> {
 }
 
 fn start(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array) -> Result<()> {
-    let class = |s: &DimVec<i64>| s.iter().map(|s| StrideClass::of(*s)).collect::<DimVec<StrideClass>>();
-    let (result, inputs) = loops.strides.split_last().map_or((None, &[][..]), |(r, i)| (Some(r), i));
-    let key = PrimitiveKey {
-        primitive,
-        dtype: out.dtype(),
-        rank: loops.extents.len(),
-        operands: operands.iter().zip(inputs).map(|(a, s)| (a.dtype(), class(s))).collect(),
-        result: result.map(class).unwrap_or_default(),
-    };
-    let code = code(key)?;
+    let code = code(primitive, loops, operands, out)?;
     let runtime: SmallVec<[DimVec<i64>; 4]> = loops
         .strides
         .iter()
@@ -175,19 +166,64 @@ fn cost(primitive: Primitive) -> u64 {
     }
 }
 
+/// The key of a launch.
+fn key(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array) -> PrimitiveKey {
+    let class = |s: &DimVec<i64>| s.iter().map(|s| StrideClass::of(*s)).collect::<DimVec<StrideClass>>();
+    let (result, inputs) = loops.strides.split_last().map_or((None, &[][..]), |(r, i)| (Some(r), i));
+    PrimitiveKey {
+        primitive,
+        dtype: out.dtype(),
+        rank: loops.extents.len(),
+        operands: operands.iter().zip(inputs).map(|(a, s)| (a.dtype(), class(s))).collect(),
+        result: result.map(class).unwrap_or_default(),
+    }
+}
+
+/// The key in one number, which is quick to make, hash and compare; `None` beyond 8 loops.
+fn packed(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array) -> Option<u128> {
+    let rank = loops.extents.len();
+    if rank > 8 || operands.len() > 3 {
+        return None;
+    }
+    let (kind, which, inner) = match primitive {
+        Primitive::Copy => (0, 0, 0),
+        Primitive::Unary(op) => (1, op as u128, 0),
+        Primitive::Binary(op) => (2, op as u128, 0),
+        Primitive::Compare(op) => (3, op as u128, 0),
+        Primitive::Select => (4, 0, 0),
+        Primitive::Cast => (5, 0, 0),
+        Primitive::Reduce { op, inner } => (6, op as u128, inner as u128),
+        Primitive::Arange => (7, 0, 0),
+        Primitive::Random => (8, 0, 0),
+    };
+    // The head says how many fields follow, so it stands in places of its own: 12 places of dtypes and 64 of strides below.
+    let head = (((((kind << 8) | which) << 4) | inner) << 4) | rank as u128;
+    let mut fields: u128 = 0;
+    for array in operands.iter().chain([&out]) {
+        fields = (fields << 3) | array.dtype() as u128;
+    }
+    for stride in loops.strides.iter().flatten() {
+        fields = (fields << 2) | StrideClass::of(*stride) as u128;
+    }
+    let key = (head << 80) | fields;
+    Some(key)
+}
+
 /// Kernels by key, shared by all threads.
 static KERNELS: Mutex<Option<FxHashMap<PrimitiveKey, cpu::KernelCode>>> = Mutex::new(None);
 
 thread_local! {
     /// Those this thread has used, found without locking.
-    static KNOWN: RefCell<FxHashMap<PrimitiveKey, cpu::KernelCode>> = RefCell::default();
+    static KNOWN: RefCell<FxHashMap<u128, cpu::KernelCode>> = RefCell::default();
 }
 
-/// The kernel of a key, compiled at its first use.
-fn code(key: PrimitiveKey) -> Result<cpu::KernelCode> {
-    if let Some(code) = KNOWN.with_borrow(|known| known.get(&key).cloned()) {
+/// The kernel of a launch, compiled at its first use.
+fn code(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array) -> Result<cpu::KernelCode> {
+    let packed = packed(primitive, loops, operands, out);
+    if let Some(code) = packed.and_then(|p| KNOWN.with_borrow(|known| known.get(&p).cloned())) {
         return Ok(code);
     }
+    let key = key(primitive, loops, operands, out);
     let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
     let kernels = kernels.get_or_insert_default();
     let code = match kernels.get(&key) {
@@ -196,11 +232,13 @@ fn code(key: PrimitiveKey) -> Result<cpu::KernelCode> {
             let target = cpu::host_target();
             let mut codes = cpu::compile(&[kernel(&key, target)?], target)?;
             let code = codes.pop().ok_or_else(|| lazuli_ir::Error::internal("a kernel without code"))?;
-            kernels.insert(key.clone(), code.clone());
+            kernels.insert(key, code.clone());
             code
         }
     };
-    KNOWN.with_borrow_mut(|known| known.insert(key, code.clone()));
+    if let Some(packed) = packed {
+        KNOWN.with_borrow_mut(|known| known.insert(packed, code.clone()));
+    }
     Ok(code)
 }
 

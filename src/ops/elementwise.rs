@@ -10,9 +10,7 @@ impl Tensor {
     #[track_caller]
     pub(crate) fn fit(argument: Argument<'_>, dtype: DType, shape: &Shape) -> Tensor {
         match argument {
-            Argument::Number(n) => {
-                Tensor::record("full", Op::Constant { value: n.literal(dtype), shape: shape.clone() }, &[])
-            }
+            Argument::Number(n) => Tensor::splat(n.literal(dtype), shape),
             Argument::Tensor(t) => t.cast("to", dtype).stretch(shape),
         }
     }
@@ -63,10 +61,18 @@ fn meet(name: &'static str, a: Argument<'_>, b: Argument<'_>, op: fn(DType) -> R
     {
         return Tensor::record(name, op, &[x, y]);
     }
-    match broadcast_shapes(&shape_of(a), &shape_of(b)) {
+    let shape = match (a, b) {
+        (Argument::Tensor(t), Argument::Number(_)) | (Argument::Number(_), Argument::Tensor(t)) => {
+            Ok(t.extent_shape().clone())
+        }
+        (Argument::Tensor(x), Argument::Tensor(y)) => broadcast_shapes(x.extent_shape(), y.extent_shape()),
+        (Argument::Number(_), Argument::Number(_)) => Ok(Shape::scalar()),
+    };
+    match shape {
         Ok(shape) => {
             let (x, y) = (Tensor::fit(a, dtype, &shape), Tensor::fit(b, dtype, &shape));
-            Tensor::record(name, op, &[&x, &y]).named(name, &tensors(&[a, b]))
+            let result = Tensor::record(name, op, &[&x, &y]);
+            if result.node.error().is_some() { result.named(name, &tensors(&[a, b])) } else { result }
         }
         Err(message) => Tensor::fail(name, &tensors(&[a, b]), ErrorKind::Shape, message),
     }
