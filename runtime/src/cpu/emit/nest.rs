@@ -388,7 +388,7 @@ impl<'k> Emitter<'k> {
 }
 
 /// Whether a body holds no loop.
-fn is_leaf(body: &Body) -> bool {
+pub(super) fn is_leaf(body: &Body) -> bool {
     body.iter().all(|s| match &s.kind {
         StmtKind::Let(..) | StmtKind::Store { .. } | StmtKind::Check { .. } => true,
         StmtKind::Guard(_, body) => is_leaf(body),

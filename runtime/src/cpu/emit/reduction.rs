@@ -6,7 +6,7 @@
 //! grows with the length of a block and the number of blocks, not with their product.
 
 use super::Emitter;
-use super::nest::Int;
+use super::nest::{Int, is_leaf};
 use super::value::{Mode, Parts, Val, scalar_type};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
@@ -68,7 +68,9 @@ impl Emitter<'_> {
             (_, _, Some(Extent::Const(n))) if whole || r.vars.len() == 1 => Some(n as i64),
             _ => None,
         };
-        let stages = if self.inside_strip { SmallVec::new() } else { Self::stages(r.axis, length) };
+        // A body with loops or tiles of its own is no strip, unless the schedule says so.
+        let strip = !self.inside_strip && (r.axis.vector >= 4 || is_leaf(&r.body));
+        let stages = if strip { Self::stages(r.axis, length) } else { SmallVec::new() };
         let group = i64::from(stages.first().map_or(1, |m| m.total()));
         let sums = r.reducers.iter().any(|x| x.op == ReduceOp::Sum && x.ty == ScalarType::F32);
         let (mut flush, mut block) = (None, None);
