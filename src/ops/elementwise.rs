@@ -247,18 +247,6 @@ impl Tensor {
         Tensor::record("neg", Op::Unary(UnaryOp::Neg), &[self])
     }
 
-    /// `1 / x`, elementwise; integers and booleans give `f32`.
-    ///
-    /// ```
-    /// # use lazuli::prelude::*;
-    /// assert_eq!(lazuli::tensor([2.0, 4.0]).reciprocal().to_vec::<f32>()?, [0.5, 0.25]);
-    /// # Ok::<(), lazuli::Error>(())
-    /// ```
-    #[track_caller]
-    pub fn reciprocal(&self) -> Tensor {
-        div(1.0f64.argument(), Argument::Tensor(self)).named("reciprocal", &[self])
-    }
-
     /// `x * x`, elementwise.
     ///
     /// ```
