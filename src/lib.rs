@@ -1,4 +1,42 @@
-//! lazuli
+//! A lazy tensor library and compiler: PyTorch's vocabulary in Rust, fused kernels compiled in milliseconds.
+//!
+//! Operations on a [`Tensor`] record; reading a value runs what it needs, one primitive at a time. [`compile()`] traces the
+//! same code once for each signature and turns it into a few fused kernels of machine code. Gradients are a transformation
+//! of the recorded program: [`Tensor::backward`], [`grad`], [`value_and_grad`]. Every stage can be printed.
+//!
+//! ```
+//! use lazuli::prelude::*;
+//!
+//! # fn main() -> lazuli::Result<()> {
+//! // Eager: what was recorded runs when a value is read.
+//! let x = Tensor::randn([64, 64]);
+//! let w = Tensor::randn([64, 10]).requires_grad_(true);
+//! let loss = x.matmul(&w).relu().mean(..);
+//! loss.backward()?;
+//! println!("{} {:?}", loss.item::<f32>()?, w.grad());
+//!
+//! // Compiled: a function of tensors and numbers, traced once, optimised, run as machine code.
+//! let step = lazuli::compile(|(w, x, y, lr): (Tensor, Tensor, Tensor, Tensor)| {
+//!     let (loss, dw) = lazuli::value_and_grad(|w: &Tensor| x.matmul(w).cross_entropy(&y))(&w);
+//!     (loss, &w - lr * dw)
+//! });
+//! let y = Tensor::from_vec((0..64).map(|i| i % 10).collect::<Vec<i64>>(), [64]);
+//! let (loss, w) = step.call((w.detach(), x, y, 0.1))?;
+//! println!("{loss} {:?}", w.shape());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it fails
+//!
+//! Recording never fails and never panics: a wrong shape, dtype or dim yields a tensor that carries an [`Error`] with the
+//! operation, its operands and your line. It comes back from [`Tensor::check`], or from whatever reads the value.
+//!
+//! # How it differs from PyTorch
+//!
+//! Tensors are values: nothing is changed in place, `+=` rebinds the variable, and [`Tensor::requires_grad_`] returns a new
+//! leaf. Dims of reductions are `-1`, `[0, 1]` or `..`, and [`keep`] keeps them; `x.max(dim)` gives the values, and
+//! [`Tensor::argmax`] their positions. Indexing is `x.i((0, .., 1..3))`.
 
 #![forbid(unsafe_code)]
 
