@@ -247,7 +247,7 @@ impl Tensor {
         Tensor::record("neg", Op::Unary(UnaryOp::Neg), &[self])
     }
 
-    /// `x * x`, elementwise.
+    /// `x * x`, elementwise; booleans are taken as `i64`, as in PyTorch.
     ///
     /// ```
     /// # use lazuli::prelude::*;
@@ -256,7 +256,8 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn square(&self) -> Tensor {
-        mul(Argument::Tensor(self), Argument::Tensor(self)).named("square", &[self])
+        let x = if self.dtype() == DType::Bool { self.cast("square", DType::I64) } else { self.clone() };
+        mul(Argument::Tensor(&x), Argument::Tensor(&x)).named("square", &[self])
     }
 
     /// The larger of each pair of elements, with broadcasting and promotion. NaN on either side gives NaN. Where both are

@@ -1,0 +1,225 @@
+//! The arguments of a call, taken one by one in the order of PyTorch's signature, by position or by name.
+
+use crate::sample::{self, Case};
+use lazuli::{DType, IndexItem, Tensor};
+use serde_json::Value;
+use std::collections::{BTreeMap, VecDeque};
+
+/// What Lazuli has not: the case is counted, not run.
+#[derive(Debug)]
+pub struct Unsupported(pub String);
+
+/// What is left of a call's arguments.
+pub struct Arguments<'a> {
+    positional: VecDeque<Argument>,
+    named: BTreeMap<&'a str, Argument>,
+}
+
+/// One argument.
+#[derive(Clone, Debug)]
+pub enum Argument {
+    Tensor(Tensor),
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+    None,
+    DType(DType),
+    Slice { start: Option<i64>, end: Option<i64>, step: Option<i64> },
+    Ellipsis,
+    List(Vec<Argument>),
+}
+
+impl Argument {
+    fn new(json: &Value, tensors: &BTreeMap<&str, Tensor>) -> Result<Argument, Unsupported> {
+        let strange = || Unsupported(format!("the argument {json}"));
+        if let Some(name) = sample::tensor(json) {
+            return tensors.get(name).cloned().map(Argument::Tensor).ok_or_else(strange);
+        }
+        match json {
+            Value::Null => Ok(Argument::None),
+            Value::Bool(b) => Ok(Argument::Bool(*b)),
+            Value::Number(n) => match n.as_i64() {
+                Some(i) => Ok(Argument::Int(i)),
+                None => n.as_f64().map(Argument::Float).ok_or_else(strange),
+            },
+            Value::String(s) => Ok(Argument::Text(s.clone())),
+            Value::Array(parts) => {
+                parts.iter().map(|part| Argument::new(part, tensors)).collect::<Result<_, _>>().map(Argument::List)
+            }
+            Value::Object(fields) => match fields.iter().next().map(|(k, v)| (k.as_str(), v)).ok_or_else(strange)? {
+                ("float", Value::String(s)) => s.parse().map(Argument::Float).map_err(|_| strange()),
+                ("dtype", Value::String(s)) => {
+                    DType::parse(s).map(Argument::DType).ok_or_else(|| Unsupported(s.to_owned()))
+                }
+                ("slice", Value::Array(bounds)) if bounds.len() == 3 => {
+                    Ok(Argument::Slice { start: bounds[0].as_i64(), end: bounds[1].as_i64(), step: bounds[2].as_i64() })
+                }
+                ("ellipsis", _) => Ok(Argument::Ellipsis),
+                _ => Err(strange()),
+            },
+        }
+    }
+
+    /// This argument as a part of an index.
+    fn index(&self) -> Result<IndexItem, Unsupported> {
+        match *self {
+            Argument::Int(i) => Ok(IndexItem::At(i)),
+            Argument::Slice { start, end, step } => Ok(IndexItem::Range { start, end, step: step.unwrap_or(1) }),
+            Argument::Ellipsis => Ok(IndexItem::Ellipsis),
+            Argument::None => Ok(IndexItem::NewAxis),
+            _ => Err(Unsupported("an index that is a tensor or a list".into())),
+        }
+    }
+}
+
+/// Dims as PyTorch takes them: absent for all, one, or several.
+pub enum Dims {
+    All,
+    One(i64),
+    Several(Vec<i64>),
+}
+
+impl<'a> Arguments<'a> {
+    pub fn new(case: &'a Case, tensors: &BTreeMap<&str, Tensor>) -> Result<Arguments<'a>, Unsupported> {
+        let positional = case.args.iter().map(|json| Argument::new(json, tensors)).collect::<Result<_, _>>()?;
+        let named = case.kwargs.iter().map(|(name, json)| Ok((name.as_str(), Argument::new(json, tensors)?)));
+        Ok(Arguments { positional, named: named.collect::<Result<_, _>>()? })
+    }
+
+    /// Fails where an argument is left: it would have had a meaning.
+    pub fn finish(self) -> Result<(), Unsupported> {
+        match (self.positional.front(), self.named.keys().next()) {
+            (None, None) => Ok(()),
+            (Some(_), _) => Err(Unsupported("another positional argument".into())),
+            (_, Some(name)) => Err(Unsupported(format!("argument `{name}`"))),
+        }
+    }
+
+    /// The next argument: by position while there are any, else by name; `None` where it is absent.
+    pub fn next(&mut self, name: &str) -> Option<Argument> {
+        self.positional.pop_front().or_else(|| self.named.remove(name))
+    }
+
+    /// What comes next, without taking it.
+    pub fn peek(&self) -> Option<&Argument> {
+        self.positional.front()
+    }
+
+    pub fn tensor(&mut self, name: &str) -> Result<Tensor, Unsupported> {
+        match self.next(name) {
+            Some(Argument::Tensor(t)) => Ok(t),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// A tensor that may be absent.
+    pub fn optional_tensor(&mut self, name: &str) -> Result<Option<Tensor>, Unsupported> {
+        match self.next(name) {
+            Some(Argument::Tensor(t)) => Ok(Some(t)),
+            None | Some(Argument::None) => Ok(None),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// A tensor or a number.
+    pub fn operand(&mut self, name: &str) -> Result<Argument, Unsupported> {
+        match self.next(name) {
+            Some(a @ (Argument::Tensor(_) | Argument::Bool(_) | Argument::Int(_) | Argument::Float(_))) => Ok(a),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    pub fn integer(&mut self, name: &str) -> Result<i64, Unsupported> {
+        match self.next(name) {
+            Some(Argument::Int(i)) => Ok(i),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// A number, or what counts where it is absent.
+    pub fn float(&mut self, name: &str, default: f64) -> Result<f64, Unsupported> {
+        match self.next(name) {
+            Some(Argument::Float(v)) => Ok(v),
+            Some(Argument::Int(v)) => Ok(v as f64),
+            None => Ok(default),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// False where it is absent.
+    pub fn flag(&mut self, name: &str) -> Result<bool, Unsupported> {
+        match self.next(name) {
+            Some(Argument::Bool(b)) => Ok(b),
+            None => Ok(false),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    pub fn dims(&mut self, name: &str) -> Result<Dims, Unsupported> {
+        match self.next(name) {
+            None | Some(Argument::None) => Ok(Dims::All),
+            Some(Argument::Int(d)) => Ok(Dims::One(d)),
+            Some(Argument::List(parts)) => Ok(Dims::Several(integers(name, &parts)?)),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// A list of integers, which a call may also spread over the positions that are left.
+    pub fn sizes(&mut self, name: &str) -> Result<Vec<i64>, Unsupported> {
+        match self.next(name) {
+            Some(Argument::List(parts)) => integers(name, &parts),
+            Some(first @ Argument::Int(_)) => {
+                let rest = std::iter::from_fn(|| self.positional.pop_front());
+                integers(name, &std::iter::once(first).chain(rest).collect::<Vec<_>>())
+            }
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// The dtype of the result, where the call asks for one.
+    pub fn dtype(&mut self) -> Result<Option<DType>, Unsupported> {
+        match self.named.remove("dtype") {
+            None | Some(Argument::None) => Ok(None),
+            Some(Argument::DType(d)) => Ok(Some(d)),
+            other => Err(unsupported("dtype", &other)),
+        }
+    }
+
+    /// Takes an argument that only makes sense to Lazuli with this value.
+    pub fn only(&mut self, name: &str, value: &str) -> Result<(), Unsupported> {
+        match self.named.remove(name) {
+            None => Ok(()),
+            Some(Argument::Text(text)) if text == value => Ok(()),
+            Some(Argument::None) if value == "none" => Ok(()),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// The parts of an index.
+    pub fn index(&mut self) -> Result<Vec<IndexItem>, Unsupported> {
+        match self.next("index") {
+            Some(Argument::List(parts)) => parts.iter().map(Argument::index).collect(),
+            Some(one) => Ok(vec![one.index()?]),
+            None => Err(Unsupported("no index".into())),
+        }
+    }
+}
+
+fn integers(name: &str, parts: &[Argument]) -> Result<Vec<i64>, Unsupported> {
+    let integer = |part: &Argument| match part {
+        Argument::Int(i) => Ok(*i),
+        other => Err(unsupported(name, &Some(other.clone()))),
+    };
+    parts.iter().map(integer).collect()
+}
+
+fn unsupported(name: &str, value: &Option<Argument>) -> Unsupported {
+    let kind = match value {
+        None => "absent".into(),
+        Some(Argument::Tensor(t)) => format!("a tensor of {}", t.dtype()),
+        Some(Argument::List(_)) => "a list".into(),
+        Some(other) => format!("{other:?}"),
+    };
+    Unsupported(format!("argument `{name}` being {kind}"))
+}

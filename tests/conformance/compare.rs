@@ -1,0 +1,62 @@
+//! Equality of tensors within PyTorch's tolerances, with a message that says where they differ.
+
+use lazuli::{DType, Tensor};
+
+/// Operators that need more than the dtype's own tolerance: name, relative, absolute, and why.
+const LOOSER: &[(&str, f64, f64, &str)] = &[];
+
+/// The relative and absolute tolerance: those of `torch.testing.assert_close`.
+fn tolerance(op: &str, dtype: DType) -> (f64, f64) {
+    match (LOOSER.iter().find(|(name, ..)| *name == op), dtype) {
+        (_, DType::Bool | DType::I64) => (0.0, 0.0),
+        (Some((_, relative, absolute, _)), DType::F32) => (*relative, *absolute),
+        (None, DType::F32) => (1.3e-6, 1e-5),
+    }
+}
+
+/// Whether the shapes, dtypes and values agree; NaN equals NaN.
+pub fn same(op: &str, found: &Tensor, expected: &Tensor) -> Result<(), String> {
+    found.check().map_err(|e| e.to_string())?;
+    let ty = |t: &Tensor| format!("{}{:?}", t.dtype(), t.shape());
+    if ty(found) != ty(expected) {
+        return Err(format!("{}, expected {}", ty(found), ty(expected)));
+    }
+    let (relative, absolute) = tolerance(op, expected.dtype());
+    let differs = |(a, b): (f64, f64)| {
+        let close = a.is_finite() && b.is_finite() && (a - b).abs() <= absolute + relative * b.abs();
+        !(close || a == b || a.is_nan() && b.is_nan())
+    };
+    let (a, b) = (values(found)?, values(expected)?);
+    let different: Vec<usize> = (0..a.len()).filter(|&i| differs((a[i], b[i]))).collect();
+    match different.first() {
+        None => Ok(()),
+        Some(&i) => Err(format!(
+            "{} of {} elements differ, the first at {:?}: {}, expected {}",
+            different.len(),
+            a.len(),
+            position(i, &expected.shape()),
+            a[i],
+            b[i]
+        )),
+    }
+}
+
+/// The elements, exactly: integers of the samples are far below 2^53.
+fn values(t: &Tensor) -> Result<Vec<f64>, String> {
+    let elements = match t.dtype() {
+        DType::Bool => t.to_vec::<bool>().map(|v| v.into_iter().map(|b| f64::from(u8::from(b))).collect()),
+        DType::I64 => t.to_vec::<i64>().map(|v| v.into_iter().map(|i| i as f64).collect()),
+        DType::F32 => t.to_vec::<f32>().map(|v| v.into_iter().map(f64::from).collect()),
+    };
+    elements.map_err(|e| e.to_string())
+}
+
+/// The index of the `i`th element.
+fn position(mut i: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (at, &extent) in index.iter_mut().zip(shape).rev() {
+        *at = i % extent.max(1);
+        i /= extent.max(1);
+    }
+    index
+}
