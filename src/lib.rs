@@ -79,3 +79,8 @@ pub use report::{Donation, FusionRow, KernelRow, Report};
 pub use stages::Stages;
 pub use tensor::{Device, Tensor};
 pub use tree::{IntoTree, Outcome, Tree};
+
+/// The README's program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
