@@ -1,5 +1,7 @@
 //! Random programs: what compilation made of them, run by the kernels' evaluator, agrees with the reference evaluator.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use lazuli_ir::kernel_eval::ThreadOrder;
 use lazuli_ir::reference::{compare, evaluate_bounds};
 use lazuli_ir::{Layout, Target};
