@@ -17,6 +17,7 @@ pub mod lower;
 pub mod memory;
 mod merge_loops;
 mod options;
+mod panels;
 pub mod plan;
 pub mod primitive;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod random_programs;
 mod renumber;
 #[cfg(test)]
 mod samples;
+mod scalar;
 pub mod schedule;
 mod schedule_gpu;
 mod simplify;

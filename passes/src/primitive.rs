@@ -8,7 +8,7 @@
 
 use crate::Options;
 use crate::compile::compile;
-use crate::lower::scalar_operation;
+use crate::scalar::scalar_operation;
 use crate::schedule::schedule_primitive;
 use lazuli_ir::kernel::{
     Access, Axis, Block, Emit, Expr, Extent, Kernel, Loop, Memory, Param, ParamId, Reduce, Reducer, ScalarType, Stmt,
