@@ -32,6 +32,7 @@ mod simplify;
 mod simplify_algebra;
 mod simplify_dot;
 mod simplify_movement;
+mod tiling;
 mod vjp_rules;
 mod walk;
 

@@ -5,12 +5,14 @@
 //!   `finish`. A reduction at the root is cut into chunks whose size depends on shapes alone.
 //! - Each innermost loop runs as vectors where most of its accesses are unit-stride or uniform. Where they are not, but those of
 //!   an enclosing loop all are (the sum of columns), that loop's iterations become the lanes instead.
+//! - A transpose walks in rectangles.
 //! - The outermost loops are parallel, and the outermost extent becomes a run-time value, so that one kernel serves every
 //!   batch size.
 
 use crate::merge_loops::merge_loops;
 use crate::renumber::renumber;
-use lazuli_ir::kernel::{Binding, Block, Expr, Extent, Kernel, Memory, Stmt, StmtKind, Stride, ValueId};
+use crate::tiling::{cut, innermost, strided_loads};
+use lazuli_ir::kernel::{Axis, Binding, Block, Expr, Extent, Kernel, Loop, Memory, Stmt, StmtKind, Stride, ValueId};
 use lazuli_ir::{ExtentId, Index, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -22,7 +24,9 @@ pub fn schedule_cpu(kernel: &mut Kernel, target: &Target) -> Vec<u64> {
     merge_loops(kernel);
     split_root(kernel);
     let mut body = std::mem::take(&mut kernel.body);
-    vectorize(kernel, &mut body);
+    if !cut_transposes(kernel, &mut body) {
+        vectorize(kernel, &mut body);
+    }
     kernel.body = body;
     bind_threads(kernel, target);
     let extents = generalise(kernel);
@@ -388,6 +392,38 @@ fn bind_threads(kernel: &mut Kernel, target: &Target) {
     kernel.body = body;
 }
 
+/// The sides of the rectangles in which a transpose walks: cache lines of what it reads across, and of what it writes along.
+const RECTANGLE: (u64, u64) = (16, 64);
+
+/// Cuts the two innermost loops of a large elementwise nest that reads across memory into rectangles, in which every cache line
+/// is used up while it is near. Tells whether it did.
+fn cut_transposes(kernel: &mut Kernel, body: &mut Block) -> bool {
+    let [root] = body.as_slice() else { return false };
+    let Some(nest) = innermost(root) else { return false };
+    let [outer @ .., (row, rows), (column, columns)] = nest.as_slice() else { return false };
+    let small = rows * columns < 64 * 64 || *rows < RECTANGLE.0 || *columns < RECTANGLE.1;
+    if small || strided_loads(kernel, root, &nest).is_empty() {
+        return false;
+    }
+    let mut inside = std::mem::take(body);
+    for _ in &nest {
+        if let Some(Stmt { kind: StmtKind::Loop(l), .. }) = inside.pop() {
+            inside = l.body;
+        }
+    }
+    let loops = [
+        (*row, Extent::Const(*rows), RECTANGLE.0, Binding::Parallel, Binding::Serial),
+        (*column, Extent::Const(*columns), RECTANGLE.1, Binding::Parallel, Binding::Serial),
+    ];
+    let mut block = cut(kernel, &loops, inside, LANES);
+    for &(var, extent) in outer.iter().rev() {
+        let l = Loop { var, extent: Extent::Const(extent), step: 1, limit: None, axis: Axis::default(), body: block };
+        block = vec![StmtKind::Loop(l).into()];
+    }
+    *body = block;
+    true
+}
+
 /// Elements that the loops of a block walk.
 fn elements(block: &Block) -> u64 {
     block
@@ -410,10 +446,10 @@ fn bind_nest(s: &mut Stmt, iterations: u64) {
     l.axis.binding = Binding::Parallel;
     let own = l.extent.known().unwrap_or(1).div_ceil(l.step.max(1));
     let iterations = iterations.saturating_mul(own);
-    let panels = l.step > 1;
+    let pieces = l.step > 1;
     let [inner] = l.body.as_mut_slice() else { return };
     let StmtKind::Loop(m) = &inner.kind else { return };
-    if m.step > 1 || panels || (m.axis.vector == 1 && iterations < 256) || iterations < 16 {
+    if m.step > 1 || (!pieces && ((m.axis.vector == 1 && iterations < 256) || iterations < 16)) {
         bind_nest(inner, iterations);
     }
 }

@@ -8,13 +8,12 @@
 
 use crate::merge_loops::merge_loops;
 use crate::renumber::renumber;
-use crate::schedule::{split_root, stride};
-use crate::walk::for_each_index;
+use crate::schedule::split_root;
+use crate::tiling::{Piece, cut, innermost, open_pieces, strided_loads, substitute, wrap_inside, wrap_pieces};
 use lazuli_ir::kernel::{
     Axis, Binding, Block, Expr, Extent, Kernel, Loop, Memory, Scope, Stmt, StmtKind, Tile, TileId, ValueId,
 };
 use lazuli_ir::{Index, VarId};
-use rustc_hash::FxHashMap;
 
 /// Elements of a merged elementwise loop that a block takes: 256 threads with a vector of 4 each.
 const BLOCK_ELEMENTS: u64 = 1024;
@@ -55,23 +54,6 @@ fn contains_dot(block: &Block) -> bool {
         StmtKind::Loop(l) => contains_dot(&l.body),
         _ => false,
     })
-}
-
-/// The variables and extents of a perfect nest of plain loops around straight-line code; `None` where there is more.
-fn innermost(root: &Stmt) -> Option<Vec<(VarId, u64)>> {
-    let mut nest = Vec::new();
-    let mut s = root;
-    loop {
-        let StmtKind::Loop(l) = &s.kind else { return None };
-        nest.push((l.var, l.extent.known()?));
-        match l.body.as_slice() {
-            [inner @ Stmt { kind: StmtKind::Loop(_), .. }] => s = inner,
-            body => {
-                let straight = |s: &Stmt| matches!(s.kind, StmtKind::Let(..) | StmtKind::Store { .. });
-                return body.iter().all(straight).then_some(nest);
-            }
-        }
-    }
 }
 
 fn bind_contraction(kernel: &mut Kernel, block: &mut Block, depth: u8) {
@@ -170,87 +152,6 @@ fn cut_innermost(kernel: &mut Kernel, mut nest: Block) -> Block {
         }
     }
     nest
-}
-
-/// A perfect nest over `loops` (variable, extent, size, who runs the pieces, who runs inside one), cut into pieces: all loops
-/// over pieces outside, all loops inside pieces within.
-fn cut(kernel: &mut Kernel, loops: &[(VarId, Extent, u64, Binding, Binding)], mut body: Block, vector: u32) -> Block {
-    let pieces = open_pieces(kernel, loops);
-    substitute(&mut body, &pieces);
-    let inside = wrap_inside(&pieces, loops, body, vector);
-    wrap_pieces(&pieces, loops, inside)
-}
-
-/// One loop cut in two.
-struct Piece {
-    var: VarId,
-    start: VarId,
-    inside: VarId,
-    limit: Option<Index>,
-}
-
-fn open_pieces(kernel: &mut Kernel, loops: &[(VarId, Extent, u64, Binding, Binding)]) -> Vec<Piece> {
-    loops
-        .iter()
-        .map(|&(var, extent, size, ..)| {
-            let name = kernel.vars[var.0 as usize].clone();
-            let (start, inside) = (kernel.new_var(format!("{name}0")), kernel.new_var(name));
-            let divides = extent.known().is_some_and(|n| n.is_multiple_of(size));
-            let limit = (!divides).then(|| extent.index().add_scaled(&start.into(), -1));
-            Piece { var, start, inside, limit }
-        })
-        .collect()
-}
-
-fn substitute(body: &mut Block, pieces: &[Piece]) {
-    let with: FxHashMap<VarId, Index> =
-        pieces.iter().map(|p| (p.var, Index::var(p.start).add(&p.inside.into()))).collect();
-    // The sum of both has the range of the variable it stands for, so no simplification is lost by an unbounded range.
-    let unbounded = |_: VarId| (i64::MIN / 4, i64::MAX / 4);
-    for_each_index(body, &mut |x| *x = x.substitute(&|v| with.get(&v).cloned(), &unbounded));
-}
-
-fn wrap_inside(
-    pieces: &[Piece],
-    loops: &[(VarId, Extent, u64, Binding, Binding)],
-    mut body: Block,
-    vector: u32,
-) -> Block {
-    for (i, (p, &(_, _, size, _, binding))) in pieces.iter().zip(loops).enumerate().rev() {
-        let vector = if i + 1 == pieces.len() { vector } else { 1 };
-        let axis = Axis { binding, vector, unroll: 1 };
-        let l = Loop { var: p.inside, extent: Extent::Const(size), step: 1, limit: p.limit.clone(), axis, body };
-        body = vec![StmtKind::Loop(l).into()];
-    }
-    body
-}
-
-fn wrap_pieces(pieces: &[Piece], loops: &[(VarId, Extent, u64, Binding, Binding)], mut body: Block) -> Block {
-    for (p, &(_, extent, size, binding, _)) in pieces.iter().zip(loops).rev() {
-        let axis = Axis { binding, ..Axis::default() };
-        let l = Loop { var: p.start, extent, step: size, limit: None, axis, body };
-        body = vec![StmtKind::Loop(l).into()];
-    }
-    body
-}
-
-/// The unmasked loads of straight-line code that run along the second innermost loop and across the innermost.
-fn strided_loads(kernel: &Kernel, root: &Stmt, nest: &[(VarId, u64)]) -> Vec<ValueId> {
-    let mut s = root;
-    while let StmtKind::Loop(l) = &s.kind
-        && let [inner @ Stmt { kind: StmtKind::Loop(_), .. }] = l.body.as_slice()
-    {
-        s = inner;
-    }
-    let (StmtKind::Loop(l), [.., (row, _), (column, _)]) = (&s.kind, nest) else { return Vec::new() };
-    let across = |s: &Stmt| match &s.kind {
-        StmtKind::Let(v, Expr::Load { from, index, mask: None }) => {
-            let (r, c) = (stride(kernel, *from, index, *row), stride(kernel, *from, index, *column));
-            (r == Some(1) && c.is_none_or(|c| c.abs() > 1)).then_some(*v)
-        }
-        _ => None,
-    };
-    l.body.iter().filter_map(across).collect()
 }
 
 /// Cuts the two innermost loops into squares, and brings strided loads in through shared memory.
