@@ -24,7 +24,6 @@ mod op;
 pub mod philox;
 pub mod philox_code;
 pub mod program;
-pub mod random_graph;
 pub mod reference;
 mod shape;
 mod source;

@@ -15,7 +15,6 @@ mod rounding;
 pub use apply::apply;
 pub use bounds::{Bounds, evaluate_bounds};
 pub use compare::{Mismatch, Summary, compare};
-pub(crate) use dense::collect;
 pub use dense::{Data, Dense};
 
 use crate::{Error, ErrorKind, Graph, NodeId, Op, Result};
@@ -42,8 +41,10 @@ pub fn evaluate(graph: &Graph, inputs: &[Dense]) -> Result<Vec<Dense>> {
 }
 
 /// The outputs as another right evaluator might give them: with errors of its own. For tests of the bounds.
-#[cfg(test)]
-pub(crate) fn evaluate_emulated(graph: &Graph, inputs: &[Dense], seed: u64) -> Result<Vec<Dense>> {
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_emulated(graph: &Graph, inputs: &[Dense], seed: u64) -> Result<Vec<Dense>> {
     let mut rounding = rounding::Emulated::new(seed);
     walk(graph, |n, op, operands: &[&Dense]| match op {
         Op::Input { index, .. } => Ok(inputs[*index].clone()),

@@ -31,11 +31,6 @@ impl SplitMix {
         self.below(n) == 0
     }
 
-    /// One of these; `None` of none.
-    pub(crate) fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
-        all.get(self.below(all.len()))
-    }
-
     /// In a random order.
     pub(crate) fn shuffle<T>(&mut self, all: &mut [T]) {
         for i in (1..all.len()).rev() {

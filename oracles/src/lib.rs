@@ -1,28 +1,28 @@
 //! Oracles: random programs, and the checks that find wrong results without anyone knowing the right ones.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::panic, clippy::unwrap_used))]
 
+mod data;
 mod interpret;
+#[cfg(feature = "machine-code")]
+mod machine;
+mod patterns;
+#[cfg(feature = "machine-code")]
+mod placement;
+#[cfg(feature = "machine-code")]
+mod primitives;
 mod program;
 mod rng;
+#[cfg(feature = "machine-code")]
+mod shrink;
 
 pub use interpret::interpret;
-pub use program::{Options, RandomProgram, random_program};
+#[cfg(feature = "machine-code")]
+pub use machine::{Setup, check};
+#[cfg(feature = "machine-code")]
+pub use primitives::{PrimitiveCase, check_primitive};
+pub use program::{Options, RandomProgram, Values, random_program};
 pub use rng::Rng;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_follow_from_their_seeds() {
-        for seed in 0..300 {
-            let exact = seed % 2 == 0;
-            let options = Options { exact, ..Options::default() };
-            let p = random_program(seed, &options).unwrap();
-            let q = random_program(seed, &options).unwrap();
-            assert_eq!(p.graph, q.graph, "seed {seed}");
-            assert_eq!(p.graph.inputs().len(), p.inputs.len());
-        }
-    }
-}
+#[cfg(feature = "machine-code")]
+pub use shrink::shrink;

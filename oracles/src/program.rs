@@ -1,406 +1,460 @@
-//! Random programs over every primitive of the Graph IR.
+//! Random well-typed programs with inputs: what differential tests run, so that bugs are found which nobody thought of.
 //!
-//! A program starts from a few inputs and grows by operations on values that exist: elementwise operations with broadcasts
-//! between, chains of movements, reductions, contractions, draws. Shapes are small and hold extents 0 and 1; data holds
-//! special values, or, for *exact* programs, small integers on which every operation used is exact, so that all evaluators
-//! must agree bit for bit.
+//! Two kinds of values. [`Values::SmallIntegers`] draws floats that are small integers and only takes operations that keep
+//! every intermediate result, in any order of summation, an integer that `f32` holds: all evaluators must agree bit for bit.
+//! [`Values::Special`] takes every operation and mixes in zeros of both signs, subnormals, the largest numbers, infinities
+//! and NaN: evaluators must agree within the bounds of [`evaluate_bounds`](lazuli_ir::reference::evaluate_bounds).
+//!
+//! A program starts from three inputs and grows by operations on values that exist, recent ones likelier, so that it becomes
+//! deep; single operations are here, and what compilers treat specially (a softmax, a contraction with bias and activation)
+//! is in `patterns`. Extents are those at which loops are cut: 0 to 9, 16, 17, 33, 64, and where asked for thousands.
 
+use crate::data;
 use crate::rng::Rng;
-use lazuli_ir::graph::Value;
 use lazuli_ir::reference::Dense;
 use lazuli_ir::{
-    BinaryOp, CompareOp, DType, DimVec, DotDims, Element, Error, Graph, Literal, Op, PadDim, ReduceOp, Result, Shape,
-    SliceDim, Source, Sources, TensorType, UnaryOp,
+    BinaryOp, CompareOp, DType, DimVec, DotDims, Graph, Op, PadDim, ReduceOp, Shape, SliceDim, Source, Sources,
+    TensorType, UnaryOp, Value, infer,
 };
+
+/// What the elements of a random program are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Floats are small integers, and all results exact.
+    SmallIntegers,
+    /// Any floats, the special ones among them.
+    Special,
+}
 
 /// What programs are drawn.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Operations, at most.
+    /// Operations, about.
     pub operations: usize,
     /// Elements a value may have, at most.
     pub elements: usize,
-    /// Only operations that are exact on small integers.
-    pub exact: bool,
-    /// Whether some extents are 0.
-    pub empty: bool,
+    /// What the elements are.
+    pub values: Values,
+    /// Extents to draw from; 0 is among them now and then.
+    pub extents: &'static [usize],
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options { operations: 14, elements: 2048, exact: false, empty: true }
+/// Extents around those of vectors, unrolled vectors and small tiles.
+const SMALL: [usize; 14] = [1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33, 64];
+/// Extents long enough for several chunks, with every length of tail.
+const LONG: [usize; 12] = [1, 2, 3, 5, 8, 17, 64, 129, 1000, 1023, 2049, 4999];
+
+impl Options {
+    /// Programs on small tensors: many run in a second.
+    pub fn small(values: Values) -> Options {
+        Options { operations: 20, elements: 2048, values, extents: &SMALL }
+    }
+
+    /// Programs on rows of thousands of elements.
+    pub fn long(values: Values) -> Options {
+        Options { operations: 10, elements: 20_000, values, extents: &LONG }
+    }
+
+    /// The kind of program that a seed gets where all kinds are wanted: half exact, an eighth on long rows.
+    pub fn of_seed(seed: u64) -> Options {
+        let values = if seed.is_multiple_of(2) { Values::SmallIntegers } else { Values::Special };
+        if seed % 8 < 7 { Options::small(values) } else { Options::long(if seed % 16 < 8 { Values::SmallIntegers } else { values }) }
     }
 }
 
-/// A program and the data of its inputs, as row-major literals.
+/// A random program and inputs for it.
 #[derive(Clone, Debug)]
 pub struct RandomProgram {
     /// The program.
     pub graph: Graph,
-    /// For each input, its elements.
-    pub inputs: Vec<Vec<Literal>>,
+    /// Its inputs.
+    pub inputs: Vec<Dense>,
 }
 
-/// The program of a seed.
-pub fn random_program(seed: u64, options: &Options) -> Result<RandomProgram> {
-    let mut g = Generator {
-        rng: Rng::new(seed),
-        options: *options,
-        graph: Graph::new(format!("random{seed}")),
-        values: Vec::new(),
+/// Integers up to here, and all integers below in magnitude, are exact in `f32`.
+pub(crate) const EXACT: f64 = 16_777_216.0;
+/// Inputs of a program, at most.
+const INPUTS: usize = 8;
+
+/// The random program of a seed. The same arguments give the same program and inputs.
+///
+/// ```
+/// use lazuli_ir::reference::{compare, evaluate, evaluate_bounds};
+/// use lazuli_oracles::{Options, Values, random_program};
+/// let p = random_program(1, &Options::small(Values::Special));
+/// let bounds = evaluate_bounds(&p.graph, &p.inputs, 0)?;
+/// let summary = compare(&evaluate(&p.graph, &p.inputs)?, &bounds)?;
+/// assert_eq!(summary.worst, 0.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn random_program(seed: u64, options: &Options) -> RandomProgram {
+    let mut maker = Maker {
+        random: Rng::new(seed),
+        graph: Graph::new("random"),
         inputs: Vec::new(),
-        base: None,
+        pool: Vec::new(),
+        options: *options,
     };
-    let inputs = 1 + g.rng.below(3);
-    for _ in 0..inputs {
-        let shape = g.shape();
-        let dtype = g.dtype();
-        g.input(shape, dtype);
+    for _ in 0..3 {
+        let ty = TensorType { shape: maker.shape(), dtype: maker.dtype() };
+        maker.input(ty);
     }
-    let operations = 1 + g.rng.below(options.operations);
-    for _ in 0..operations {
-        g.grow()?;
-    }
-    g.outputs()?;
-    Ok(RandomProgram { graph: g.graph, inputs: g.inputs })
-}
-
-struct Generator {
-    rng: Rng,
-    options: Options,
-    graph: Graph,
-    values: Vec<Value>,
-    inputs: Vec<Vec<Literal>>,
-    base: Option<Value>,
-}
-
-const EXTENTS: [usize; 12] = [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, 64];
-
-impl Generator {
-    fn sources(&mut self) -> Sources {
-        Source { file: "random.rs", line: self.graph.len() as u32 + 1, column: 1 }.into()
-    }
-
-    fn extent(&mut self) -> usize {
-        if self.options.empty && self.rng.one_in(60) {
-            return 0;
+    // Steps that find nothing to do make no node; the bound ends a search that goes nowhere.
+    for _ in 0..options.operations * 8 {
+        if maker.graph.len() >= options.operations + maker.inputs.len() {
+            break;
         }
-        self.rng.pick(&EXTENTS).unwrap_or(1)
+        maker.step();
+    }
+    maker.outputs();
+    RandomProgram { graph: maker.graph, inputs: maker.inputs }
+}
+
+/// A value, and the largest magnitude that its elements can have.
+pub(crate) type Bounded = (Value, f64);
+
+pub(crate) struct Maker {
+    pub(crate) random: Rng,
+    pub(crate) graph: Graph,
+    inputs: Vec<Dense>,
+    pub(crate) pool: Vec<Bounded>,
+    options: Options,
+}
+
+impl Maker {
+    pub(crate) fn exact(&self) -> bool {
+        self.options.values == Values::SmallIntegers
+    }
+
+    pub(crate) fn ty(&self, v: Value) -> TensorType {
+        self.graph.ty(v).clone()
+    }
+
+    pub(crate) fn extent(&mut self) -> usize {
+        if self.random.one_in(48) { 0 } else { self.random.pick(self.options.extents).unwrap_or(1) }
     }
 
     fn shape(&mut self) -> Shape {
-        let rank = self.rng.pick(&[0, 1, 1, 2, 2, 2, 3, 3, 4]).unwrap_or(1);
-        let mut extents: Vec<usize> = Vec::new();
+        let rank = self.random.pick(&[0, 1, 1, 2, 2, 2, 3, 3, 4]).unwrap_or(1);
+        let (mut extents, mut elements) = (Vec::new(), 1);
         for _ in 0..rank {
             let n = self.extent();
-            let so_far: usize = extents.iter().map(|n| (*n).max(1)).product();
-            extents.push(if so_far * n.max(1) > self.options.elements { 1 } else { n });
+            let n = if elements * n.max(1) > self.options.elements { 1 + self.random.below(2) } else { n };
+            elements *= n.max(1);
+            extents.push(n);
         }
         Shape::new(extents)
     }
 
     fn dtype(&mut self) -> DType {
-        self.rng.pick(&[DType::F32, DType::F32, DType::F32, DType::F32, DType::I64, DType::Bool]).unwrap_or(DType::F32)
-    }
-
-    fn literal(&mut self, dtype: DType) -> Literal {
-        const SPECIAL: [f32; 10] =
-            [0.0, -0.0, 1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-45, 16_777_217.0, -1.5];
-        match dtype {
-            DType::Bool => Literal::Bool(self.rng.one_in(2)),
-            DType::I64 => Literal::I64(self.rng.below(9) as i64 - 4),
-            DType::F32 if self.options.exact => Literal::F32(self.rng.below(7) as f32 - 3.0),
-            DType::F32 if self.rng.one_in(24) => Literal::F32(self.rng.pick(&SPECIAL).unwrap_or(0.0)),
-            DType::F32 => Literal::F32(self.rng.unit() * 3.0),
+        match self.random.below(8) {
+            0 => DType::Bool,
+            1 => DType::I64,
+            _ => DType::F32,
         }
     }
 
-    fn input(&mut self, shape: Shape, dtype: DType) -> Value {
-        let elements = shape.elements();
-        let data = (0..elements).map(|_| self.literal(dtype)).collect();
-        self.inputs.push(data);
-        let sources = self.sources();
-        let v = self.graph.add_input(format!("x{}", self.inputs.len()), TensorType { shape, dtype }, sources);
-        self.values.push(v);
-        v
+    fn input(&mut self, ty: TensorType) -> Bounded {
+        let line = self.inputs.len() as u32 + 1;
+        self.inputs.push(data::tensor(&mut self.random, &ty, self.options.values));
+        let v = self.graph.add_input(format!("x{line}"), ty, place(line));
+        self.pool.push((v, data::LARGEST));
+        (v, data::LARGEST)
     }
 
-    fn ty(&self, v: Value) -> TensorType {
-        self.graph.ty(v).clone()
-    }
-
-    fn add(&mut self, op: Op, operands: &[Value]) -> Result<Value> {
-        let sources = self.sources();
-        let v = self.graph.add(op, operands, sources)?;
-        self.values.push(v);
-        Ok(v)
-    }
-
-    fn any(&mut self) -> Result<Value> {
-        // Recent values are likelier, so that programs grow deep.
-        let n = self.values.len();
-        let i = if self.rng.one_in(2) { n - 1 - self.rng.below(n.min(3)) } else { self.rng.below(n) };
-        self.values.get(i).copied().ok_or_else(|| Error::internal("no value to draw from"))
-    }
-
-    /// A value as `dtype`.
-    fn cast(&mut self, v: Value, dtype: DType) -> Result<Value> {
-        if self.ty(v).dtype == dtype {
-            return Ok(v);
+    /// Adds an operation whose elements are at most `limit` in magnitude, unless it does not fit or could be inexact.
+    pub(crate) fn add(&mut self, op: Op, operands: &[Value], limit: f64) -> Option<Bounded> {
+        let types: Vec<&TensorType> = operands.iter().map(|v| self.graph.ty(*v)).collect();
+        let ty = infer(&op, &types).ok()?;
+        let inexact = self.exact() && ty.dtype.is_float() && limit > EXACT;
+        if inexact || ty.shape.elements() > self.options.elements || ty.shape.rank() > 5 {
+            return None;
         }
-        // Casting huge floats to integers saturates, which is not what exact programs are about.
-        self.add(Op::Cast(dtype), &[v])
+        let v = self.graph.add(op, operands, place(self.graph.len() as u32 + 1)).ok()?;
+        self.pool.push((v, limit));
+        Some((v, limit))
     }
 
-    fn float(&mut self) -> Result<Value> {
-        let v = self.any()?;
-        self.cast(v, DType::F32)
+    pub(crate) fn any(&mut self) -> Bounded {
+        let n = self.pool.len();
+        let recent = self.random.below(n.min(4));
+        if self.random.one_in(2) { self.pool[n - 1 - recent] } else { self.pool[self.random.below(n)] }
     }
 
-    /// A value of exactly this type: one that is there, a broadcast of one that fits, or a constant.
-    fn like(&mut self, ty: &TensorType) -> Result<Value> {
-        for _ in 0..4 {
-            let v = self.any()?;
-            let v = if self.ty(v).dtype == ty.dtype { v } else { continue };
-            let shape = self.ty(v).shape;
-            if shape.same(&ty.shape) {
-                return Ok(v);
-            }
-            if let Some(dims) = align(&shape, &ty.shape) {
-                return self.add(Op::Broadcast { shape: ty.shape.clone(), dims }, &[v]);
-            }
+    /// Some value that is a float.
+    pub(crate) fn float(&mut self) -> Option<Bounded> {
+        let (x, limit) = self.any();
+        if self.graph.ty(x).dtype.is_float() { Some((x, limit)) } else { self.add(Op::Cast(DType::F32), &[x], limit) }
+    }
+
+    /// Some value of exactly this type: one that is there, a broadcast of one that fits, or something new.
+    pub(crate) fn like(&mut self, ty: &TensorType) -> Option<Bounded> {
+        let same: Vec<Bounded> = self.pool.iter().filter(|(v, _)| self.graph.ty(*v) == ty).copied().collect();
+        if !same.is_empty() && self.random.one_in(2) {
+            return self.random.pick(&same);
         }
-        match self.rng.below(4) {
-            0 if ty.dtype == DType::I64 && ty.shape.rank() > 0 => {
-                let dim = self.rng.below(ty.shape.rank());
-                self.add(Op::Iota { dim, shape: ty.shape.clone() }, &[])
-            }
-            1 | 2 if ty.shape.rank() > 0 => {
-                let keep: Vec<usize> = (0..ty.shape.rank()).filter(|_| self.rng.one_in(2)).collect();
-                let extents = ty.shape.extents();
-                let v = self.input(Shape::new(keep.iter().map(|&d| extents[d])), ty.dtype);
-                self.add(Op::Broadcast { shape: ty.shape.clone(), dims: keep.into_iter().collect() }, &[v])
-            }
-            _ => {
-                let value = self.literal(ty.dtype);
-                self.add(Op::Constant { value, shape: ty.shape.clone() }, &[])
-            }
+        let fits = |v: Value| self.graph.ty(v).dtype == ty.dtype && align(&self.graph.ty(v).shape, &ty.shape).is_some();
+        let fitting: Vec<Bounded> = self.pool.iter().filter(|(v, _)| fits(*v)).copied().collect();
+        if !fitting.is_empty() && !self.random.one_in(4) {
+            let (v, limit) = self.random.pick(&fitting)?;
+            let dims = align(&self.graph.ty(v).shape, &ty.shape)?;
+            return self.add(Op::Broadcast { shape: ty.shape.clone(), dims }, &[v], limit);
         }
+        if self.inputs.len() < INPUTS && self.random.one_in(3) {
+            let keep: DimVec<usize> = (0..ty.shape.rank()).filter(|_| !self.random.one_in(3)).collect();
+            let shape = Shape::from_dims(keep.iter().map(|&d| ty.shape.dim(d)));
+            let (v, limit) = self.input(TensorType { shape, dtype: ty.dtype });
+            return self.add(Op::Broadcast { shape: ty.shape.clone(), dims: keep }, &[v], limit);
+        }
+        let value = data::literal(&mut self.random, ty.dtype, self.options.values);
+        self.add(Op::Constant { value, shape: ty.shape.clone() }, &[], data::LARGEST)
     }
 
-    fn grow(&mut self) -> Result<()> {
-        match self.rng.below(16) {
-            0 | 1 => self.unary()?,
-            2..=4 => self.binary()?,
-            5 => self.compare()?,
-            6 => self.select()?,
-            7..=10 => self.movement()?,
-            11..=13 => self.reduce()?,
-            14 => self.dot()?,
-            _ => self.draw()?,
+    fn step(&mut self) {
+        // A step that does not fit makes nothing, and the next is tried.
+        let _ = match self.random.below(20) {
+            0 => self.source(),
+            1 | 2 => self.unary(),
+            3..=5 => self.binary(),
+            6 => self.choice(),
+            7 => self.cast(),
+            8..=11 => self.movement(),
+            12 => self.pad(),
+            13 | 14 => self.reduce().map(|(v, limit, _)| (v, limit)),
+            15 => self.spread_back(),
+            16 => self.normalised(),
+            17 => self.dot(),
+            18 => self.product(),
+            _ => self.linear(),
         };
-        Ok(())
     }
 
-    fn unary(&mut self) -> Result<Value> {
-        let exact = [UnaryOp::Neg, UnaryOp::Abs];
-        let op = if self.options.exact { self.rng.pick(&exact) } else { self.rng.pick(UnaryOp::ALL) };
-        let op = op.unwrap_or(UnaryOp::Neg);
-        let v = self.float()?;
-        self.add(Op::Unary(op), &[v])
-    }
-
-    fn binary(&mut self) -> Result<Value> {
-        let exact = [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Max, BinaryOp::Min];
-        let op = if self.options.exact { self.rng.pick(&exact) } else { self.rng.pick(BinaryOp::ALL) };
-        let op = op.unwrap_or(BinaryOp::Add);
-        let mut a = self.any()?;
-        if !op.domain().contains(self.ty(a).dtype) {
-            a = self.cast(a, DType::F32)?;
+    fn source(&mut self) -> Option<Bounded> {
+        if self.inputs.len() < INPUTS && self.random.one_in(3) {
+            let ty = TensorType { shape: self.shape(), dtype: self.dtype() };
+            return Some(self.input(ty));
         }
-        let b = self.like(&self.ty(a))?;
-        self.add(Op::Binary(op), &[a, b])
-    }
-
-    fn compare(&mut self) -> Result<Value> {
-        let a = self.any()?;
-        let b = self.like(&self.ty(a))?;
-        let op = self.rng.pick(CompareOp::ALL).unwrap_or(CompareOp::Lt);
-        self.add(Op::Compare(op), &[a, b])
-    }
-
-    fn select(&mut self) -> Result<Value> {
-        let a = self.any()?;
-        let ty = self.ty(a);
-        let b = self.like(&ty)?;
-        let c = self.like(&TensorType { shape: ty.shape, dtype: DType::Bool })?;
-        self.add(Op::Select, &[c, a, b])
-    }
-
-    fn movement(&mut self) -> Result<Value> {
-        let v = self.any()?;
-        let shape = self.ty(v).shape;
-        let extents = shape.extents();
-        match self.rng.below(6) {
-            0 => {
-                let mut perm: DimVec<usize> = (0..shape.rank()).collect();
-                for i in (1..perm.len()).rev() {
-                    let j = self.rng.below(i + 1);
-                    perm.swap(i, j);
-                }
-                self.add(Op::Permute(perm), &[v])
+        let shape = self.shape();
+        match self.random.below(4) {
+            0 if !self.exact() => {
+                let base = self.like(&TensorType::new([2], DType::I64))?;
+                let stream = self.random.below(5) as u64;
+                self.add(Op::Random { stream, shape }, &[base.0], 1.0)
             }
             1 => {
-                let to = self.regroup(&extents);
-                self.add(Op::Reshape(Shape::new(to)), &[v])
+                let (x, limit) = self.any();
+                let op = if self.random.one_in(2) { Op::Alias } else { Op::Detach };
+                self.add(op, &[x], limit)
             }
-            2 => self.broadcast(v, &extents),
-            3 => {
-                let dims = extents.iter().map(|&n| self.slice_dim(n)).collect();
-                self.add(Op::Slice(dims), &[v])
-            }
-            4 => self.pad(v, &extents),
             _ => {
-                let op = if self.rng.one_in(2) { Op::Alias } else { Op::Detach };
-                self.add(op, &[v])
+                let dim = self.random.below(shape.rank());
+                let limit = shape.extents().get(dim).map_or(1.0, |n| *n as f64);
+                self.add(Op::Iota { dim, shape }, &[], limit)
             }
         }
     }
 
-    fn slice_dim(&mut self, n: usize) -> SliceDim {
-        let start = self.rng.below(n + 1);
-        let stop = start + self.rng.below(n - start + 1);
-        let step = 1 + self.rng.below(3);
-        if n > 1 && self.rng.one_in(2) { SliceDim { start, stop: n, step } } else { SliceDim { start, stop, step } }
+    fn unary(&mut self) -> Option<Bounded> {
+        let (x, limit) = self.any();
+        let exact = [UnaryOp::Neg, UnaryOp::Abs];
+        let op = self.random.pick(if self.exact() { &exact } else { UnaryOp::ALL })?;
+        self.add(Op::Unary(op), &[x], limit)
     }
 
-    /// Another shape of as many elements: all factors, grouped anew.
-    fn regroup(&mut self, extents: &[usize]) -> Vec<usize> {
-        if extents.contains(&0) {
-            return vec![0, 1 + self.rng.below(3)];
-        }
-        let mut n: usize = extents.iter().product();
-        let mut out = Vec::new();
-        while n > 1 && out.len() < 3 {
-            let divisors: Vec<usize> = (1..=n).filter(|d| n.is_multiple_of(*d)).collect();
-            let d = self.rng.pick(&divisors).unwrap_or(1);
-            out.push(d);
-            n /= d;
-        }
-        out.push(n);
-        if self.rng.one_in(3) {
-            out.push(1);
-        }
-        out
-    }
-
-    fn broadcast(&mut self, v: Value, extents: &[usize]) -> Result<Value> {
-        let (mut shape, mut dims) = (Vec::new(), DimVec::new());
-        let mut elements: usize = extents.iter().product();
-        for &n in extents {
-            if self.rng.one_in(3) {
-                let new = self.extent();
-                let new = if elements.max(1) * new.max(1) > self.options.elements { 1 } else { new };
-                elements *= new;
-                shape.push(new);
-            }
-            dims.push(shape.len());
-            let stretched = self.extent();
-            let fits = elements.max(1) * stretched.max(1) <= self.options.elements;
-            shape.push(if n == 1 && fits { stretched } else { n });
-            elements = elements / n.max(1) * shape.last().copied().unwrap_or(1);
-        }
-        self.add(Op::Broadcast { shape: Shape::new(shape), dims }, &[v])
-    }
-
-    fn pad(&mut self, v: Value, extents: &[usize]) -> Result<Value> {
-        let mut dims: DimVec<PadDim> = DimVec::new();
-        let mut elements: usize = 1;
-        for &n in extents {
-            let mut p = PadDim {
-                low: self.rng.below(3),
-                high: self.rng.below(3),
-                interior: self.rng.pick(&[0, 0, 1, 2]).unwrap_or(0),
-            };
-            if p.extent(n).is_none_or(|m| elements * m.max(1) > 2 * self.options.elements) {
-                p = PadDim { low: 0, high: 0, interior: 0 };
-            }
-            elements *= p.extent(n).unwrap_or(1).max(1);
-            dims.push(p);
-        }
-        let dtype = self.ty(v).dtype;
-        let value = self.literal(dtype);
-        let value = self.add(Op::Constant { value, shape: Shape::scalar() }, &[])?;
-        self.add(Op::Pad(dims), &[v, value])
-    }
-
-    fn reduce(&mut self) -> Result<Value> {
-        let v = self.any()?;
-        let ty = self.ty(v);
-        let dims: DimVec<usize> = (0..ty.shape.rank()).filter(|_| self.rng.one_in(2)).collect();
-        let op = self.rng.pick(ReduceOp::ALL).unwrap_or(ReduceOp::Sum);
-        let empty = dims.iter().any(|&d| ty.shape.dim(d).is_zero());
-        match op {
-            ReduceOp::Sum if ty.dtype != DType::Bool => self.add(Op::Reduce { op, dims, acc: ty.dtype }, &[v]),
-            ReduceOp::Max | ReduceOp::ArgMax if !empty => self.add(Op::Reduce { op, dims, acc: ty.dtype }, &[v]),
-            _ => Ok(v),
-        }
-    }
-
-    fn dot(&mut self) -> Result<Value> {
-        let a = self.float()?;
-        let left = self.ty(a).shape.extents();
-        if left.is_empty() || left.len() > 3 {
-            return Ok(a);
-        }
-        let k = self.rng.below(left.len());
-        let batch: Vec<usize> = (0..left.len()).filter(|d| *d != k && self.rng.one_in(3)).collect();
-        let columns = self.extent();
-        let rows: usize = left.iter().enumerate().filter(|(d, _)| *d != k).map(|(_, n)| *n).product();
-        let columns = if rows * columns > self.options.elements { 1 } else { columns };
-        let mut right: Vec<usize> = batch.iter().map(|&d| left[d]).collect();
-        right.push(left[k]);
-        if self.rng.one_in(6) {
-            // A vector on the right.
-        } else {
-            right.push(columns);
-        }
-        let b = self.input(Shape::new(right), DType::F32);
-        let mut dims = DotDims::default();
-        dims.batch.extend(batch.iter().enumerate().map(|(r, &l)| (l, r)));
-        dims.contract.push((k, batch.len()));
-        self.add(Op::Dot { dims, acc: DType::F32 }, &[a, b])
-    }
-
-    fn draw(&mut self) -> Result<Value> {
-        if self.options.exact {
-            return self.any();
-        }
-        let base = match self.base {
-            Some(base) => base,
-            None => {
-                let seed = self.rng.bits() as i64;
-                self.inputs.push(vec![Literal::I64(seed), Literal::I64(self.rng.below(1000) as i64)]);
-                let sources = self.sources();
-                let base = self.graph.add_input("base", TensorType::new([2], DType::I64), sources);
-                self.base = Some(base);
-                base
-            }
+    fn binary(&mut self) -> Option<Bounded> {
+        let (a, la) = self.any();
+        let (b, lb) = self.like(&self.ty(a))?;
+        let op = self.random.pick(BinaryOp::ALL)?;
+        let limit = match op {
+            BinaryOp::Add | BinaryOp::Sub => la + lb,
+            BinaryOp::Mul => la * lb,
+            BinaryOp::Div => f64::INFINITY,
+            BinaryOp::Max | BinaryOp::Min => la.max(lb),
         };
-        let stream = self.rng.below(5) as u64;
-        let shape = self.shape();
-        self.add(Op::Random { stream, shape }, &[base])
+        let (a, b) = if self.random.one_in(3) { (b, a) } else { (a, b) };
+        self.add(Op::Binary(op), &[a, b], limit)
     }
 
-    fn outputs(&mut self) -> Result<()> {
-        let last = self.values.last().copied().ok_or_else(|| Error::internal("a program without values"))?;
-        self.graph.add_output(last);
-        for _ in 0..self.rng.below(3) {
-            let v = self.any()?;
-            self.graph.add_output(v);
-        }
-        Ok(())
+    fn choice(&mut self) -> Option<Bounded> {
+        let (a, la) = self.any();
+        let ty = self.ty(a);
+        let (b, lb) = self.like(&ty)?;
+        let compare = Op::Compare(self.random.pick(CompareOp::ALL)?);
+        let (c, _) = match self.random.one_in(2) {
+            true => self.add(compare, &[a, b], 1.0)?,
+            false => self.like(&TensorType { shape: ty.shape, dtype: DType::Bool })?,
+        };
+        self.add(Op::Select, &[c, a, b], la.max(lb))
     }
+
+    fn cast(&mut self) -> Option<Bounded> {
+        let (x, limit) = self.any();
+        let to = self.random.pick(&DType::ALL)?;
+        self.add(Op::Cast(to), &[x], limit.max(1.0))
+    }
+
+    fn movement(&mut self) -> Option<Bounded> {
+        let (x, limit) = self.any();
+        let shape = self.ty(x).shape;
+        let op = match self.random.below(4) {
+            0 => {
+                let mut perm: DimVec<usize> = (0..shape.rank()).collect();
+                self.random.shuffle(&mut perm);
+                Op::Permute(perm)
+            }
+            1 => Op::Reshape(self.regrouped(&shape)),
+            2 => Op::Slice(shape.extents().into_iter().map(|n| self.range(n)).collect()),
+            _ => self.stretched(&shape),
+        };
+        self.add(op, &[x], limit)
+    }
+
+    /// A range of a dim, not often a short one.
+    fn range(&mut self, n: usize) -> SliceDim {
+        if self.random.one_in(3) {
+            return SliceDim { start: 0, stop: n, step: 1 };
+        }
+        let start = self.random.below(n + 1).min(self.random.below(n + 1));
+        let stop = if self.random.one_in(2) { n } else { start + self.random.below(n - start + 1) };
+        SliceDim { start, stop, step: 1 + self.random.below(3) }
+    }
+
+    /// A shape of as many elements: the prime factors dealt anew, in order, with dims of extent 1 among them.
+    fn regrouped(&mut self, shape: &Shape) -> Shape {
+        let mut extents: Vec<usize> = vec![1];
+        for factor in shape.extents().into_iter().flat_map(factors) {
+            if extents.len() < 4 && self.random.one_in(2) {
+                extents.push(1);
+            }
+            if let Some(last) = extents.last_mut() {
+                *last *= factor;
+            }
+        }
+        if extents == [1] && self.random.one_in(2) { Shape::scalar() } else { Shape::new(extents) }
+    }
+
+    fn stretched(&mut self, shape: &Shape) -> Op {
+        let (mut extents, mut dims): (Vec<usize>, DimVec<usize>) = (Vec::new(), DimVec::new());
+        for d in shape.extents() {
+            if self.random.one_in(3) {
+                extents.push(self.extent());
+            }
+            dims.push(extents.len());
+            extents.push(if d == 1 { self.extent() } else { d });
+        }
+        Op::Broadcast { shape: Shape::new(extents), dims }
+    }
+
+    fn pad(&mut self) -> Option<Bounded> {
+        let (x, la) = self.any();
+        let ty = self.ty(x);
+        let (v, lb) = self.like(&TensorType { shape: Shape::scalar(), dtype: ty.dtype })?;
+        let dims = (0..ty.shape.rank()).map(|_| PadDim {
+            low: self.random.below(3),
+            high: self.random.below(3),
+            interior: self.random.below(6) / 4,
+        });
+        let op = Op::Pad(dims.collect());
+        self.add(op, &[x, v], la.max(lb))
+    }
+
+    /// A reduction; also gives the dims that it keeps.
+    pub(crate) fn reduce(&mut self) -> Option<(Value, f64, DimVec<usize>)> {
+        let (x, limit) = self.any();
+        let ty = self.ty(x);
+        let dims: DimVec<usize> = (0..ty.shape.rank()).filter(|_| self.random.one_in(2)).collect();
+        let kept = (0..ty.shape.rank()).filter(|d| !dims.contains(d)).collect();
+        let count: usize = dims.iter().map(|&d| ty.shape.extents()[d]).product();
+        let op = self.random.pick(ReduceOp::ALL)?;
+        let limit = match op {
+            ReduceOp::Sum => limit * count as f64,
+            ReduceOp::Max => limit,
+            ReduceOp::ArgMax => count as f64,
+        };
+        let (v, limit) = self.add(Op::Reduce { op, dims, acc: ty.dtype }, &[x], limit)?;
+        Some((v, limit, kept))
+    }
+
+    /// A contraction of two values that are there, over dims that happen to have the same extents.
+    fn dot(&mut self) -> Option<Bounded> {
+        let (a, la) = self.any();
+        let (b, lb) = self.any();
+        let (left, right) = (self.ty(a).shape.extents(), self.ty(b).shape.extents());
+        let (mut dims, mut count) = (DotDims::default(), 1);
+        for (i, m) in left.iter().enumerate() {
+            let used = |j: usize, dims: &DotDims| dims.batch.iter().chain(&dims.contract).any(|p| p.1 == j);
+            let partner = right.iter().enumerate().find(|(j, n)| *n == m && !used(*j, &dims)).map(|(j, _)| j);
+            match (partner, self.random.below(4)) {
+                (Some(j), 0) => dims.batch.push((i, j)),
+                (Some(j), 1 | 2) => {
+                    dims.contract.push((i, j));
+                    count *= m;
+                }
+                _ => {}
+            }
+        }
+        let acc = self.ty(a).dtype;
+        self.add(Op::Dot { dims, acc }, &[a, b], la * lb * count as f64)
+    }
+
+    /// A contraction with a right side made for it: over one dim, some others as batch, rows in any order.
+    fn product(&mut self) -> Option<Bounded> {
+        let (a, la) = self.float()?;
+        let left = self.ty(a).shape.extents();
+        let k = self.random.below(left.len());
+        let count = *left.get(k)?;
+        let mut right: Vec<(usize, Option<usize>)> = vec![(count, Some(k))];
+        right.extend((0..left.len()).filter(|d| *d != k && self.random.one_in(3)).map(|d| (left[d], Some(d))));
+        for _ in 0..self.random.pick(&[0, 1, 1, 1, 2]).unwrap_or(1) {
+            right.push((self.extent(), None));
+        }
+        self.random.shuffle(&mut right);
+        let ty = TensorType::new(Shape::new(right.iter().map(|p| p.0)), DType::F32);
+        if ty.shape.elements() > self.options.elements {
+            return None;
+        }
+        let (b, lb) = self.like(&ty)?;
+        let mut dims = DotDims::default();
+        for (r, l) in right.iter().enumerate().filter_map(|(r, p)| p.1.map(|l| (r, l))) {
+            if l == k { dims.contract.push((l, r)) } else { dims.batch.push((l, r)) }
+        }
+        self.add(Op::Dot { dims, acc: DType::F32 }, &[a, b], la * lb * count as f64)
+    }
+
+    /// What nothing uses is an output, and some of what is used, inputs included; now and then one value is two outputs.
+    fn outputs(&mut self) {
+        for n in self.graph.nodes() {
+            let is_input = matches!(self.graph.op(n), Op::Input { .. });
+            if self.graph.uses(n).is_empty() && !is_input || self.random.one_in(12) {
+                self.graph.add_output(n.into());
+                if self.random.one_in(24) {
+                    self.graph.add_output(n.into());
+                }
+            }
+        }
+        if self.graph.outputs().is_empty()
+            && let Some((v, _)) = self.pool.last()
+        {
+            self.graph.add_output(*v);
+        }
+    }
+}
+
+/// The prime factors; 0 and 1 are themselves.
+fn factors(mut n: usize) -> Vec<usize> {
+    let mut out = Vec::new();
+    let mut p = 2;
+    while p * p <= n {
+        while n.is_multiple_of(p) {
+            out.push(p);
+            n /= p;
+        }
+        p += 1;
+    }
+    if n != 1 || out.is_empty() {
+        out.push(n);
+    }
+    out
 }
 
 /// The dims along which a shape broadcasts to another: aligned at the end, as NumPy does.
@@ -410,18 +464,65 @@ fn align(from: &Shape, to: &Shape) -> Option<DimVec<usize>> {
     (0..from.rank()).all(fits).then(|| (0..from.rank()).map(|i| offset + i).collect())
 }
 
-impl RandomProgram {
-    /// The inputs as the reference evaluator takes them.
-    pub fn dense_inputs(&self) -> Result<Vec<Dense>> {
-        let mut all = Vec::new();
-        for ((_, n), data) in self.graph.inputs().iter().zip(&self.inputs) {
-            let TensorType { shape, dtype } = self.graph.node(*n).types[0].clone();
-            all.push(match dtype {
-                DType::F32 => Dense::from_vec(data.iter().map(|l| f32::from_literal(*l)).collect(), shape)?,
-                DType::I64 => Dense::from_vec(data.iter().map(|l| i64::from_literal(*l)).collect(), shape)?,
-                DType::Bool => Dense::from_vec(data.iter().map(|l| bool::from_literal(*l)).collect(), shape)?,
-            });
+fn place(line: u32) -> Sources {
+    Source { file: "random.rs", line, column: 1 }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lazuli_ir::reference::{compare, evaluate, evaluate_bounds};
+
+    #[test]
+    fn programs_follow_from_their_seeds_and_their_text_is_faithful() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..300 {
+            let options = Options::of_seed(seed);
+            let RandomProgram { graph, inputs } = random_program(seed, &options);
+            graph.verify().unwrap_or_else(|e| panic!("seed {seed}: {e}\n{graph}"));
+            assert_eq!(Graph::parse(&graph.to_string()).unwrap(), graph, "seed {seed}");
+            assert!(!graph.outputs().is_empty() && graph.len() >= 3, "seed {seed}: {graph}");
+            assert_eq!(random_program(seed, &options).graph, graph);
+            assert_eq!(random_program(seed, &options).inputs, inputs);
+            seen.extend(graph.nodes().map(|n| graph.op(n).name()));
         }
-        Ok(all)
+        let all =
+            ["constant", "iota", "alias", "detach", "random", "select", "cast", "permute", "reshape", "broadcast"];
+        let rest = ["slice", "pad", "dot", "reduce_sum", "reduce_max", "reduce_argmax", "tanh", "rsqrt", "div", "ge"];
+        assert!(all.iter().chain(&rest).all(|name| seen.contains(name)), "{seen:?}");
+    }
+
+    #[test]
+    fn small_integers_are_exact() {
+        for seed in 0..150 {
+            let p = random_program(seed, &Options::small(Values::SmallIntegers));
+            for y in evaluate(&p.graph, &p.inputs).unwrap() {
+                if y.ty().dtype.is_float() {
+                    assert!(y.to_vec::<f32>().unwrap().iter().all(|v| v.fract() == 0.0 && v.abs() <= EXACT as f32));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_admit_what_other_roundings_give() {
+        let (mut elements, mut undetermined) = (0, 0);
+        for seed in 0..150 {
+            let RandomProgram { graph, inputs } = random_program(seed, &Options::small(Values::Special));
+            let bounds = evaluate_bounds(&graph, &inputs, seed).unwrap();
+            let summary = compare(&evaluate(&graph, &inputs).unwrap(), &bounds).unwrap();
+            assert_eq!(summary.worst, 0.0);
+            elements += summary.elements;
+            undetermined += summary.undetermined;
+            let again = evaluate_bounds(&graph, &inputs, seed).unwrap();
+            assert!(bounds.iter().zip(&again).all(|(a, b)| a.slack == b.slack && a.undetermined == b.undetermined));
+            for other in 0..10 {
+                let emulated = lazuli_ir::reference::evaluate_emulated(&graph, &inputs, (seed << 8) + other).unwrap();
+                if let Err(m) = compare(&emulated, &bounds) {
+                    panic!("seed {seed}: {m}\n{graph}");
+                }
+            }
+        }
+        assert!(undetermined * 20 < elements, "{undetermined} of {elements}");
     }
 }

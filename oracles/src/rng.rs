@@ -28,13 +28,20 @@ impl Rng {
         self.below(n) == 0
     }
 
-    /// One of these.
+    /// One of these; `None` of none.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> Option<T> {
         of.get(self.below(of.len())).copied()
     }
 
-    /// A number in `[-1, 1)`.
-    pub fn unit(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    /// A number strictly between -1 and 1.
+    pub fn signed(&mut self) -> f32 {
+        ((self.bits() >> 41) as f32 + 0.5) / (1u64 << 22) as f32 - 1.0
+    }
+
+    /// In a random order.
+    pub fn shuffle<T>(&mut self, all: &mut [T]) {
+        for i in (1..all.len()).rev() {
+            all.swap(i, self.below(i + 1));
+        }
     }
 }

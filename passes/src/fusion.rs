@@ -157,6 +157,8 @@ struct Fusion<'a> {
     group_of: Vec<Option<usize>>,
     groups: Vec<Vec<NodeId>>,
     plans: Vec<Option<Plan>>,
+    /// For each node, how many groups have members both up to it and after it.
+    crossed: Vec<u32>,
     ledger: Ledger,
 }
 
@@ -200,6 +202,7 @@ impl<'a> Fusion<'a> {
             group_of: vec![None; n],
             groups: Vec::new(),
             plans: Vec::new(),
+            crossed: vec![0; n],
             ledger: Ledger::default(),
         };
         for n in graph.nodes().filter(|n| live[n.index()]) {
@@ -439,9 +442,27 @@ impl<'a> Fusion<'a> {
         Ok(())
     }
 
+    /// The node past which no path leads back to group `g`: edges lead to later nodes, and a path that enters a group may go
+    /// on from an earlier member of it, but no group has members on both sides of this node.
+    fn horizon(&self, g: usize) -> NodeId {
+        let mut end = self.groups[g].last().map_or(0, |n| n.index());
+        while self.crossed.get(end).is_some_and(|c| *c > 0) {
+            end += 1;
+        }
+        NodeId(end as u32)
+    }
+
+    /// Counts a group among those that cross its inner nodes, or no longer.
+    fn count_crossed(&mut self, g: usize, there: bool) {
+        let (Some(first), Some(last)) = (self.groups[g].first(), self.groups[g].last()) else { return };
+        for c in &mut self.crossed[first.index()..last.index()] {
+            *c = if there { *c + 1 } else { c.saturating_sub(1) };
+        }
+    }
+
     /// Whether some path leaves group `a` and reaches group `b` through another group.
     fn path_around(&self, a: usize, b: usize) -> bool {
-        let Some(&end) = self.groups[b].last() else { return false };
+        let end = self.horizon(b);
         let mut seen: FxHashSet<usize> = FxHashSet::default();
         let mut stack = vec![a];
         while let Some(g) = stack.pop() {
@@ -451,7 +472,7 @@ impl<'a> Fusion<'a> {
                     if h == b && g != a {
                         return true;
                     }
-                    if h != a && h != b && self.groups[h][0] < end && seen.insert(h) {
+                    if h != a && h != b && self.groups[h][0] <= end && seen.insert(h) {
                         stack.push(h);
                     }
                 }
@@ -530,12 +551,15 @@ impl<'a> Fusion<'a> {
 
     fn merge(&mut self, a: usize, b: usize, plan: Option<Plan>) -> Result<()> {
         let (keep, gone) = if a < b { (a, b) } else { (b, a) };
+        self.count_crossed(keep, false);
+        self.count_crossed(gone, false);
         let moved = std::mem::take(&mut self.groups[gone]);
         for n in &moved {
             self.group_of[n.index()] = Some(keep);
         }
         self.groups[keep].extend(moved);
         self.groups[keep].sort_unstable();
+        self.count_crossed(keep, true);
         self.plans[gone] = None;
         let plan = match plan {
             Some(plan) => plan,
@@ -640,6 +664,9 @@ impl<'a> Fusion<'a> {
                     ready.extend(start(&self, h).map(|n| (n, h)));
                 }
             }
+        }
+        if self.plans.iter().any(Option::is_some) {
+            return Err(lazuli_ir::Error::internal("groups wait for each other"));
         }
         Ok(Grouping { groups, ledger: self.ledger, outputs })
     }

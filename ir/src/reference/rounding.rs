@@ -181,10 +181,8 @@ pub(crate) fn spacing(dtype: DType, v: f64) -> f64 {
     }
 }
 
-#[cfg(test)]
 pub(crate) use emulated::Emulated;
 
-#[cfg(test)]
 mod emulated {
     use super::*;
 

@@ -1,0 +1,87 @@
+//! Where inputs lie in memory: the layouts that views have, and arrays with values in them.
+
+use crate::data::of_literals;
+use crate::rng::Rng;
+use lazuli_ir::reference::Dense;
+use lazuli_ir::{DType, Element, Layout, Literal, Result, Shape};
+use lazuli_runtime::Array;
+
+/// A layout as views have it: dims in any order, repeated (stride 0), stepped, backwards, with gaps, from an offset.
+pub fn random_layout(random: &mut Rng, shape: &Shape) -> Layout {
+    if random.one_in(3) {
+        return Layout::contiguous(shape.clone());
+    }
+    let mut order: Vec<usize> = (0..shape.rank()).collect();
+    if random.one_in(2) {
+        random.shuffle(&mut order);
+    }
+    let extents = shape.extents();
+    let mut layout = Layout::contiguous(shape.clone());
+    layout.offset = random.below(4) as i64;
+    let mut next = 1;
+    for d in order.into_iter().rev() {
+        let reach = extents[d].saturating_sub(1) as i64;
+        let step = next * random.pick(&[1, 1, 1, 1, 2, 3]).unwrap_or(1);
+        match random.below(8) {
+            0 => layout.strides[d] = 0,
+            1 => {
+                layout.strides[d] = -step;
+                layout.offset += reach * step;
+                next = step * (reach + 1);
+            }
+            kind => {
+                layout.strides[d] = step;
+                next = step * (reach + 1) + i64::from(kind == 2);
+            }
+        }
+    }
+    layout
+}
+
+/// The value with the elements along repeated dims made equal, as such a layout needs it.
+pub fn repeated(value: &Dense, layout: &Layout) -> Dense {
+    let shape = &layout.shape;
+    let row_major = Layout::contiguous(shape.clone());
+    let strides = row_major.strides.iter().zip(&layout.strides).map(|(s, t)| if *t == 0 { 0 } else { *s }).collect();
+    let first = Layout { strides, ..row_major };
+    let all: Vec<Literal> = value.literals().collect();
+    of_literals(value.ty(), first.numbers().map(|n| all[n as usize]).collect())
+}
+
+/// An array of these elements with this layout. What lies between them would show if it were read.
+pub fn array(value: &Dense, layout: &Layout) -> Result<Array> {
+    match value.ty().dtype {
+        DType::Bool => place::<bool>(value, layout, true),
+        DType::I64 => place::<i64>(value, layout, 0x5eed_dead_beef),
+        DType::F32 => place::<f32>(value, layout, f32::from_bits(0x7fc0_dead)),
+    }
+}
+
+fn place<T: Element>(value: &Dense, layout: &Layout, between: T) -> Result<Array> {
+    let (_, end) = layout.bounds();
+    let mut storage = vec![between; end.max(0) as usize];
+    for (n, x) in layout.numbers().zip(value.literals()) {
+        storage[n as usize] = T::from_literal(x);
+    }
+    let n = storage.len();
+    Array::from_vec(storage, &Shape::new([n]))?.with_layout(layout.clone())
+}
+
+/// The elements of an array.
+pub fn dense(array: &Array) -> Result<Dense> {
+    let shape = array.shape().clone();
+    match array.dtype() {
+        DType::Bool => Dense::from_vec(array.to_vec::<bool>()?, shape),
+        DType::I64 => Dense::from_vec(array.to_vec::<i64>()?, shape),
+        DType::F32 => Dense::from_vec(array.to_vec::<f32>()?, shape),
+    }
+}
+
+/// The bits of an array's elements.
+pub fn bits(array: &Array) -> Result<Vec<u64>> {
+    Ok(match array.dtype() {
+        DType::Bool => array.to_vec::<bool>()?.into_iter().map(u64::from).collect(),
+        DType::I64 => array.to_vec::<i64>()?.into_iter().map(|v| v as u64).collect(),
+        DType::F32 => array.to_vec::<f32>()?.into_iter().map(|v| u64::from(v.to_bits())).collect(),
+    })
+}

@@ -1,0 +1,186 @@
+//! Kernels of single primitives, as eager evaluation runs them, against the reference: every operation, dtype and class of
+//! strides.
+
+use crate::data;
+use crate::machine::target_of_many_chunks;
+use crate::placement::{array, bits, dense, random_layout, repeated};
+use crate::program::Values;
+use crate::rng::Rng;
+use lazuli_ir::reference::{Dense, Summary, compare, evaluate_bounds};
+use lazuli_ir::{
+    BinaryOp, CompareOp, DType, DimVec, Graph, Layout, Op, ReduceOp, Shape, Sources, Target, TensorType, UnaryOp, infer,
+};
+use lazuli_passes::compile::iterations;
+use lazuli_passes::primitive::{Primitive, PrimitiveKey, StrideClass, kernel};
+use lazuli_runtime::Array;
+use lazuli_runtime::cpu::{LaunchArg, compile, host_target, launch, set_num_threads};
+use std::fmt;
+
+/// One operation on operands that lie somehow.
+#[derive(Clone)]
+pub struct PrimitiveCase {
+    op: Op,
+    primitive: Primitive,
+    inputs: Vec<Dense>,
+    layouts: Vec<Layout>,
+    /// Where the result lies.
+    result: Layout,
+    /// The loop extents, reduced dims last.
+    extents: Vec<usize>,
+    target: Target,
+}
+
+impl fmt::Debug for PrimitiveCase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PrimitiveCase { op, inputs, layouts, result, extents, .. } = self;
+        write!(f, "{op:?} over {extents:?} into {result:?}")?;
+        inputs.iter().zip(layouts).try_for_each(|(x, l)| write!(f, "\n  {x}, {l:?}"))
+    }
+}
+
+const EXTENTS: [usize; 16] = [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65];
+const LONG: [usize; 5] = [1000, 1023, 2049, 4096, 4999];
+
+impl PrimitiveCase {
+    /// The case of a seed.
+    pub fn random(seed: u64) -> PrimitiveCase {
+        let random = &mut Rng::new(seed);
+        let rank = random.pick(&[0, 1, 1, 2, 2, 3]).unwrap_or(1);
+        let mut extents: Vec<usize> = (0..rank).map(|_| random.pick(&EXTENTS).unwrap_or(1)).collect();
+        if extents.iter().product::<usize>() > 20_000 {
+            extents[0] = 2;
+        }
+        if rank > 0 && extents.iter().product::<usize>() < 200 && random.one_in(3) {
+            let d = random.below(rank);
+            extents = vec![2 + random.below(3); rank];
+            extents[d] = random.pick(&LONG).unwrap_or(1000);
+        }
+        let shape = Shape::new(extents.clone());
+        let (op, primitive, types) = operation(random, &shape);
+        let values = if random.one_in(2) { Values::SmallIntegers } else { Values::Special };
+        let mut inputs: Vec<Dense> = types.iter().map(|ty| data::tensor(random, ty, values)).collect();
+        let mut layouts: Vec<Layout> = types.iter().map(|ty| random_layout(random, &ty.shape)).collect();
+        if primitive == Primitive::Random {
+            layouts = vec![Layout::contiguous(types[0].shape.clone())];
+        }
+        for (x, l) in inputs.iter_mut().zip(&layouts) {
+            *x = repeated(x, l);
+        }
+        let kept = match primitive {
+            Primitive::Reduce { inner, .. } => Shape::new(extents[..rank - inner].to_vec()),
+            _ => shape,
+        };
+        let mut order: Vec<usize> = (0..kept.rank()).collect();
+        if random.one_in(3) {
+            random.shuffle(&mut order);
+        }
+        let stored = Layout::contiguous(Shape::new(order.iter().map(|&d| kept.extents()[d])));
+        let place = |d| order.iter().position(|o| *o == d).unwrap_or(d);
+        let result = stored.permute(&(0..order.len()).map(place).collect::<Vec<_>>());
+        let target = if random.one_in(2) { target_of_many_chunks(4096, 1 << 16, 100) } else { host_target().clone() };
+        PrimitiveCase { op, primitive, inputs, layouts, result, extents, target }
+    }
+}
+
+/// An operation whose result (before reduction) has this shape, and the types of its operands.
+fn operation(random: &mut Rng, shape: &Shape) -> (Op, Primitive, Vec<TensorType>) {
+    let dtype = random.pick(&[DType::F32, DType::F32, DType::I64, DType::Bool]).unwrap_or(DType::F32);
+    let ty = TensorType { shape: shape.clone(), dtype };
+    let number = if dtype == DType::Bool { TensorType { dtype: DType::F32, ..ty.clone() } } else { ty.clone() };
+    let float = TensorType { dtype: DType::F32, ..ty.clone() };
+    let rank = shape.rank();
+    match random.below(10) {
+        0 | 1 => {
+            let op = random.pick(UnaryOp::ALL).unwrap_or(UnaryOp::Neg);
+            let ty = if op.row().domain.contains(dtype) { ty } else { float };
+            (Op::Unary(op), Primitive::Unary(op), vec![ty])
+        }
+        2 | 3 => {
+            let op = random.pick(BinaryOp::ALL).unwrap_or(BinaryOp::Add);
+            let ty = if op.domain().contains(dtype) { ty } else { float };
+            (Op::Binary(op), Primitive::Binary(op), vec![ty.clone(), ty])
+        }
+        4 => {
+            let op = random.pick(CompareOp::ALL).unwrap_or(CompareOp::Lt);
+            (Op::Compare(op), Primitive::Compare(op), vec![ty.clone(), ty])
+        }
+        5 => {
+            let condition = TensorType { dtype: DType::Bool, ..ty.clone() };
+            (Op::Select, Primitive::Select, vec![condition, ty.clone(), ty])
+        }
+        6 => (Op::Cast(random.pick(&DType::ALL).unwrap_or(DType::F32)), Primitive::Cast, vec![ty]),
+        7 if rank == 1 && random.one_in(2) => {
+            let shape = shape.clone();
+            (Op::Random { stream: 0, shape }, Primitive::Random, vec![TensorType::new([2], DType::I64)])
+        }
+        7 if rank == 1 => (Op::Iota { dim: 0, shape: shape.clone() }, Primitive::Arange, vec![]),
+        7 => (Op::Alias, Primitive::Copy, vec![ty]),
+        _ => {
+            let op = random.pick(ReduceOp::ALL).unwrap_or(ReduceOp::Sum);
+            let ty = if op == ReduceOp::Sum { number } else { ty };
+            let inner = if op == ReduceOp::ArgMax { 1.min(rank) } else { random.below(rank + 1) };
+            let empty = shape.extents()[rank - inner..].contains(&0);
+            if inner == 0 || (empty && op != ReduceOp::Sum) {
+                return (Op::Alias, Primitive::Copy, vec![ty]);
+            }
+            let dims = (rank - inner..rank).collect();
+            (Op::Reduce { op, dims, acc: ty.dtype }, Primitive::Reduce { op, inner }, vec![ty])
+        }
+    }
+}
+
+/// Runs a primitive's kernel, whole and in chunks, and compares its result.
+///
+/// # Errors
+/// What differs, with the kernel.
+pub fn check_primitive(case: &PrimitiveCase) -> Result<Summary, String> {
+    let said = |e: lazuli_ir::Error| format!("{e}\n{case:?}");
+    let types: Vec<&TensorType> = case.inputs.iter().map(Dense::ty).collect();
+    let ty = infer(&case.op, &types).map_err(said)?;
+    let mut graph = Graph::new("primitive");
+    let operands: Vec<_> =
+        types.iter().map(|ty| graph.add_input("x", (*ty).clone(), Sources::none())).collect();
+    let out = graph.add(case.op.clone(), &operands, Sources::none()).map_err(said)?;
+    graph.add_output(out);
+    let bounds = evaluate_bounds(&graph, &case.inputs, 3).map_err(said)?;
+
+    let classes = |l: &Layout| -> DimVec<StrideClass> { l.strides.iter().map(|s| StrideClass::of(*s)).collect() };
+    let key = PrimitiveKey {
+        primitive: case.primitive,
+        dtype: ty.dtype,
+        rank: case.extents.len(),
+        operands: case.inputs.iter().zip(&case.layouts).map(|(x, l)| (x.ty().dtype, classes(l))).collect(),
+        result: classes(&case.result),
+    };
+    let kernel = kernel(&key, &case.target).map_err(said)?;
+    let said = |e: lazuli_ir::Error| format!("{e}\n{key:?}\n{kernel}");
+    kernel.verify().map_err(said)?;
+    let code = compile(std::slice::from_ref(&kernel), &case.target).map_err(said)?.remove(0);
+    let extents: Vec<u64> = case.extents.iter().map(|n| *n as u64).collect();
+    let n = iterations(&kernel, &extents);
+    let run_time = |l: &Layout| -> Vec<i64> {
+        l.strides.iter().copied().filter(|s| StrideClass::of(*s) == StrideClass::Other).collect()
+    };
+    let mut arrays = Vec::new();
+    for (x, l) in case.inputs.iter().zip(&case.layouts) {
+        arrays.push(array(x, l).map_err(said)?);
+    }
+    let strides: Vec<Vec<i64>> = case.layouts.iter().chain([&case.result]).map(run_time).collect();
+    let run = |threads: usize, grain: u64| -> Result<Array, String> {
+        set_num_threads(threads);
+        let storage = TensorType { shape: Shape::new([case.result.shape.elements()]), dtype: ty.dtype };
+        let out = Array::uninit(&storage).and_then(|a| a.with_layout(case.result.clone())).map_err(said)?;
+        let all = arrays.iter().chain([&out]).zip(&strides);
+        let args: Vec<LaunchArg<'_>> = all.map(|(array, strides)| LaunchArg { array, strides }).collect();
+        launch(&code, &args, &extents, &[], n, grain).map_err(said)?;
+        Ok(out)
+    };
+    let first = run(1, n.max(1))?;
+    let summary = compare(&[dense(&first).map_err(said)?], &bounds).map_err(|m| format!("{m}\n{case:?}\n{kernel}"))?;
+    for (threads, grain) in [(1, 1), (2, 1), (2, n / 7 + 1)] {
+        if bits(&first).ok() != bits(&run(threads, grain)?).ok() {
+            return Err(format!("{threads} threads in chunks of {grain} give other bits\n{case:?}\n{kernel}"));
+        }
+    }
+    Ok(summary)
+}
