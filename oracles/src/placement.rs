@@ -77,11 +77,11 @@ pub fn dense(array: &Array) -> Result<Dense> {
     }
 }
 
-/// The bits of an array's elements.
+/// The bits of an array's elements, every NaN alike: no operation promises a NaN's sign and payload.
 pub fn bits(array: &Array) -> Result<Vec<u64>> {
     Ok(match array.dtype() {
         DType::Bool => array.to_vec::<bool>()?.into_iter().map(u64::from).collect(),
         DType::I64 => array.to_vec::<i64>()?.into_iter().map(|v| v as u64).collect(),
-        DType::F32 => array.to_vec::<f32>()?.into_iter().map(|v| u64::from(v.to_bits())).collect(),
+        DType::F32 => array.to_vec::<f32>()?.into_iter().map(|v| u64::from(if v.is_nan() { u32::MAX } else { v.to_bits() })).collect(),
     })
 }

@@ -2,9 +2,8 @@
 
 #![allow(clippy::panic)]
 
-use lazuli_ir::Graph;
-use lazuli_ir::reference::{Dense, Summary};
-use lazuli_oracles::{Options, PrimitiveCase, RandomProgram, Setup, check, check_primitive, random_program};
+use lazuli_ir::reference::Summary;
+use lazuli_oracles::{Options, PrimitiveCase, Setup, check, check_primitive, random_program};
 
 /// Runs what each seed gives. Fails with the first wrong result, or where too much was left undetermined.
 fn all(seeds: std::ops::Range<u64>, one: impl Fn(u64) -> Result<Summary, String>) {

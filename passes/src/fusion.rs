@@ -19,7 +19,7 @@
 
 use crate::frame::frame;
 use crate::plan::{Frame, Group, Plan, SinkKind, Source};
-use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, Result, Sources, Target, VarId};
+use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, ReduceOp, Result, Sources, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -423,6 +423,10 @@ impl<'a> Fusion<'a> {
                 return Err("a reduction does not run on the tile of a contraction".into());
             }
         }
+        if let Some(n) = self.summed_twice(plan) {
+            let name = self.graph.op(n).name();
+            return Err(format!("it would compute {name} twice, in two orders, and the results may differ"));
+        }
         let work = work(self.graph, plan);
         let mut passes: Vec<(u32, usize)> = Vec::new();
         for s in &plan.sinks {
@@ -440,6 +444,21 @@ impl<'a> Fusion<'a> {
             return Err(format!("the kernel would have {statements} operations, more than {MOST_FLOPS}"));
         }
         Ok(())
+    }
+
+    /// A sum of floats that the plan computes at two index tuples. Each may add in another order, and then `x - max(x)` is not 0
+    /// anywhere: a value must be one value.
+    fn summed_twice(&self, plan: &Plan) -> Option<NodeId> {
+        let mut seen: FxHashSet<NodeId> = FxHashSet::default();
+        let mut sums = plan.instances.iter().filter_map(|i| match i.source {
+            Source::Reduced(n) => {
+                let is_sum = matches!(self.graph.op(n), Op::Reduce { op: ReduceOp::Sum, acc, .. } if acc.is_float());
+                is_sum.then_some(n)
+            }
+            Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Compute(_) => None,
+            Source::Dot(_) | Source::Mask(_) => None,
+        });
+        sums.find(|n| !seen.insert(*n))
     }
 
     /// The node past which no path leads back to group `g`: edges lead to later nodes, and a path that enters a group may go

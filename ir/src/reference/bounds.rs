@@ -18,7 +18,7 @@ use super::check_inputs;
 use super::contraction::groups;
 use super::dense::{Data, Dense};
 use super::rounding::{Moved, Nearest, Recorded, spacing};
-use crate::{DType, Graph, Literal, Op, ReduceOp, Result, Shape, TensorType};
+use crate::{BinaryOp, DType, Graph, Literal, Op, ReduceOp, Result, Shape, TensorType};
 use std::rc::Rc;
 
 /// Runs whose roundings are moved.
@@ -109,8 +109,13 @@ fn spread(values: &[f64]) -> f64 {
 
 /// Whether a number, given in each run, may as well be on the other side of 0.
 fn may_cross_zero(values: &[f64]) -> bool {
+    // Where some runs overflow and others do not, anything may come out.
+    let alike = |v: &f64| v.to_bits() == values[0].to_bits() || (v.is_nan() && values[0].is_nan());
+    if values.iter().any(|v| !v.is_finite()) {
+        return !values.iter().all(alike);
+    }
     let spread = spread(values);
-    spread > 0.0 && spread.is_finite() && values[0].abs() <= MARGIN * spread
+    spread > 0.0 && values[0].abs() <= MARGIN * spread
 }
 
 fn step(op: &Op, operands: &[&Runs], ty: &TensorType, movers: &mut [Moved]) -> Result<Runs> {
@@ -206,9 +211,31 @@ fn decide(op: &Op, operands: &[&Runs], result: &mut Runs) {
             decide_each(result, |i, _| rival(&by_group, i));
         }
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => {}
-        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Select => {}
+        Op::Unary(op) => {
+            let [x] = operands else { return };
+            let pole = |v: f64| !(op.row().float)(v).is_finite();
+            // At a pole, or the end of a domain, infinity, NaN and numbers are neighbours.
+            if result.values[0].ty().dtype.is_float() && (pole(0.0) || pole(-f64::MIN_POSITIVE)) {
+                mark_where(result, |i| may_cross_zero(&x.at(i)));
+            }
+        }
+        Op::Binary(BinaryOp::Div) => {
+            let [_, b] = operands else { return };
+            mark_where(result, |i| may_cross_zero(&b.at(i)));
+        }
+        Op::Alias | Op::Detach | Op::Select => {}
+        Op::Binary(BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Max | BinaryOp::Min) => {}
         Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => {}
         Op::Reduce { op: ReduceOp::Sum | ReduceOp::Max, .. } | Op::Dot { .. } => {}
+    }
+}
+
+/// Marks elements where the runs cannot show all that may come out.
+fn mark_where(result: &mut Runs, is_open: impl Fn(usize) -> bool) {
+    for i in 0..result.values[0].len() {
+        if is_open(i) {
+            result.mark(i);
+        }
     }
 }
 

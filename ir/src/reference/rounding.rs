@@ -13,7 +13,8 @@
 //! pairwise summation is `log2(n) u S`. A sum is moved by up to `(1 + log2 n) u S`; the one more is for products that were
 //! rounded before they were added, as is half the smallest number for each product that may have underflowed. The tolerance
 //! is 16 times what that causes, which leaves room for runs of some ten thousand additions in one accumulator, whose errors
-//! grow as the root of their number.
+//! grow as the root of their number. Where terms are alike they grow faster, always rounding the same way: what one
+//! accumulator over all terms is off by is looked at too, and a sum is moved by at least an eighth of that.
 
 use crate::DType;
 use crate::splitmix::SplitMix;
@@ -58,8 +59,13 @@ impl Rounding for Recorded {
         Nearest.rounded(dtype, exact, ulps)
     }
 
+    /// Notes by how much one accumulator over all terms is off: moved terms differ, and would not show how alike these are.
     fn sum(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>, products: bool) -> f64 {
-        Nearest.sum(dtype, terms, products)
+        let mut accumulator = 0.0;
+        let mut noted = terms.inspect(|x| accumulator = round(dtype, accumulator + x));
+        let sum = Nearest.sum(dtype, &mut noted, products);
+        self.0.push((accumulator - sum).abs());
+        sum
     }
 
     fn either(&mut self, reference: f64, other: f64) -> f64 {
@@ -128,12 +134,15 @@ impl Rounding for Moved {
             integers &= x.fract() == 0.0;
             negative_zeros &= x == 0.0 && x.is_sign_negative();
         }
+        let pairwise = (1.0 + n.log2()) * unit_roundoff(dtype) * magnitude;
+        let alike = self.nominal.get(self.at).copied().filter(|e| e.is_finite()).unwrap_or(0.0) / 8.0;
+        self.at += 1;
         let amount = self.draw();
         if n > 0.0 && negative_zeros {
             return if self.opposite() { -0.0 } else { 0.0 };
         }
         let underflow = if products { n * spacing(dtype, 0.0) / 2.0 } else { 0.0 };
-        let moved = total + amount * ((1.0 + n.log2()) * unit_roundoff(dtype) * magnitude + underflow);
+        let moved = total + amount * (pairwise.max(alike) + underflow);
         // In another order a partial sum may overflow, and then anything comes out: the runs show all that may.
         if !round(dtype, magnitude).is_finite() {
             return [overflowed(dtype, moved), f64::NAN, f64::INFINITY, f64::NEG_INFINITY][self.run % 4];
