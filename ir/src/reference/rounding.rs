@@ -125,7 +125,7 @@ impl Rounding for Moved {
     }
 
     fn sum(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>, products: bool) -> f64 {
-        let (mut n, mut total, mut magnitude) = (0.0, 0.0, 0.0);
+        let (mut n, mut total, mut magnitude) = (0.0f64, 0.0, 0.0);
         let (mut integers, mut negative_zeros) = (true, true);
         for x in terms {
             n += 1.0;
