@@ -82,6 +82,10 @@ pub fn bits(array: &Array) -> Result<Vec<u64>> {
     Ok(match array.dtype() {
         DType::Bool => array.to_vec::<bool>()?.into_iter().map(u64::from).collect(),
         DType::I64 => array.to_vec::<i64>()?.into_iter().map(|v| v as u64).collect(),
-        DType::F32 => array.to_vec::<f32>()?.into_iter().map(|v| u64::from(if v.is_nan() { u32::MAX } else { v.to_bits() })).collect(),
+        DType::F32 => array
+            .to_vec::<f32>()?
+            .into_iter()
+            .map(|v| u64::from(if v.is_nan() { u32::MAX } else { v.to_bits() }))
+            .collect(),
     })
 }

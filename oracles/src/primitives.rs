@@ -138,8 +138,7 @@ pub fn check_primitive(case: &PrimitiveCase) -> Result<Summary, String> {
     let types: Vec<&TensorType> = case.inputs.iter().map(Dense::ty).collect();
     let ty = infer(&case.op, &types).map_err(said)?;
     let mut graph = Graph::new("primitive");
-    let operands: Vec<_> =
-        types.iter().map(|ty| graph.add_input("x", (*ty).clone(), Sources::none())).collect();
+    let operands: Vec<_> = types.iter().map(|ty| graph.add_input("x", (*ty).clone(), Sources::none())).collect();
     let out = graph.add(case.op.clone(), &operands, Sources::none()).map_err(said)?;
     graph.add_output(out);
     let bounds = evaluate_bounds(&graph, &case.inputs, 3).map_err(said)?;

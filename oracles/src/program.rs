@@ -58,7 +58,11 @@ impl Options {
     /// The kind of program that a seed gets where all kinds are wanted: half exact, an eighth on long rows.
     pub fn of_seed(seed: u64) -> Options {
         let values = if seed.is_multiple_of(2) { Values::SmallIntegers } else { Values::Special };
-        if seed % 8 < 7 { Options::small(values) } else { Options::long(if seed % 16 < 8 { Values::SmallIntegers } else { values }) }
+        if seed % 8 < 7 {
+            Options::small(values)
+        } else {
+            Options::long(if seed % 16 < 8 { Values::SmallIntegers } else { values })
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! How far a right evaluator may be off: measured by moving every rounding of the program.
 //!
-//! A graph runs five times in lockstep, node by node: once as [`evaluate`](super::evaluate) does, four times with each
+//! A graph runs seven times in lockstep, node by node: once as [`evaluate`](super::evaluate) does, six times with each
 //! primitive's float result moved by a random amount within its stated error (see `rounding`). An element's bound is 16 times
-//! the spread of the five values plus one unit in the last place. Where nothing was moved all runs are the same and the bound
+//! the spread of the seven values plus one unit in the last place. Where nothing was moved all runs are the same and the bound
 //! is 0: operations that are correctly rounded, movement and integers must agree exactly, until a function with an error of
 //! its own or a sum comes in. Bounds grow where the program is ill conditioned and nowhere else, so tests need no tolerances
 //! of their own.
@@ -21,9 +21,10 @@ use super::rounding::{Moved, Nearest, Recorded, spacing};
 use crate::{BinaryOp, DType, Graph, Literal, Op, ReduceOp, Result, Shape, TensorType};
 use std::rc::Rc;
 
-/// Runs whose roundings are moved.
-const MOVED: usize = 4;
-/// What a spread is multiplied by: five samples of a distribution rarely reach its ends.
+/// Runs whose roundings are moved: three pairs. Movements of two operations in a row may cancel; that they do in all three pairs
+/// is rare.
+const MOVED: usize = 6;
+/// What a spread is multiplied by: seven samples of a distribution rarely reach its ends.
 const MARGIN: f64 = 16.0;
 
 /// An output, and how far another evaluator's may be from it.
@@ -239,11 +240,14 @@ fn mark_where(result: &mut Runs, is_open: impl Fn(usize) -> bool) {
     }
 }
 
-/// For each element: the moved runs alternate between both outcomes, where `outcomes` says there are two.
+/// For each element: the moved runs alternate between both outcomes, where `outcomes` says there are two. The first pair of runs
+/// takes the lower and the higher one everywhere, so that a largest or smallest over many open decisions shows its ends.
 fn decide_each(result: &mut Runs, outcomes: impl Fn(usize, usize) -> Option<[i64; 2]>) {
     for i in 0..result.values[0].len() {
         if let Some(both) = outcomes(i, result.values.len()) {
+            let ends = [both[0].min(both[1]), both[0].max(both[1])];
             for (r, run) in result.values.iter_mut().enumerate().skip(1) {
+                let both = if r <= 2 { ends } else { both };
                 match run.data_mut() {
                     Data::Bool(v) => v[i] = both[r % 2] != 0,
                     Data::Int(v) => v[i] = both[r % 2],

@@ -3,7 +3,7 @@
 //! A primitive computes in `f64`; what then happens to the result is a [`Rounding`]. [`Nearest`] is the meaning of the IR.
 //! [`Moved`] adds a random amount within the primitive's stated error and does not round, so that a spread is never hidden by
 //! values that happen to round alike. Amounts are at least half of what is allowed, and runs come in pairs of opposite signs:
-//! four runs then never agree by chance.
+//! the runs then never agree by chance.
 //!
 //! What every right evaluator gives alike is not moved: results of correctly rounded operations on operands that no earlier
 //! movement has reached, zeros, infinities, NaN, and sums of integers that stay exact.
