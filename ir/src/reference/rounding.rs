@@ -14,7 +14,7 @@
 //! rounded before they were added, as is half the smallest number for each product that may have underflowed. The tolerance
 //! is 16 times what that causes, which leaves room for runs of some ten thousand additions in one accumulator, whose errors
 //! grow as the root of their number. Where terms are alike they grow faster, always rounding the same way: what one
-//! accumulator over all terms is off by is looked at too, and a sum is moved by at least an eighth of that.
+//! accumulator over all terms is off by is looked at too, and a sum is moved by up to half of that.
 
 use crate::DType;
 use crate::splitmix::SplitMix;
@@ -135,7 +135,7 @@ impl Rounding for Moved {
             negative_zeros &= x == 0.0 && x.is_sign_negative();
         }
         let pairwise = (1.0 + n.log2()) * unit_roundoff(dtype) * magnitude;
-        let alike = self.nominal.get(self.at).copied().filter(|e| e.is_finite()).unwrap_or(0.0) / 8.0;
+        let alike = self.nominal.get(self.at).copied().filter(|e| e.is_finite()).unwrap_or(0.0) / 2.0;
         self.at += 1;
         let amount = self.draw();
         if n > 0.0 && negative_zeros {
