@@ -20,6 +20,8 @@ mod options;
 mod panels;
 pub mod plan;
 pub mod primitive;
+#[cfg(test)]
+mod random_programs;
 mod renumber;
 #[cfg(test)]
 mod samples;

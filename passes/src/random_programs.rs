@@ -1,12 +1,10 @@
 //! Random programs over all primitives, and their gradients: the graph passes must not change what the reference computes,
 //! bit for bit.
 
-#![allow(clippy::panic, clippy::unwrap_used)]
-
+use crate::{Options, Pass, optimize, vjp};
 use lazuli_ir::reference::{Dense, evaluate};
 use lazuli_ir::{DType, Graph, Literal, Op, Sources, Value};
 use lazuli_oracles::{Options as Draw, RandomProgram, Values, random_program};
-use lazuli_passes::{Options, Pass, optimize, vjp};
 
 fn program(seed: u64) -> (Graph, Vec<Dense>) {
     let values = if seed.is_multiple_of(4) { Values::SmallIntegers } else { Values::Special };
