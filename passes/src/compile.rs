@@ -1,6 +1,7 @@
 //! From an optimised graph to a program: fusion, lowering, schedule and memory plan, in this order.
 
-use crate::fusion::{self, Ledger, PlannedGroup};
+use crate::fusion::{self, PlannedGroup};
+use crate::ledger::Ledger;
 use crate::lower::{Lowered, lower};
 use crate::memory::{self, Lifetime, StepUse};
 use crate::schedule::schedule_cpu;

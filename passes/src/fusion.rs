@@ -18,87 +18,11 @@
 //! several index tuples.
 
 use crate::frame::frame;
+use crate::ledger::{Decision, Ledger};
 use crate::plan::{Frame, Group, Plan, SinkKind, Source};
-use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, ReduceOp, Result, Sources, Target, VarId};
+use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, ReduceOp, Result, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
-use std::fmt;
-
-/// One decision of fusion: a candidate edge, and what became of it.
-#[derive(Clone, Debug)]
-pub struct LedgerRow {
-    /// The producing node.
-    pub producer: NodeId,
-    /// The consuming node; for siblings that read one value, the other reader.
-    pub consumer: NodeId,
-    /// The names of both operations.
-    pub operations: (&'static str, &'static str),
-    /// The user's source lines of both.
-    pub sources: (Sources, Sources),
-    /// Whether they are in one kernel.
-    pub fused: bool,
-    /// Why, or why not.
-    pub reason: String,
-    /// Bytes that fusing saves.
-    pub bytes: u64,
-    /// Floating point operations that fusing repeats.
-    pub flops: u64,
-}
-
-/// Every decision of fusion, in the order taken.
-#[derive(Clone, Debug, Default)]
-pub struct Ledger {
-    /// The decisions. Of an edge that was looked at again, the last counts.
-    pub rows: Vec<LedgerRow>,
-}
-
-impl Ledger {
-    /// Why two nodes are not in one kernel: the reason, or `None` where they are, or no edge joins them.
-    pub fn why_not_fused(&self, producer: NodeId, consumer: NodeId) -> Option<&str> {
-        let row = self.rows.iter().rev().find(|r| r.producer == producer && r.consumer == consumer)?;
-        (!row.fused).then_some(row.reason.as_str())
-    }
-
-    fn record(&mut self, graph: &Graph, edge: (NodeId, NodeId), verdict: &std::result::Result<Verdict, String>) {
-        let (fused, reason, bytes, flops) = match verdict {
-            Ok(v) => (true, v.reason(), v.bytes_saved, v.flops_repeated),
-            Err(reason) => (false, reason.clone(), 0, 0),
-        };
-        let (p, c) = (graph.node(edge.0), graph.node(edge.1));
-        let row = LedgerRow {
-            producer: edge.0,
-            consumer: edge.1,
-            operations: (p.op.name(), c.op.name()),
-            sources: (p.sources.clone(), c.sources.clone()),
-            fused,
-            reason,
-            bytes,
-            flops,
-        };
-        match self.rows.iter_mut().find(|r| (r.producer, r.consumer) == edge && !r.fused) {
-            Some(old) => *old = row,
-            None => self.rows.push(row),
-        }
-    }
-}
-
-impl fmt::Display for Ledger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for r in &self.rows {
-            let mark = if r.fused { "fused" } else { "apart" };
-            write!(
-                f,
-                "{mark}  %{} {} -> %{} {}: {}",
-                r.producer.0, r.operations.0, r.consumer.0, r.operations.1, r.reason
-            )?;
-            if !r.sources.1.is_empty() {
-                write!(f, "   // {}", r.sources.1)?;
-            }
-            writeln!(f)?;
-        }
-        Ok(())
-    }
-}
 
 /// The groups of a graph.
 #[derive(Clone, Debug)]
@@ -136,6 +60,13 @@ impl Verdict {
             0 => format!("saves {} bytes", self.bytes_saved),
             n => format!("saves {} bytes for {n} operations done again", self.bytes_saved),
         }
+    }
+}
+
+fn decision(verdict: &std::result::Result<Verdict, String>) -> Decision {
+    match verdict {
+        Ok(v) => Decision { fused: true, reason: v.reason(), bytes: v.bytes_saved, flops: v.flops_repeated },
+        Err(reason) => Decision { fused: false, reason: reason.clone(), bytes: 0, flops: 0 },
     }
 }
 
@@ -446,19 +377,16 @@ impl<'a> Fusion<'a> {
         Ok(())
     }
 
-    /// A sum of floats that the plan computes at two index tuples. Each may add in another order, and then `x - max(x)` is not 0
-    /// anywhere: a value must be one value.
+    /// A sum of floats that the kernel would compute twice: at two index tuples, or in two passes over a scope around it. Each
+    /// may add in another order, and then `x - max(x)` is not 0 anywhere: a value must be one value.
     fn summed_twice(&self, plan: &Plan) -> Option<NodeId> {
         let mut seen: FxHashSet<NodeId> = FxHashSet::default();
-        let mut sums = plan.instances.iter().filter_map(|i| match i.source {
-            Source::Reduced(n) => {
-                let is_sum = matches!(self.graph.op(n), Op::Reduce { op: ReduceOp::Sum, acc, .. } if acc.is_float());
-                is_sum.then_some(n)
-            }
-            Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Compute(_) => None,
-            Source::Dot(_) | Source::Mask(_) => None,
-        });
-        sums.find(|n| !seen.insert(*n))
+        (0..plan.sinks.len()).find_map(|s| {
+            let SinkKind::Step { result, .. } = plan.sinks[s].kind else { return None };
+            let Source::Reduced(n) = plan.instances[result].source else { return None };
+            let is_sum = matches!(self.graph.op(n), Op::Reduce { op: ReduceOp::Sum, acc, .. } if acc.is_float());
+            (is_sum && (!seen.insert(n) || runs_in_two_passes(plan, s))).then_some(n)
+        })
     }
 
     /// The node past which no path leads back to group `g`: edges lead to later nodes, and a path that enters a group may go
@@ -604,7 +532,7 @@ impl<'a> Fusion<'a> {
                         continue;
                     }
                     let verdict = self.judge(a, b, false)?;
-                    self.ledger.record(self.graph, (p, c), &verdict);
+                    self.ledger.record(self.graph, (p, c), decision(&verdict));
                     match verdict {
                         Ok(v) => {
                             self.merge(a, b, v.plan)?;
@@ -641,7 +569,7 @@ impl<'a> Fusion<'a> {
                     continue;
                 }
                 let verdict = self.judge(a, b, true)?;
-                self.ledger.record(self.graph, (pair[0], pair[1]), &verdict);
+                self.ledger.record(self.graph, (pair[0], pair[1]), decision(&verdict));
                 if let Ok(v) = verdict {
                     self.merge(a, b, v.plan)?;
                 }
@@ -689,6 +617,17 @@ impl<'a> Fusion<'a> {
         }
         Ok(Grouping { groups, ledger: self.ledger, outputs })
     }
+}
+
+/// Whether a reduction stands in a scope that runs several times, in sequence, and is needed in more than one of the runs.
+fn runs_in_two_passes(plan: &Plan, step: usize) -> bool {
+    let path = &plan.scopes[plan.sinks[step].scope].path;
+    // The last scope on the path is the reduction's own, the one before it is where its result lives.
+    (0..path.len().saturating_sub(2)).any(|j| {
+        let here = |s: &&crate::plan::Sink| plan.scopes[s.scope].path.get(j + 1) == path.get(j + 1);
+        let users = plan.sinks.iter().filter(|s| s.needs.contains(&step)).filter(here);
+        users.map(|s| s.levels[j]).any(|level| level != plan.sinks[step].levels[j])
+    })
 }
 
 /// Floating point operations of one instance.

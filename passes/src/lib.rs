@@ -13,6 +13,7 @@ pub mod fusion;
 #[cfg(test)]
 mod gradient_check;
 pub mod index_map;
+pub mod ledger;
 pub mod lower;
 pub mod memory;
 mod merge_loops;

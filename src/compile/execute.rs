@@ -5,7 +5,7 @@ use crate::Result;
 use lazuli_ir::program::{Place, Program};
 use lazuli_ir::{Graph, Layout};
 use lazuli_passes::Options;
-use lazuli_passes::fusion::Ledger;
+use lazuli_passes::ledger::Ledger;
 use lazuli_runtime::{Argument, Array, CallReport, Executable, cpu};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,0 +1,85 @@
+//! The fusion ledger: every decision of fusion, as data that tests assert on and users can ask.
+
+use lazuli_ir::{Graph, NodeId, Sources};
+use std::fmt;
+
+/// One decision of fusion: a candidate edge, and what became of it.
+#[derive(Clone, Debug)]
+pub struct LedgerRow {
+    /// The producing node.
+    pub producer: NodeId,
+    /// The consuming node; for siblings that read one value, the other reader.
+    pub consumer: NodeId,
+    /// The names of both operations.
+    pub operations: (&'static str, &'static str),
+    /// The user's source lines of both.
+    pub sources: (Sources, Sources),
+    /// Whether they are in one kernel.
+    pub fused: bool,
+    /// Why, or why not.
+    pub reason: String,
+    /// Bytes that fusing saves.
+    pub bytes: u64,
+    /// Floating point operations that fusing repeats.
+    pub flops: u64,
+}
+
+/// Every decision of fusion, in the order taken.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// The decisions. Of an edge that was looked at again, the last counts.
+    pub rows: Vec<LedgerRow>,
+}
+
+impl Ledger {
+    /// Why two nodes are not in one kernel: the reason, or `None` where they are, or no edge joins them.
+    pub fn why_not_fused(&self, producer: NodeId, consumer: NodeId) -> Option<&str> {
+        let row = self.rows.iter().rev().find(|r| r.producer == producer && r.consumer == consumer)?;
+        (!row.fused).then_some(row.reason.as_str())
+    }
+
+    pub(crate) fn record(&mut self, graph: &Graph, edge: (NodeId, NodeId), decision: Decision) {
+        let Decision { fused, reason, bytes, flops } = decision;
+        let (p, c) = (graph.node(edge.0), graph.node(edge.1));
+        let row = LedgerRow {
+            producer: edge.0,
+            consumer: edge.1,
+            operations: (p.op.name(), c.op.name()),
+            sources: (p.sources.clone(), c.sources.clone()),
+            fused,
+            reason,
+            bytes,
+            flops,
+        };
+        match self.rows.iter_mut().find(|r| (r.producer, r.consumer) == edge && !r.fused) {
+            Some(old) => *old = row,
+            None => self.rows.push(row),
+        }
+    }
+}
+
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for r in &self.rows {
+            let mark = if r.fused { "fused" } else { "apart" };
+            write!(
+                f,
+                "{mark}  %{} {} -> %{} {}: {}",
+                r.producer.0, r.operations.0, r.consumer.0, r.operations.1, r.reason
+            )?;
+            if !r.sources.1.is_empty() {
+                write!(f, "   // {}", r.sources.1)?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of an edge.
+pub(crate) struct Decision {
+    pub(crate) fused: bool,
+    pub(crate) reason: String,
+    pub(crate) bytes: u64,
+    pub(crate) flops: u64,
+}
