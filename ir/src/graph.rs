@@ -1,7 +1,7 @@
 //! The Graph IR: operations on whole tensors, as a directed acyclic graph.
 //!
 //! A [`Graph`] only grows: passes rebuild old -> new, and [`Graph::add`] hash-conses, so common subexpressions merge by
-//! themselves and node order is always topological. Types are inferred when a node is added, by [`infer`](crate::infer):
+//! themselves and node order is always topological. Types are inferred when a node is added, by [`infer`]:
 //! a graph that exists is well typed. petgraph's types stay inside.
 
 use crate::{Error, Op, Result, Sources, TensorType, infer};

@@ -1,6 +1,6 @@
 //! The schedule of a kernel on a CPU: which loops merge, which run as vector lanes, which are shared among threads.
 //!
-//! - Dims that every access walks as one become one loop ([`merge_loops`]).
+//! - Dims that every access walks as one become one loop (`merge_loops`).
 //! - What stands before the outermost loop moves into it, so that the loop is the whole body; what stands after it becomes
 //!   `finish`. A reduction at the root is cut into chunks whose size depends on shapes alone.
 //! - Each innermost loop runs as vectors where most of its accesses are unit-stride or uniform. Where they are not, but those of
