@@ -49,9 +49,9 @@ impl Graph {
         }
         let mut p = Parser { graph: Graph::new(at.name()?), at, values: FxHashMap::default() };
         p.inputs()?;
-        p.at.expect("->")?;
+        p.at.require("->")?;
         let outputs = p.outputs()?;
-        p.at.expect("{")?;
+        p.at.require("{")?;
         while !p.at.eat("}") {
             p.statement()?;
         }
@@ -127,10 +127,10 @@ impl<'a> Parser<'a> {
     }
 
     fn inputs(&mut self) -> Result<()> {
-        self.at.expect("(")?;
+        self.at.require("(")?;
         while !self.at.eat(")") {
             let (position, label) = self.label()?;
-            self.at.expect(":")?;
+            self.at.require(":")?;
             let ty = self.at.tensor_type()?;
             if !self.at.eat(",") && self.at.peek() != Some(')') {
                 return Err(self.at.expected("`,` or `)`"));
@@ -150,7 +150,7 @@ impl<'a> Parser<'a> {
     }
 
     fn outputs(&mut self) -> Result<Vec<(usize, Label)>> {
-        self.at.expect("(")?;
+        self.at.require("(")?;
         let mut outputs = Vec::new();
         while !self.at.eat(")") {
             outputs.push(self.label()?);
@@ -163,7 +163,7 @@ impl<'a> Parser<'a> {
 
     fn statement(&mut self) -> Result<()> {
         let (position, label) = self.label()?;
-        self.at.expect("=")?;
+        self.at.require("=")?;
         let start = self.at.position();
         let Some(name) = self.at.word() else { return Err(self.at.expected("an operation")) };
         let mut operands = Vec::new();
@@ -178,7 +178,7 @@ impl<'a> Parser<'a> {
             }
         }
         let attributes = self.attributes(name)?;
-        self.at.expect(":")?;
+        self.at.require(":")?;
         let type_position = self.at.position();
         let ty = self.at.tensor_type()?;
         let sources = self.at.sources();
@@ -207,7 +207,7 @@ impl<'a> Parser<'a> {
                 continue;
             }
             let Some(name) = self.at.word() else { return Err(self.at.expected("`:` and a type")) };
-            self.at.expect("=")?;
+            self.at.require("=")?;
             let value = match self.at.peek() {
                 Some('[') => self.list()?,
                 Some(c) if c.is_ascii_digit() => Attribute::Number(self.at.number()?),
@@ -231,7 +231,7 @@ impl<'a> Parser<'a> {
     }
 
     fn list(&mut self) -> Result<Attribute<'a>> {
-        self.at.expect("[")?;
+        self.at.require("[")?;
         let (mut left, mut right, mut second) = (Vec::new(), Vec::new(), false);
         while !self.at.eat("]") {
             if !second && self.at.eat(";") {
@@ -301,7 +301,7 @@ impl<'a> Parser<'a> {
 /// `0..4` or `2..8 step 2`.
 fn range(at: &mut Cursor<'_>) -> Result<SliceDim> {
     let start = at.number()?;
-    at.expect("..")?;
+    at.require("..")?;
     let stop = at.number()?;
     Ok(SliceDim { start, stop, step: if at.eat_word("step") { at.number()? } else { 1 } })
 }

@@ -18,8 +18,11 @@
 //!
 //! `finish` runs once, after all of the body.
 
-use crate::{BinaryOp, CompareOp, DType, DimVec, ExtentId, Index, Literal, ReduceOp, Sources, UnaryOp, VarId};
+use crate::{BinaryOp, CompareOp, DType, DimVec, ExtentId, Index, Literal, Sources, UnaryOp, VarId};
 use smallvec::SmallVec;
+
+pub use crate::emit::Emit;
+pub use crate::reducer::Reducer;
 
 /// The type of a scalar value in a kernel. `I32` exists here only: expansions of functions work on the bits of an `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -441,71 +444,6 @@ pub struct Loop {
     pub body: Block,
 }
 
-/// How a reduce combines: a declared (identity, step, combine) over a tuple of accumulators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Reducer {
-    /// The combination.
-    pub op: ReduceOp,
-    /// The type of the elements.
-    pub ty: ScalarType,
-}
-
-impl Reducer {
-    /// The types of the accumulators, which are also those of what a body yields: the value, and for `argmax` its position.
-    pub fn types(self) -> SmallVec<[ScalarType; 2]> {
-        match self.op {
-            ReduceOp::Sum | ReduceOp::Max => smallvec::smallvec![self.ty],
-            ReduceOp::ArgMax => smallvec::smallvec![self.ty, ScalarType::I64],
-        }
-    }
-
-    /// The accumulators of nothing.
-    pub fn identity(self) -> SmallVec<[Const; 2]> {
-        let least = match self.ty {
-            ScalarType::Bool => Const::Literal(Literal::Bool(false)),
-            ScalarType::I32 => Const::I32(i32::MIN),
-            ScalarType::I64 => Const::Literal(Literal::I64(i64::MIN)),
-            ScalarType::F32 => Const::Literal(Literal::F32(f32::NEG_INFINITY)),
-        };
-        let zero = match self.ty {
-            ScalarType::Bool => Const::Literal(Literal::Bool(false)),
-            ScalarType::I32 => Const::I32(0),
-            ScalarType::I64 => Const::Literal(Literal::I64(0)),
-            ScalarType::F32 => Const::Literal(Literal::F32(0.0)),
-        };
-        match self.op {
-            ReduceOp::Sum => smallvec::smallvec![zero],
-            ReduceOp::Max => smallvec::smallvec![least],
-            ReduceOp::ArgMax => smallvec::smallvec![least, Const::Literal(Literal::I64(i64::MAX))],
-        }
-    }
-
-    /// Combines two accumulators (or an accumulator and an element: both are the same code). Associative, and for all but
-    /// floating point sums exactly so; commutative.
-    pub fn combine(self, e: &mut dyn Emit, a: &[ValueId], b: &[ValueId]) -> SmallVec<[ValueId; 2]> {
-        match self.op {
-            ReduceOp::Sum => smallvec::smallvec![e.add(a[0], b[0])],
-            ReduceOp::Max => smallvec::smallvec![e.max(a[0], b[0])],
-            ReduceOp::ArgMax => {
-                // NaN is the largest; of equals the first position wins.
-                let greater = e.compare(CompareOp::Gt, b[0], a[0]);
-                let equal = e.eq(a[0], b[0]);
-                let (a_nan, b_nan) = (e.compare(CompareOp::Ne, a[0], a[0]), e.compare(CompareOp::Ne, b[0], b[0]));
-                let both_nan = e.machine(MachineOp::And, &[a_nan, b_nan]);
-                let tie = e.machine(MachineOp::Or, &[equal, both_nan]);
-                let earlier = e.lt(b[1], a[1]);
-                let wins_tie = e.machine(MachineOp::And, &[tie, earlier]);
-                let truth = e.constant(Const::Literal(Literal::Bool(true)));
-                let a_number = e.machine(MachineOp::Xor, &[a_nan, truth]);
-                let only_b_nan = e.machine(MachineOp::And, &[b_nan, a_number]);
-                let takes = e.machine(MachineOp::Or, &[greater, wins_tie]);
-                let takes = e.machine(MachineOp::Or, &[takes, only_b_nan]);
-                smallvec::smallvec![e.select(takes, b[0], a[0]), e.select(takes, b[1], a[1])]
-            }
-        }
-    }
-}
-
 /// A reduction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reduce {
@@ -737,98 +675,5 @@ impl std::hash::Hash for Kernel {
         self.values.hash(state);
         self.body.hash(state);
         self.finish.hash(state);
-    }
-}
-
-/// Something that straight-line code can be written to: a block under construction, or an emitter.
-pub trait Emit {
-    /// Defines a value of a type.
-    fn emit(&mut self, ty: ScalarType, expr: Expr) -> ValueId;
-
-    /// The type of a value.
-    fn type_of(&self, v: ValueId) -> ScalarType;
-}
-
-#[allow(missing_docs)]
-impl dyn Emit + '_ {
-    pub fn constant(&mut self, c: Const) -> ValueId {
-        self.emit(c.ty(), Expr::Const(c))
-    }
-    pub fn f32(&mut self, v: f32) -> ValueId {
-        self.constant(Const::Literal(Literal::F32(v)))
-    }
-    pub fn i32(&mut self, v: i32) -> ValueId {
-        self.constant(Const::I32(v))
-    }
-    pub fn i64(&mut self, v: i64) -> ValueId {
-        self.constant(Const::Literal(Literal::I64(v)))
-    }
-    pub fn unary(&mut self, op: UnaryOp, a: ValueId) -> ValueId {
-        self.emit(self.type_of(a), Expr::Unary(op, a))
-    }
-    pub fn binary(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> ValueId {
-        match (self.type_of(a), op) {
-            (ScalarType::Bool, BinaryOp::Max) => self.machine(MachineOp::Or, &[a, b]),
-            (ScalarType::Bool, BinaryOp::Min) => self.machine(MachineOp::And, &[a, b]),
-            (ty, _) => self.emit(ty, Expr::Binary(op, a, b)),
-        }
-    }
-    pub fn compare(&mut self, op: CompareOp, a: ValueId, b: ValueId) -> ValueId {
-        self.emit(ScalarType::Bool, Expr::Compare(op, a, b))
-    }
-    pub fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
-        self.binary(BinaryOp::Add, a, b)
-    }
-    pub fn sub(&mut self, a: ValueId, b: ValueId) -> ValueId {
-        self.binary(BinaryOp::Sub, a, b)
-    }
-    pub fn mul(&mut self, a: ValueId, b: ValueId) -> ValueId {
-        self.binary(BinaryOp::Mul, a, b)
-    }
-    pub fn div(&mut self, a: ValueId, b: ValueId) -> ValueId {
-        self.binary(BinaryOp::Div, a, b)
-    }
-    pub fn max(&mut self, a: ValueId, b: ValueId) -> ValueId {
-        self.binary(BinaryOp::Max, a, b)
-    }
-    pub fn neg(&mut self, a: ValueId) -> ValueId {
-        self.unary(UnaryOp::Neg, a)
-    }
-    pub fn abs(&mut self, a: ValueId) -> ValueId {
-        self.unary(UnaryOp::Abs, a)
-    }
-    pub fn sqrt(&mut self, a: ValueId) -> ValueId {
-        self.unary(UnaryOp::Sqrt, a)
-    }
-    pub fn eq(&mut self, a: ValueId, b: ValueId) -> ValueId {
-        self.compare(CompareOp::Eq, a, b)
-    }
-    pub fn lt(&mut self, a: ValueId, b: ValueId) -> ValueId {
-        self.compare(CompareOp::Lt, a, b)
-    }
-    pub fn le(&mut self, a: ValueId, b: ValueId) -> ValueId {
-        self.compare(CompareOp::Le, a, b)
-    }
-    pub fn select(&mut self, c: ValueId, a: ValueId, b: ValueId) -> ValueId {
-        self.emit(self.type_of(a), Expr::Select(c, a, b))
-    }
-    pub fn convert(&mut self, to: ScalarType, a: ValueId) -> ValueId {
-        self.emit(to, Expr::Convert(a))
-    }
-    pub fn fma(&mut self, a: ValueId, b: ValueId, c: ValueId) -> ValueId {
-        self.machine(MachineOp::Fma, &[a, b, c])
-    }
-    pub fn machine(&mut self, op: MachineOp, operands: &[ValueId]) -> ValueId {
-        let ty = match op {
-            MachineOp::Fma | MachineOp::F32OfBits => ScalarType::F32,
-            MachineOp::BitsOfF32 => ScalarType::I32,
-            MachineOp::And
-            | MachineOp::Or
-            | MachineOp::Xor
-            | MachineOp::ShiftLeft
-            | MachineOp::ShiftRight
-            | MachineOp::ShiftRightLogical => self.type_of(operands[0]),
-        };
-        self.emit(ty, Expr::Machine(op, operands.iter().copied().collect()))
     }
 }

@@ -81,7 +81,7 @@ const MAX_DEPTH: usize = 100;
 impl<'a> Parser<'a> {
     /// `%name`.
     fn name(&mut self) -> Result<&'a str> {
-        self.c.expect("%")?;
+        self.c.require("%")?;
         let name = self.c.run(|c| c.is_ascii_alphanumeric() || c == '_');
         if name.is_empty() { Err(self.c.expected("a name")) } else { Ok(name) }
     }
@@ -106,7 +106,7 @@ impl<'a> Parser<'a> {
 
     /// `(item, item)`.
     fn items(&mut self, mut item: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
-        self.c.expect("(")?;
+        self.c.require("(")?;
         while !self.c.eat(")") {
             item(self)?;
             if !self.c.eat(",") && self.c.peek() != Some(')') {
@@ -133,7 +133,7 @@ impl<'a> Parser<'a> {
         let body = std::mem::replace(&mut self.c, params);
         self.items(Self::param)?;
         self.c = body;
-        self.c.expect("{")?;
+        self.c.require("{")?;
         self.kernel.sources = self.c.sources();
         while self.c.peek() != Some('}') {
             if self.c.eat_word("finish") {
@@ -144,7 +144,7 @@ impl<'a> Parser<'a> {
             self.statement(&mut block)?;
             self.kernel.body = block;
         }
-        self.c.expect("}")?;
+        self.c.require("}")?;
         match self.c.peek() {
             None => Ok(()),
             Some(_) => Err(self.c.expected("the end")),
@@ -197,7 +197,7 @@ impl<'a> Parser<'a> {
             },
             "scalars" => |p| {
                 let name = p.name()?;
-                p.c.expect(":")?;
+                p.c.require(":")?;
                 let dtype = p.c.dtype()?;
                 p.scalars.insert(name, ScalarId(p.kernel.scalars.len() as u32));
                 p.kernel.scalars.push(ScalarParam { name: name.to_owned(), dtype });
@@ -213,7 +213,7 @@ impl<'a> Parser<'a> {
             "tiles" => Self::tile_in_head,
             "values" => |p| {
                 let (name, at) = p.name_at()?;
-                p.c.expect(":")?;
+                p.c.require(":")?;
                 let ty = p.scalar_type()?;
                 p.define(name, at, ty).map(drop)
             },
@@ -229,7 +229,7 @@ impl<'a> Parser<'a> {
 
     fn param(&mut self) -> Result<()> {
         let name = self.name()?;
-        self.c.expect(":")?;
+        self.c.require(":")?;
         let access = if self.c.eat_word("mut") { Access::Write } else { Access::Read };
         let dtype = self.c.dtype()?;
         let mut dims: DimVec<Extent> = DimVec::new();
@@ -256,7 +256,7 @@ impl<'a> Parser<'a> {
     }
 
     fn bracketed(&mut self, mut item: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
-        self.c.expect("[")?;
+        self.c.require("[")?;
         while !self.c.eat("]") {
             item(self)?;
             if !self.c.eat(",") && self.c.peek() != Some(']') {

@@ -7,6 +7,7 @@
 
 mod dtype;
 mod elementwise;
+mod emit;
 mod error;
 pub mod graph;
 mod graph_parse;
@@ -24,6 +25,7 @@ mod op;
 pub mod philox;
 pub mod philox_code;
 pub mod program;
+mod reducer;
 pub mod reference;
 mod shape;
 mod source;

@@ -89,7 +89,7 @@ impl<'a> Cursor<'a> {
         found
     }
 
-    pub(crate) fn expect(&mut self, token: &str) -> Result<()> {
+    pub(crate) fn require(&mut self, token: &str) -> Result<()> {
         if self.eat(token) { Ok(()) } else { Err(self.expected(format_args!("`{token}`"))) }
     }
 
@@ -189,7 +189,7 @@ impl<'a> Cursor<'a> {
 
     /// `[item, item]`.
     pub(crate) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
-        self.expect("[")?;
+        self.require("[")?;
         let mut items = Vec::new();
         while !self.eat("]") {
             items.push(item(self)?);

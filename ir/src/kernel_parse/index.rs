@@ -33,9 +33,9 @@ impl<'a> Parser<'a> {
                 }
             }
             Some('(') => {
-                self.c.expect("(")?;
+                self.c.require("(")?;
                 let inner = self.deeper(Self::index)?;
-                self.c.expect(")")?;
+                self.c.require(")")?;
                 inner
             }
             Some('%') => Index::var(self.var()?),

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 impl<'a> Parser<'a> {
     pub(super) fn braced(&mut self) -> Result<Block> {
-        self.c.expect("{")?;
+        self.c.require("{")?;
         let mut block = Block::new();
         while !self.c.eat("}") {
             self.deeper(|p| p.statement(&mut block))?;
@@ -55,7 +55,7 @@ impl<'a> Parser<'a> {
         let kind = match word {
             "store" => {
                 let (to, index) = self.place()?;
-                self.c.expect(",")?;
+                self.c.require(",")?;
                 let value = self.root_operand(block)?;
                 let mask = if self.c.eat_word("if") { Some(self.operand(block)?) } else { None };
                 StmtKind::Store { to, index, value, mask }
@@ -63,7 +63,7 @@ impl<'a> Parser<'a> {
             "tile" => StmtKind::Tile(self.tile()?),
             "fill" => {
                 let tile = self.tile_name()?;
-                self.c.expect(",")?;
+                self.c.require(",")?;
                 match self.constant()? {
                     Some(c) => StmtKind::Fill(tile, c),
                     None => return Err(self.c.expected("a constant")),
@@ -78,12 +78,12 @@ impl<'a> Parser<'a> {
             }
             "check" => {
                 let ok = self.operand(block)?;
-                self.c.expect(",")?;
+                self.c.require(",")?;
                 if !self.c.eat_word("site") {
                     return Err(self.c.expected("`site`"));
                 }
                 let site = self.c.number()?;
-                self.c.expect(",")?;
+                self.c.require(",")?;
                 let value = self.operand(block)?;
                 if !self.c.eat_word("at") {
                     return Err(self.c.expected("`at`"));
@@ -109,7 +109,7 @@ impl<'a> Parser<'a> {
             names.push(self.name_at()?);
         }
         let ty = if self.c.eat(":") { Some(self.scalar_type()?) } else { None };
-        self.c.expect("=")?;
+        self.c.require("=")?;
         if self.c.eat_word("reduce") {
             return self.reduce(&names, sources);
         }
@@ -171,7 +171,7 @@ impl<'a> Parser<'a> {
         })?;
         let mut scope = Scope::Thread;
         if self.c.eat_word("scope") {
-            self.c.expect("=")?;
+            self.c.require("=")?;
             let mut ahead = self.c;
             let word = ahead.word();
             scope = match [Scope::Register, Scope::Thread, Scope::Block].into_iter().find(|s| Some(s.name()) == word) {
@@ -245,14 +245,14 @@ impl<'a> Parser<'a> {
             }
         }
         if with_chunk && self.c.eat_word("chunk") {
-            self.c.expect("=")?;
+            self.c.require("=")?;
             chunk = self.c.number()?;
         }
         for (word, count) in [("vector", &mut axis.vector), ("unroll", &mut axis.unroll)] {
             if self.c.eat_word(word) {
-                self.c.expect("(")?;
+                self.c.require("(")?;
                 *count = self.c.number()?;
-                self.c.expect(")")?;
+                self.c.require(")")?;
             }
         }
         Ok((axis, chunk))
@@ -317,7 +317,7 @@ impl<'a> Parser<'a> {
 
     /// `{ .. yield a, b }`.
     pub(super) fn yielding_block(&mut self) -> Result<(Block, SmallVec<[ValueId; 2]>)> {
-        self.c.expect("{")?;
+        self.c.require("{")?;
         let mut body = Block::new();
         let mut yields = SmallVec::new();
         loop {
@@ -335,7 +335,7 @@ impl<'a> Parser<'a> {
                 break;
             }
         }
-        self.c.expect("}")?;
+        self.c.require("}")?;
         Ok((body, yields))
     }
 
@@ -343,12 +343,12 @@ impl<'a> Parser<'a> {
     pub(super) fn dot(&mut self) -> Result<StmtKind> {
         let scope = self.scope.len();
         let acc = self.tile_name()?;
-        self.c.expect("[")?;
+        self.c.require("[")?;
         let row = self.new_var()?;
-        self.c.expect(",")?;
+        self.c.require(",")?;
         let column = self.new_var()?;
-        self.c.expect("]")?;
-        self.c.expect(",")?;
+        self.c.require("]")?;
+        self.c.require(",")?;
         // The operands use the variables that stand after them.
         let operands = self.c;
         while !{ self.c }.eat_word("over") && self.in_dot() {
@@ -361,7 +361,7 @@ impl<'a> Parser<'a> {
             return Err(self.c.expected("`over` and the contraction's variables"));
         }
         if self.c.eat("(") {
-            self.c.expect(")")?;
+            self.c.require(")")?;
         } else {
             loop {
                 contract.push(self.counted()?);
@@ -372,13 +372,13 @@ impl<'a> Parser<'a> {
         }
         let mut chunk = 0;
         if self.c.eat_word("chunk") {
-            self.c.expect("=")?;
+            self.c.require("=")?;
             chunk = self.c.number()?;
         }
         let end = std::mem::replace(&mut self.c, operands);
         let (memory, index) = self.place()?;
         let a = DotOperand { memory, index };
-        self.c.expect(",")?;
+        self.c.require(",")?;
         let (memory, index) = self.place()?;
         let b = DotOperand { memory, index };
         self.scope.truncate(scope);

@@ -54,9 +54,9 @@ impl<'a> Parser<'a> {
         let at = self.c.position();
         match self.c.peek() {
             Some('(') => {
-                self.c.expect("(")?;
+                self.c.require("(")?;
                 let computed = self.deeper(|p| p.expr(block))?;
-                self.c.expect(")")?;
+                self.c.require(")")?;
                 self.emit(block, at, computed)
             }
             Some('%') => {
@@ -109,7 +109,7 @@ impl<'a> Parser<'a> {
         let mut operands = [ValueId(0); N];
         for (i, operand) in operands.iter_mut().enumerate() {
             if i > 0 {
-                self.c.expect(",")?;
+                self.c.require(",")?;
             }
             *operand = self.operand(block)?;
         }
@@ -186,7 +186,7 @@ impl<'a> Parser<'a> {
         let mut operands = SmallVec::new();
         for i in 0..op.arity() {
             if i > 0 {
-                self.c.expect(",")?;
+                self.c.require(",")?;
             }
             operands.push(self.operand(block)?);
         }
