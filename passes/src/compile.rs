@@ -7,7 +7,7 @@ use crate::memory::{self, Lifetime, StepUse};
 use crate::schedule::schedule_cpu;
 use crate::schedule_gpu::schedule_gpu;
 use crate::{Options, Pass, PassReport};
-use lazuli_ir::kernel::Kernel;
+use lazuli_ir::kernel::{Binding, Kernel, Stmt, StmtKind};
 use lazuli_ir::program::{BufferArg, BufferDecl, BufferId, KernelCall, KernelCost, OutputDecl, Place, Program};
 use lazuli_ir::{DimVec, Error, Graph, Layout, NodeId, Op, Result, Sources, Target, TargetKind};
 use rustc_hash::FxHashMap;
@@ -193,7 +193,7 @@ fn assemble(
             extents: s.extents.clone(),
             scalars: Vec::new(),
             iterations,
-            grain: grain(iterations, s.cost.bytes, s.cost.flops, target),
+            grain: grain(&kernels[s.kernel], iterations, s.cost.bytes, s.cost.flops, target),
             cost: s.cost.clone(),
         });
         groups.push(s.members.clone());
@@ -248,17 +248,30 @@ pub fn iterations(kernel: &Kernel, extents: &[u64]) -> u64 {
         .product()
 }
 
+/// Iterations of a kernel's parallel space that belong together: where its loop runs as vectors, whole groups of them.
+fn strip(kernel: &Kernel) -> u64 {
+    let mut block = &kernel.body;
+    while let [Stmt { kind: StmtKind::Loop(l), .. }] = block.as_slice() {
+        if l.axis.vector > 1 {
+            return if l.axis.binding == Binding::Parallel { u64::from(l.axis.vector * l.axis.unroll) } else { 1 };
+        }
+        block = &l.body;
+    }
+    1
+}
+
 /// Microseconds of work that are worth waking another thread for.
 const WORTH_A_THREAD_US: u64 = 20;
 /// Microseconds of work that a thread claims at a time.
 const CLAIM_US: u64 = 10;
 
 /// How many iterations a thread should claim at once; all of them where the work is worth one thread only.
-pub fn grain(iterations: u64, bytes: u64, flops: u64, target: &Target) -> u64 {
+pub fn grain(kernel: &Kernel, iterations: u64, bytes: u64, flops: u64, target: &Target) -> u64 {
     let time_us = (bytes / target.bytes_per_us.max(1)).max(flops / target.flops_per_us.max(1));
     if target.cores <= 1 || time_us < WORTH_A_THREAD_US || iterations <= 1 {
         return iterations.max(1);
     }
     let claims = (time_us / CLAIM_US).max(2);
-    iterations.div_ceil(claims).max(1)
+    // Vectors stay whole: a claim of a few columns would be all tail.
+    iterations.div_ceil(claims).max(1).next_multiple_of(strip(kernel))
 }

@@ -317,6 +317,8 @@ fn vectorize(kernel: &Kernel, block: &mut Block) {
                 if legal && ((!inner && l_lie.bad <= l_lie.good) || better) {
                     l.axis.vector = LANES;
                     let most = match weight(&l.body) {
+                        // Columns: each row is another page, so whole cache lines of it, and several, are taken at a time.
+                        0..=4 if better => 8,
                         0..=8 => 4,
                         9..=24 => 2,
                         _ => 1,

@@ -142,7 +142,7 @@ fn start(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array) 
     let claim = if is_parallel_reduce(code.kernel()) {
         1
     } else {
-        grain(iterations, bytes, elements * cost(primitive), cpu::host_target())
+        grain(code.kernel(), iterations, bytes, elements * cost(primitive), cpu::host_target())
     };
     cpu::launch(&code, &args, &loops.extents, &[], iterations, claim)
 }
