@@ -76,7 +76,7 @@ impl KernelCode {
         self.compiled().code_bytes
     }
 
-    /// The machine code of both entries.
+    /// The machine code of the body's entry; that of `finish` is not shown.
     pub fn code(&self) -> &[u8] {
         let c = self.compiled();
         // SAFETY: the body's code starts at the entry and lies in the arena, which lives as long as `self`.
