@@ -47,6 +47,7 @@ mod compile;
 mod dims;
 mod display;
 mod eager;
+mod exchange;
 mod executor;
 mod generator;
 mod history;
@@ -57,6 +58,7 @@ mod promotion;
 mod report;
 mod stages;
 mod tensor;
+mod threads;
 mod trace;
 
 pub mod prelude;
@@ -66,6 +68,7 @@ mod vjp;
 pub use autograd::{Backward, Loss, grad, no_grad, value_and_grad};
 pub use compile::{CacheReport, Compilation, Compiled, Executable, Optimized, Traced, compile, trace};
 pub use dims::{Axes, Dims, Integer, IntoShape, Keep, Sizes, keep};
+pub use exchange::Lent;
 pub use generator::manual_seed;
 pub use lazuli_derive::Tree;
 pub use lazuli_ir::{DType, Element, Error, ErrorKind, Result};
@@ -78,6 +81,7 @@ pub use ops::index::{Ellipsis, Index, IndexItem, Indices, NewAxis, StepRange, St
 pub use report::{Donation, FusionRow, KernelRow, Report};
 pub use stages::Stages;
 pub use tensor::{Device, Tensor};
+pub use threads::{get_num_threads, set_num_threads};
 pub use tree::{IntoTree, Outcome, Tree};
 
 /// The README's program is a test.

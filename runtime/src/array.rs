@@ -99,21 +99,28 @@ impl Array {
 
     /// The elements where they lie, for arrays in row-major order without gaps.
     pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
-        if T::DTYPE != self.dtype || !self.layout.is_contiguous() {
+        if self.layout.is_contiguous() { self.storage() } else { None }
+    }
+
+    /// All elements of the storage that the layout spans, from the lowest address on, gaps included. `None` where `T` is not
+    /// the dtype, or bytes there are no `T`.
+    pub fn storage<T: Element>(&self) -> Option<&[T]> {
+        if T::DTYPE != self.dtype {
             return None;
         }
-        let n = self.layout.shape.elements();
+        let n = self.layout.span();
         if n == 0 {
             return Some(&[]);
         }
-        // SAFETY: the layout was checked to lie within the buffer, which is aligned for the dtype and initialised; T is the
-        // storage type of the dtype.
-        let bytes = unsafe { std::slice::from_raw_parts(self.as_ptr(), n * self.dtype.size()) };
+        let lowest = self.buffer.as_ptr().wrapping_offset(self.layout.bounds().0 as isize * self.dtype.size() as isize);
+        // SAFETY: the layout was checked to lie within the buffer, whose bytes are initialised.
+        let bytes = unsafe { std::slice::from_raw_parts(lowest, n * self.dtype.size()) };
         if T::DTYPE == DType::Bool && bytes.iter().any(|b| *b > 1) {
             return None;
         }
-        // SAFETY: as above; bytes of booleans were checked to be 0 or 1.
-        Some(unsafe { std::slice::from_raw_parts(self.as_ptr().cast::<T>(), n) })
+        // SAFETY: as above; the buffer is aligned for the dtype, T is its storage type, and bytes of booleans were checked to
+        // be 0 or 1.
+        Some(unsafe { std::slice::from_raw_parts(lowest.cast::<T>(), n) })
     }
 
     /// The elements in row-major order. Fails where `T` is not the array's dtype.

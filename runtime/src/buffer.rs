@@ -40,8 +40,9 @@ impl Buffer {
     }
 
     /// The elements of a vector, without copying them.
-    pub fn from_vec<T: Element>(elements: Vec<T>) -> Buffer {
-        let pointer = NonNull::from(elements.as_slice()).cast::<u8>();
+    pub fn from_vec<T: Element>(mut elements: Vec<T>) -> Buffer {
+        // By a mutable reference, since the storage may be written through this pointer.
+        let pointer = NonNull::from(elements.as_mut_slice()).cast::<u8>();
         let bytes = std::mem::size_of_val(elements.as_slice());
         Buffer { pointer, bytes, owner: Owner::Exclusive { _owner: Box::new(elements) } }
     }

@@ -92,7 +92,9 @@ impl Ownership {
         match self {
             Ownership::Given => "given away",
             Ownership::Held => "kept: the tensor is still held outside of the call, or was passed by reference",
-            Ownership::Shared => "kept: its storage is shared with a view, another tensor or another argument",
+            Ownership::Shared => {
+                "kept: its storage is shared with a view, a lent array, another tensor or another argument"
+            }
             Ownership::Lent => "kept: its storage is lent and not to be written",
             Ownership::Strided => "kept: its elements do not lie in row-major order",
         }

@@ -70,8 +70,7 @@ const PATIENCE: Duration = Duration::from_micros(50);
 fn configured() -> &'static AtomicUsize {
     static THREADS: LazyLock<AtomicUsize> = LazyLock::new(|| {
         let asked = std::env::var("LAZULI_THREADS").ok().and_then(|v| v.parse().ok()).filter(|n| *n > 0);
-        let all = || std::thread::available_parallelism().map_or(1, |n| n.get());
-        AtomicUsize::new(asked.unwrap_or_else(all))
+        AtomicUsize::new(asked.unwrap_or_else(|| super::target::cores() as usize))
     });
     &THREADS
 }

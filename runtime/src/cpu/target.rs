@@ -3,11 +3,16 @@
 use lazuli_ir::Target;
 use std::sync::LazyLock;
 
-/// The machine this process runs on, as passes see it. The number of cores is `LAZULI_THREADS` where that is set.
+/// The machine this process runs on, as passes see it. Its cores are those the process may use, however many threads were
+/// asked for: what is fused depends on them, and so may the bits of a sum, which must not depend on threads.
 pub fn host_target() -> &'static Target {
-    static HOST: LazyLock<Target> =
-        LazyLock::new(|| Target { fma: has_fma(), ..Target::cpu(super::dispatch::threads() as u32) });
+    static HOST: LazyLock<Target> = LazyLock::new(|| Target { fma: has_fma(), ..Target::cpu(cores()) });
     &HOST
+}
+
+/// The cores that the process may use.
+pub(crate) fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
 }
 
 /// Whether fused multiply-add is one instruction.
