@@ -6,11 +6,18 @@
 //!
 //! Blocks come zeroed from the system (which for large ones is free), so memory is initialised, always: what a program
 //! reads without having written is arbitrary, but not undefined.
+//!
+//! For tests, `LAZULI_GUARD=end` or `=start` puts every block against an inaccessible page and fills it with NaN (on Unix
+//! systems; elsewhere it fills only). Results do not change; an access outside of a buffer ends the process.
 
+mod fence;
+
+use fence::Fence;
+pub use fence::Fencing;
 use lazuli_ir::{Error, ErrorKind, Result};
 use std::alloc::Layout;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// The alignment of every block: a cache line, and the widest vector.
@@ -43,6 +50,8 @@ struct Pool {
     most: AtomicUsize,
     cached: AtomicUsize,
     poison: AtomicBool,
+    /// 0: none; else the number of a [`Fencing`] plus 1.
+    fencing: AtomicU8,
 }
 
 static POOL: LazyLock<Pool> = LazyLock::new(|| Pool {
@@ -51,13 +60,16 @@ static POOL: LazyLock<Pool> = LazyLock::new(|| Pool {
     peak: AtomicUsize::new(0),
     most: AtomicUsize::new(0),
     cached: AtomicUsize::new(0),
-    poison: AtomicBool::new(std::env::var_os("LAZULI_POISON").is_some_and(|v| v == "1")),
+    poison: AtomicBool::new(std::env::var_os("LAZULI_GUARD").is_some_and(|v| !v.is_empty())),
+    fencing: AtomicU8::new(Fencing::from_environment().map_or(0, |f| f as u8 + 1)),
 });
 
 /// A block of memory. Freed by [`release`], not by dropping.
 pub(crate) struct Block {
     pointer: NonNull<u8>,
     class: u32,
+    /// Where it lies between inaccessible pages.
+    fence: Option<Box<Fence>>,
 }
 
 // SAFETY: a block is plain memory without any tie to a thread; whoever holds it owns the bytes.
@@ -103,6 +115,18 @@ fn out_of_memory(bytes: usize) -> Error {
 pub(crate) fn acquire(bytes: usize) -> Result<Block> {
     let pool = &*POOL;
     let (class, size) = class_of(bytes).ok_or_else(|| out_of_memory(bytes))?;
+    let block = match fencing() {
+        Some(place) => fenced(bytes, class, place)?,
+        None => pooled(bytes, class, size)?,
+    };
+    let now = pool.in_use.fetch_add(size, Relaxed) + size;
+    pool.peak.fetch_max(now, Relaxed);
+    pool.most.fetch_max(now, Relaxed);
+    Ok(block)
+}
+
+fn pooled(bytes: usize, class: usize, size: usize) -> Result<Block> {
+    let pool = &*POOL;
     let cached = pool.free[class].lock().unwrap_or_else(PoisonError::into_inner).pop();
     let block = match cached {
         Some(block) => {
@@ -111,14 +135,28 @@ pub(crate) fn acquire(bytes: usize) -> Result<Block> {
         }
         None => from_system(class).ok_or_else(|| out_of_memory(bytes))?,
     };
-    let now = pool.in_use.fetch_add(size, Relaxed) + size;
-    pool.peak.fetch_max(now, Relaxed);
-    pool.most.fetch_max(now, Relaxed);
     if pool.poison.load(Relaxed) {
         // SAFETY: the block is `size` bytes and nobody else holds it.
-        unsafe { block.pointer.as_ptr().write_bytes(0xff, size) };
+        unsafe { block.pointer.as_ptr().write_bytes(fence::POISON, size) };
     }
     Ok(block)
+}
+
+#[cold]
+fn fenced(bytes: usize, class: usize, place: Fencing) -> Result<Block> {
+    let fence = Fence::new(bytes, place).ok_or_else(|| out_of_memory(bytes))?;
+    Ok(Block { pointer: fence.pointer(), class: class as u32, fence: Some(Box::new(fence)) })
+}
+
+/// How blocks are fenced now.
+#[doc(hidden)]
+pub fn fencing() -> Option<Fencing> {
+    match POOL.fencing.load(Relaxed) {
+        _ if cfg!(not(unix)) => None,
+        0 => None,
+        n if n == Fencing::End as u8 + 1 => Some(Fencing::End),
+        _ => Some(Fencing::Start),
+    }
 }
 
 /// Gives a block back.
@@ -127,6 +165,10 @@ pub(crate) fn release(block: Block) {
     let class = block.class as usize;
     let size = class_bytes(class);
     pool.in_use.fetch_sub(size, Relaxed);
+    if let Some(fence) = block.fence {
+        fence.inspect();
+        return;
+    }
     let bound = pool.most.load(Relaxed).max(CACHE_FLOOR);
     if pool.cached.load(Relaxed) + size > bound {
         trim();
@@ -159,7 +201,7 @@ fn from_system(class: usize) -> Option<Block> {
         pointer.sub(1).write(distance as u8);
         pointer
     };
-    Some(Block { pointer, class: class as u32 })
+    Some(Block { pointer, class: class as u32, fence: None })
 }
 
 fn to_system(block: Block) {
@@ -190,7 +232,13 @@ pub fn reset_peak() {
     POOL.peak.store(POOL.in_use.load(Relaxed), Relaxed);
 }
 
-/// Fills every block that is handed out with the bits of NaN: what reads before it writes shows. Also `LAZULI_POISON=1`.
+/// Puts blocks that are handed out from now on against inaccessible pages, or no longer. Also `LAZULI_GUARD`.
+#[doc(hidden)]
+pub fn set_fencing(place: Option<Fencing>) {
+    POOL.fencing.store(place.map_or(0, |f| f as u8 + 1), Relaxed);
+}
+
+/// Fills every block that is handed out with the bits of NaN: what reads before it writes shows.
 #[doc(hidden)]
 pub fn set_poison(on: bool) {
     POOL.poison.store(on, Relaxed);
@@ -225,6 +273,9 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_and_reused() {
+        if fencing().is_some() {
+            return;
+        }
         let size = 987_654;
         let a = acquire(size).unwrap();
         let first = a.pointer();

@@ -39,11 +39,18 @@ impl Buffer {
         Ok(Buffer { pointer: block.pointer(), bytes, owner: Owner::Pool(Some(block)) })
     }
 
-    /// The elements of a vector, without copying them.
+    /// The elements of a vector, without copying them (but where buffers are fenced for tests, see [`allocator`]).
     pub fn from_vec<T: Element>(mut elements: Vec<T>) -> Buffer {
         // By a mutable reference, since the storage may be written through this pointer.
         let pointer = NonNull::from(elements.as_mut_slice()).cast::<u8>();
         let bytes = std::mem::size_of_val(elements.as_slice());
+        if allocator::fencing().is_some()
+            && let Ok(fenced) = Buffer::uninit(bytes)
+        {
+            // SAFETY: the new buffer is as large as the vector's elements, and nobody else holds it.
+            unsafe { fenced.pointer.copy_from_nonoverlapping(pointer, bytes) };
+            return fenced;
+        }
         Buffer { pointer, bytes, owner: Owner::Exclusive { _owner: Box::new(elements) } }
     }
 

@@ -45,8 +45,8 @@ struct Inner {
     words: Vec<u64>,
     /// Words that take a buffer's address, and the byte offset from it.
     addresses: Vec<(usize, u32, isize)>,
-    /// Words that take the address of partial results, and its offset in the workspace.
-    partials: Vec<(usize, usize)>,
+    /// Words that take the address of partial results, and its offset and bytes in the workspace.
+    partials: Vec<(usize, usize, usize)>,
     statuses: Vec<usize>,
     workspace_bytes: usize,
 }
@@ -97,14 +97,36 @@ impl Executable {
     }
 }
 
-/// Memory that a call holds until it ends.
-struct Lease(Option<Block>);
+/// Memory that a call holds until it ends: one block for all, or, where blocks are fenced for tests, one for each buffer in
+/// it, so that each has its own pages around it.
+struct Workspace {
+    blocks: SmallVec<[Block; 1]>,
+    shared: bool,
+}
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(block) = self.0.take() {
-            allocator::release(block);
+impl Workspace {
+    fn lease(bytes: usize) -> Result<Workspace> {
+        let shared = allocator::fencing().is_none();
+        let mut blocks = SmallVec::new();
+        if shared && bytes > 0 {
+            blocks.push(allocator::acquire(bytes)?);
         }
+        Ok(Workspace { blocks, shared })
+    }
+
+    /// The place of a buffer in it.
+    fn place(&mut self, offset: usize, bytes: usize) -> Result<*mut u8> {
+        if !self.shared {
+            self.blocks.push(allocator::acquire(bytes)?);
+            return Ok(self.blocks.last().map_or(std::ptr::null_mut(), |b| b.pointer().as_ptr()));
+        }
+        Ok(self.blocks.first().map_or(std::ptr::null_mut(), |b| b.pointer().as_ptr().wrapping_add(offset)))
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        self.blocks.drain(..).for_each(allocator::release);
     }
 }
 
@@ -132,8 +154,9 @@ impl Inner {
             self.statuses.push(first_word + abi::STATUS);
             if code.partial_words() > 0 {
                 let at = self.workspace_bytes.next_multiple_of(allocator::ALIGNMENT);
-                self.partials.push((first_word + abi::PARTIALS, at));
-                self.workspace_bytes = at + code.partial_words() * 8 * call.iterations.max(1) as usize;
+                let bytes = code.partial_words() * 8 * call.iterations.max(1) as usize;
+                self.partials.push((first_word + abi::PARTIALS, at, bytes));
+                self.workspace_bytes = at + bytes;
             }
             let (iterations, grain) = (call.iterations, call.grain);
             steps.push(Step { entry: code.entry(), finish: code.finish(), first_word, iterations, grain });
@@ -144,17 +167,13 @@ impl Inner {
 
     fn run(&self, mut arguments: Vec<Argument>, report: Option<&mut CallReport>) -> Result<Vec<Array>> {
         self.check_arguments(&arguments)?;
-        let workspace = Lease(match self.workspace_bytes {
-            0 => None,
-            bytes => Some(allocator::acquire(bytes)?),
-        });
-        let base = workspace.0.as_ref().map_or(std::ptr::null_mut(), |b| b.pointer().as_ptr());
+        let mut workspace = Workspace::lease(self.workspace_bytes)?;
         let mut pointers: SmallVec<[*mut u8; 16]> = SmallVec::new();
         let mut storage: SmallVec<[Option<Storage>; 16]> = SmallVec::new();
         for decl in &self.program.buffers {
             let (pointer, own) = match decl.place {
                 Place::Input(i) => (arguments[i].array.as_ptr(), None),
-                Place::Workspace(offset) => (base.wrapping_add(offset), None),
+                Place::Workspace(offset) => (workspace.place(offset, decl.bytes())?, None),
                 Place::Output { donor } => {
                     let (pointer, own) = output(decl, donor, &mut arguments)?;
                     (pointer, Some(own))
@@ -168,8 +187,8 @@ impl Inner {
         for &(word, buffer, offset) in &self.addresses {
             words[word] = pointers[buffer as usize].wrapping_offset(offset) as u64;
         }
-        for &(word, offset) in &self.partials {
-            words[word] = base.wrapping_add(offset) as u64;
+        for &(word, offset, bytes) in &self.partials {
+            words[word] = workspace.place(offset, bytes)? as u64;
         }
         for &word in &self.statuses {
             words[word] = &raw const status as u64;

@@ -105,10 +105,11 @@ pub(crate) fn scratch(bytes: usize) -> Result<*mut u8> {
     if bytes == 0 {
         return Ok(std::ptr::null_mut());
     }
+    let bytes = bytes.next_multiple_of(allocator::ALIGNMENT);
     SCRATCH.with(|s| {
         let mut s = s.borrow_mut();
         if let Some((block, size)) = &s.0
-            && *size >= bytes
+            && (*size == bytes || *size > bytes && allocator::fencing().is_none())
         {
             return Ok(block.pointer().as_ptr());
         }
