@@ -2,6 +2,7 @@
 
 use crate::fusion::{self, PlannedGroup};
 use crate::ledger::Ledger;
+use crate::legality::work;
 use crate::lower::{Lowered, lower};
 use crate::memory::{self, Lifetime, StepUse};
 use crate::schedule::schedule_cpu;
@@ -128,7 +129,7 @@ fn cost(graph: &Graph, g: &PlannedGroup, args: &[NodeId]) -> KernelCost {
         operations: g.members.iter().map(|n| graph.op(*n).name()).collect(),
         sources,
         bytes: args.iter().map(|n| graph.node(*n).types[0].bytes() as u64).sum(),
-        flops: fusion::work(graph, &g.plan),
+        flops: work(graph, &g.plan),
     }
 }
 

@@ -10,14 +10,25 @@ use lazuli_ir::{DimVec, Graph, NodeId, Op, Result, Shape};
 use rustc_hash::FxHashMap;
 
 /// What spreads: for each dim of a node, its tile dim.
-type Labels = DimVec<Option<usize>>;
+pub(crate) type Labels = DimVec<Option<usize>>;
 
 /// The frame of a group of nodes (`local`: members and the free nodes between them, in order) whose tile dims are the dims
 /// of `anchor`'s result. `None` where an output has only some of the tile dims.
-pub fn frame(graph: &Graph, local: &[NodeId], outputs: &[NodeId], anchor: NodeId) -> Result<Option<Frame>> {
+pub(crate) fn frame(graph: &Graph, local: &[NodeId], outputs: &[NodeId], anchor: NodeId) -> Result<Option<Frame>> {
+    let shape = &graph.node(anchor).types[0].shape;
+    let labels = FxHashMap::from_iter([(anchor, (0..shape.rank()).map(Some).collect())]);
+    frame_along(graph, local, outputs, shape.extents(), labels)
+}
+
+/// The frame of a group with these tile dims, where of some nodes it is known how they lie along them.
+pub(crate) fn frame_along(
+    graph: &Graph,
+    local: &[NodeId],
+    outputs: &[NodeId],
+    tile: DimVec<usize>,
+    mut labels: FxHashMap<NodeId, Labels>,
+) -> Result<Option<Frame>> {
     let shape = |n: NodeId| &graph.node(n).types[0].shape;
-    let mut labels: FxHashMap<NodeId, Labels> = FxHashMap::default();
-    labels.insert(anchor, (0..shape(anchor).rank()).map(Some).collect());
     let mut changed = true;
     while changed {
         changed = false;
@@ -28,7 +39,6 @@ pub fn frame(graph: &Graph, local: &[NodeId], outputs: &[NodeId], anchor: NodeId
             changed |= spread(graph, n, &mut labels)?;
         }
     }
-    let tile = shape(anchor).extents();
     let mut frame = Frame { tile, outputs: Vec::new(), joined: false };
     for &o in outputs {
         let axes = labels.get(&o).cloned().unwrap_or_else(|| shape(o).dims().iter().map(|_| None).collect());

@@ -6,21 +6,23 @@
 //! same value. What it needs: a graph after `simplify`. What it guarantees: groups form a directed acyclic graph, and each
 //! plans. Every decision is a row of the [`Ledger`].
 //!
-//! Legality, checked on the union's plan:
-//!
-//! - no path leaves the union and comes back (it would have to run before and after another kernel);
-//! - a contraction is wanted exactly at the tile, nothing in the group feeds it, and nothing in the group reduces;
-//! - the loops below the root run once, so that they can be spread over threads; a program small enough for one thread may run
-//!   several in sequence;
-//! - a row kernel has rows enough to keep the cores busy, where what it replaces had.
+//! Legality is checked on the union's plan ([`legality`](crate::legality)); and no path may leave the union and come back, for
+//! it would have to run before and after another kernel ([`reach`](crate::reach)); and a row kernel has rows enough to keep the
+//! cores busy, where what it replaces had.
 //!
 //! Score: bytes no longer moved between kernels, against floating point operations done again because a node is wanted at
 //! several index tuples.
+//!
+//! Cost: judging a merge costs what the smaller group is large, wherever both walk the same loops
+//! ([`aligned`](crate::aligned)); such groups are planned once, at the end.
 
+use crate::aligned::{Loops, Small, Summary, join};
 use crate::frame::frame;
 use crate::ledger::{Decision, Ledger};
-use crate::plan::{Frame, Group, Plan, SinkKind, Source};
-use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, ReduceOp, Result, Target, VarId};
+use crate::legality::{SMALL_WORK, legal, parallel_iterations, short_enough, work};
+use crate::plan::{Frame, Group, Plan};
+use crate::reach::{Ancestry, Order};
+use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, Result, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 
@@ -48,34 +50,65 @@ pub struct PlannedGroup {
 
 /// What a merge brings.
 struct Verdict {
-    bytes_saved: u64,
+    union: Union,
+    /// The groups between both that must run before.
+    between: Vec<usize>,
     flops_repeated: u64,
-    /// The plan, unless the merge was legal without one.
-    plan: Option<Plan>,
+    kernel: Merged,
+}
+
+/// The kernel of a union.
+enum Merged {
+    /// Both kernels side by side: what the small group adds to the large one.
+    Extended(Summary),
+    /// Another plan.
+    Planned(Plan, Summary),
 }
 
 impl Verdict {
     fn reason(&self) -> String {
         match self.flops_repeated {
-            0 => format!("saves {} bytes", self.bytes_saved),
-            n => format!("saves {} bytes for {n} operations done again", self.bytes_saved),
+            0 => format!("saves {} bytes", self.union.bytes_saved),
+            n => format!("saves {} bytes for {n} operations done again", self.union.bytes_saved),
         }
     }
 }
 
-fn decision(verdict: &std::result::Result<Verdict, String>) -> Decision {
+/// Why two groups are not merged, or what it brings.
+type Judgement = std::result::Result<Verdict, String>;
+
+fn decision(verdict: &Judgement) -> Decision {
     match verdict {
-        Ok(v) => Decision { fused: true, reason: v.reason(), bytes: v.bytes_saved, flops: v.flops_repeated },
+        Ok(v) => Decision { fused: true, reason: v.reason(), bytes: v.union.bytes_saved, flops: v.flops_repeated },
         Err(reason) => Decision { fused: false, reason: reason.clone(), bytes: 0, flops: 0 },
     }
 }
 
-/// Work, in floating point operations, below which a kernel may run loops in sequence on one thread.
-const SMALL_WORK: u64 = 1 << 16;
 /// Floating point operations that starting one kernel less is worth.
 const LAUNCH_FLOPS: u64 = 8 << 10;
-/// Operations beyond which a kernel is not grown.
-const MOST_FLOPS: u64 = 2000;
+
+/// A group while it grows.
+struct Part {
+    /// In no order once it has grown.
+    members: Vec<NodeId>,
+    /// The stored values that it reads.
+    reads: FxHashSet<NodeId>,
+    /// Bytes it moves: each value read or stored, once.
+    bytes: u64,
+    /// `None` before it is first planned.
+    summary: Option<Summary>,
+    /// `None` where it has grown since it was planned.
+    plan: Option<Plan>,
+}
+
+/// Two groups taken together.
+struct Union {
+    small: usize,
+    large: usize,
+    bytes_saved: u64,
+    /// Values that one stores and the other reads, with the number of its readers there.
+    shared: Vec<(NodeId, u32)>,
+}
 
 struct Fusion<'a> {
     graph: &'a Graph,
@@ -86,10 +119,12 @@ struct Fusion<'a> {
     users: Vec<Vec<NodeId>>,
     is_output: Vec<bool>,
     group_of: Vec<Option<usize>>,
-    groups: Vec<Vec<NodeId>>,
-    plans: Vec<Option<Plan>>,
-    /// For each node, how many groups have members both up to it and after it.
-    crossed: Vec<u32>,
+    /// For each node, how many of its users are in other groups.
+    outside: Vec<u32>,
+    groups: Vec<Part>,
+    order: Order,
+    ancestry: Ancestry,
+    loops: Loops,
     ledger: Ledger,
 }
 
@@ -97,13 +132,7 @@ struct Fusion<'a> {
 pub fn group(graph: &Graph, layouts: &[Layout], target: &Target, merge: bool) -> Result<Grouping> {
     let mut f = Fusion::new(graph, target)?;
     let outputs = f.resolve_outputs(layouts)?;
-    f.connect();
-    for n in graph.nodes().collect::<Vec<_>>() {
-        if f.group_of[n.index()].is_some() && f.plans[f.group_index(n)].is_none() {
-            let g = f.group_index(n);
-            f.plans[g] = Some(f.plan_alone(n)?);
-        }
-    }
+    f.connect()?;
     if merge {
         f.merge_along_edges()?;
         f.merge_siblings()?;
@@ -131,9 +160,11 @@ impl<'a> Fusion<'a> {
             users: vec![Vec::new(); n],
             is_output: vec![false; n],
             group_of: vec![None; n],
+            outside: vec![0; n],
             groups: Vec::new(),
-            plans: Vec::new(),
-            crossed: vec![0; n],
+            order: Order::new(0),
+            ancestry: Ancestry::new(&[]),
+            loops: Loops::default(),
             ledger: Ledger::default(),
         };
         for n in graph.nodes().filter(|n| live[n.index()]) {
@@ -228,45 +259,50 @@ impl<'a> Fusion<'a> {
     }
 
     /// Finds readers and users, and puts each computing node into a group of its own.
-    fn connect(&mut self) {
+    fn connect(&mut self) -> Result<()> {
         let live = self.graph.live();
+        let mut alone = Vec::new();
         for n in self.graph.nodes().filter(|n| live[n.index()]) {
             if self.free[n.index()] || matches!(self.graph.op(n), Op::Input { .. }) {
                 continue;
             }
-            self.group_of[n.index()] = Some(self.groups.len());
-            self.groups.push(vec![n]);
-            self.plans.push(None);
+            self.group_of[n.index()] = Some(alone.len());
+            alone.push(n);
             let mut reads: DimVec<NodeId> = DimVec::new();
             for v in self.graph.operands(n) {
                 let base = self.base(v.node);
                 if !self.free[base.index()] && !reads.contains(&base) {
                     reads.push(base);
                     self.users[base.index()].push(n);
+                    self.outside[base.index()] += 1;
                 }
             }
             self.reads[n.index()] = reads;
         }
+        self.order = Order::new(alone.len());
+        self.ancestry = Ancestry::new(&self.reads);
+        for n in alone {
+            let reads: FxHashSet<NodeId> = self.reads[n.index()].iter().copied().collect();
+            let bytes = reads.iter().chain([&n]).map(|r| self.size(*r)).sum();
+            let reasons =
+                |r: String| lazuli_ir::Error::internal(format!("{} does not plan alone: {r}", self.graph.op(n).name()));
+            let (plan, frame) = self.plan_members(&[n], &[n])?.map_err(reasons)?;
+            let summary = Some(Summary::of(self.graph, &plan, &frame, &[n], &mut self.loops));
+            self.groups.push(Part { members: vec![n], reads, bytes, summary, plan: Some(plan) });
+        }
+        Ok(())
     }
 
     fn group_index(&self, n: NodeId) -> usize {
         self.group_of[n.index()].unwrap_or(usize::MAX)
     }
 
-    fn plan_alone(&self, n: NodeId) -> Result<Plan> {
-        let reasons =
-            |r: String| lazuli_ir::Error::internal(format!("{} does not plan alone: {r}", self.graph.op(n).name()));
-        self.plan_members(&[n], &[n])?.map_err(reasons)
+    fn size(&self, n: NodeId) -> u64 {
+        self.graph.node(n).types[0].bytes() as u64
     }
 
-    /// The members whose values are wanted outside the group.
-    fn outputs_of(&self, members: &[NodeId]) -> Vec<NodeId> {
-        let inside: FxHashSet<NodeId> = members.iter().copied().collect();
-        members
-            .iter()
-            .copied()
-            .filter(|n| self.is_output[n.index()] || self.users[n.index()].iter().any(|u| !inside.contains(u)))
-            .collect()
+    fn summary(&self, g: usize) -> Result<&Summary> {
+        self.groups[g].summary.as_ref().ok_or_else(|| lazuli_ir::Error::internal("a group without a summary"))
     }
 
     /// Members and the free nodes they read through, in order.
@@ -284,7 +320,11 @@ impl<'a> Fusion<'a> {
     }
 
     /// Plans members as one group under the first frame that is legal, or says why none is.
-    fn plan_members(&self, members: &[NodeId], outputs: &[NodeId]) -> Result<std::result::Result<Plan, String>> {
+    fn plan_members(
+        &self,
+        members: &[NodeId],
+        outputs: &[NodeId],
+    ) -> Result<std::result::Result<(Plan, Frame), String>> {
         if members.iter().filter(|n| matches!(self.graph.op(**n), Op::Dot { .. })).count() > 1 {
             return Ok(Err("two contractions do not share a tile".into()));
         }
@@ -293,8 +333,8 @@ impl<'a> Fusion<'a> {
         let mut reason = String::from("its outputs do not share tile dims");
         for anchor in self.anchors(members, outputs) {
             let Some(frame) = frame(self.graph, &local, outputs, anchor)? else { continue };
-            match self.plan_framed(&inside, outputs, frame)? {
-                Ok(plan) => return Ok(Ok(plan)),
+            match self.plan_framed(&inside, outputs, &frame)? {
+                Ok(plan) => return Ok(Ok((plan, frame))),
                 Err(why) => reason = why,
             }
         }
@@ -324,14 +364,14 @@ impl<'a> Fusion<'a> {
         &self,
         inside: &FxHashSet<NodeId>,
         outputs: &[NodeId],
-        frame: Frame,
+        frame: &Frame,
     ) -> Result<std::result::Result<Plan, String>> {
         let group = Group {
             graph: self.graph,
             member: &|n| inside.contains(&n),
             free: &|n| self.free[n.index()],
             outputs,
-            frame,
+            frame: frame.clone(),
         };
         let plan = match Plan::new(&group) {
             Ok(plan) => plan,
@@ -341,182 +381,199 @@ impl<'a> Fusion<'a> {
             }
             Err(e) => return Err(e),
         };
-        Ok(self.legal(inside, &plan).map(|()| plan))
+        Ok(legal(self.graph, inside, &plan).map(|()| plan))
     }
 
-    fn legal(&self, inside: &FxHashSet<NodeId>, plan: &Plan) -> std::result::Result<(), String> {
-        if let Some(dot) = &plan.dot {
-            let last = plan.tile.last().copied().unwrap_or(0);
-            if dot.operands.iter().any(|(n, _)| inside.contains(n)) {
-                return Err("a contraction reads its operands from memory: what makes one is a kernel before it".into());
-            }
-            if plan.sinks.iter().any(|s| s.scope != last || matches!(s.kind, SinkKind::Step { .. })) {
-                return Err("a reduction does not run on the tile of a contraction".into());
-            }
-        }
-        if let Some(n) = self.summed_twice(plan) {
-            let name = self.graph.op(n).name();
-            return Err(format!("it would compute {name} twice, in two orders, and the results may differ"));
-        }
-        let work = work(self.graph, plan);
-        let mut passes: Vec<(u32, usize)> = Vec::new();
-        for s in &plan.sinks {
-            if let (Some(&level), Some(&scope)) = (s.levels.first(), plan.scopes[s.scope].path.get(1))
-                && !passes.contains(&(level, scope))
-            {
-                passes.push((level, scope));
+    /// What passes between two groups, and what their union saves.
+    fn unite(&self, a: usize, b: usize) -> Union {
+        let by_size = self.groups[a].members.len() <= self.groups[b].members.len();
+        let (small, large) = if by_size { (a, b) } else { (b, a) };
+        let (s, l) = (&self.groups[small], &self.groups[large]);
+        let mut shared: Vec<(NodeId, u32)> = Vec::new();
+        for m in &s.members {
+            let from_large = |r: &&NodeId| self.group_of[r.index()] == Some(large);
+            shared.extend(self.reads[m.index()].iter().filter(from_large).map(|r| (*r, 1)));
+            if self.outside[m.index()] > 0 && l.reads.contains(m) {
+                shared.push((*m, self.readers(*m, large)));
             }
         }
-        if passes.len() > 1 && work > SMALL_WORK {
-            return Err("it would run several loops in sequence, which threads cannot share".into());
-        }
-        let statements: u64 = plan.instances.iter().map(|i| flops(self.graph, &i.source)).sum();
-        if inside.len() > 1 && statements > MOST_FLOPS {
-            return Err(format!("the kernel would have {statements} operations, more than {MOST_FLOPS}"));
-        }
-        Ok(())
+        shared.sort_unstable();
+        shared.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            kept.1 += if same { next.1 } else { 0 };
+            same
+        });
+        let twice: u64 = s.reads.iter().filter(|r| l.reads.contains(r)).map(|r| self.size(*r)).sum();
+        let passed: u64 = shared.iter().map(|v| self.size(v.0) * if self.is_read_after(v) { 1 } else { 2 }).sum();
+        Union { small, large, bytes_saved: twice + passed, shared }
     }
 
-    /// A sum of floats that the kernel would compute twice: at two index tuples, or in two passes over a scope around it. Each
-    /// may add in another order, and then `x - max(x)` is not 0 anywhere: a value must be one value.
-    fn summed_twice(&self, plan: &Plan) -> Option<NodeId> {
-        let mut seen: FxHashSet<NodeId> = FxHashSet::default();
-        (0..plan.sinks.len()).find_map(|s| {
-            let SinkKind::Step { result, .. } = plan.sinks[s].kind else { return None };
-            let Source::Reduced(n) = plan.instances[result].source else { return None };
-            let is_sum = matches!(self.graph.op(n), Op::Reduce { op: ReduceOp::Sum, acc, .. } if acc.is_float());
-            (is_sum && (!seen.insert(n) || runs_in_two_passes(plan, s))).then_some(n)
-        })
+    /// Whether a value that passes between two groups is stored by their union.
+    fn is_read_after(&self, &(n, readers): &(NodeId, u32)) -> bool {
+        self.is_output[n.index()] || self.outside[n.index()] > readers
     }
 
-    /// The node past which no path leads back to group `g`: edges lead to later nodes, and a path that enters a group may go
-    /// on from an earlier member of it, but no group has members on both sides of this node.
-    fn horizon(&self, g: usize) -> NodeId {
-        let mut end = self.groups[g].last().map_or(0, |n| n.index());
-        while self.crossed.get(end).is_some_and(|c| *c > 0) {
-            end += 1;
-        }
-        NodeId(end as u32)
+    /// How many members of a group read a value.
+    fn readers(&self, n: NodeId, g: usize) -> u32 {
+        let (users, members) = (&self.users[n.index()], &self.groups[g].members);
+        let count = if users.len() <= members.len() {
+            users.iter().filter(|u| self.group_of[u.index()] == Some(g)).count()
+        } else {
+            members.iter().filter(|m| self.reads[m.index()].contains(&n)).count()
+        };
+        count as u32
     }
 
-    /// Counts a group among those that cross its inner nodes, or no longer.
-    fn count_crossed(&mut self, g: usize, there: bool) {
-        let (Some(first), Some(last)) = (self.groups[g].first(), self.groups[g].last()) else { return };
-        for c in &mut self.crossed[first.index()..last.index()] {
-            *c = if there { *c + 1 } else { c.saturating_sub(1) };
-        }
-    }
-
-    /// Whether some path leaves group `a` and reaches group `b` through another group.
-    fn path_around(&self, a: usize, b: usize) -> bool {
-        let end = self.horizon(b);
+    /// The groups between `a` and a later `b` that lead to `b`; `None` where some path leads from `a` to `b` through one.
+    fn between(&self, a: usize, b: usize) -> Option<Vec<usize>> {
         let mut seen: FxHashSet<usize> = FxHashSet::default();
-        let mut stack = vec![a];
-        while let Some(g) = stack.pop() {
-            for &n in &self.groups[g] {
-                for &u in &self.users[n.index()] {
-                    let h = self.group_index(u);
-                    if h == b && g != a {
-                        return true;
-                    }
-                    if h != a && h != b && self.groups[h][0] <= end && seen.insert(h) {
-                        stack.push(h);
-                    }
+        let mut found = vec![b];
+        let mut next = 0;
+        while let Some(&g) = found.get(next) {
+            next += 1;
+            let sources = self.groups[g].reads.iter().filter_map(|r| self.group_of[r.index()]);
+            for h in sources {
+                if h == a && g != b {
+                    return None;
+                }
+                if h != a && self.order.before(a, h) && seen.insert(h) {
+                    found.push(h);
                 }
             }
         }
-        false
+        found.remove(0);
+        Some(found)
     }
 
-    /// Bytes a group moves: each value read or stored, once.
-    fn bytes(&self, members: &[NodeId], outputs: &[NodeId]) -> u64 {
-        let inside: FxHashSet<NodeId> = members.iter().copied().collect();
-        let mut read: FxHashSet<NodeId> = FxHashSet::default();
-        for m in members {
-            read.extend(self.reads[m.index()].iter().filter(|r| !inside.contains(r)));
-        }
-        let size = |n: &NodeId| self.graph.node(*n).types[0].bytes() as u64;
-        read.iter().map(size).sum::<u64>() + outputs.iter().map(size).sum::<u64>()
-    }
-
-    fn judge(&self, a: usize, b: usize, sibling: bool) -> Result<std::result::Result<Verdict, String>> {
-        if self.path_around(a, b) || (sibling && self.path_around(b, a)) {
-            return Ok(Err("another kernel must run between them".into()));
-        }
-        let mut members = [self.groups[a].as_slice(), &self.groups[b]].concat();
-        members.sort_unstable();
-        let (before_a, before_b) = (self.outputs_of(&self.groups[a]), self.outputs_of(&self.groups[b]));
-        let outputs = self.outputs_of(&members);
-        let before = self.bytes(&self.groups[a], &before_a) + self.bytes(&self.groups[b], &before_b);
-        let bytes_saved = before.saturating_sub(self.bytes(&members, &outputs));
-        if let Some(verdict) = self.judge_chain(a, b, &before_a, bytes_saved) {
-            return Ok(Ok(verdict));
-        }
-        let plan = match self.plan_members(&members, &outputs)? {
-            Ok(plan) => plan,
-            Err(reason) => return Ok(Err(reason)),
+    /// Whether a reader of `p` also reads something outside of both groups that is made from `p`.
+    fn reads_around(&self, p: NodeId, c: NodeId) -> bool {
+        let (a, b) = (self.group_of[p.index()], self.group_of[c.index()]);
+        let outside = |r: &NodeId| {
+            let g = self.group_of[r.index()];
+            g.is_some() && g != a && g != b && self.ancestry.leads(p, *r)
         };
-        let separate: u64 = [a, b].iter().map(|&g| self.plans[g].as_ref().map_or(0, |p| work(self.graph, p))).sum();
-        let flops_repeated = work(self.graph, &plan).saturating_sub(separate);
-        let worth = bytes_saved / self.target.bytes_per_us.max(1) * self.target.flops_per_us + LAUNCH_FLOPS;
-        if flops_repeated > worth {
-            return Ok(Err(format!("it would repeat {flops_repeated} operations to save {bytes_saved} bytes")));
+        self.reads[c.index()].iter().any(outside)
+    }
+
+    /// Whether to merge the groups of two nodes: a value and its reader, or readers of the same.
+    fn judge(&mut self, first: NodeId, second: NodeId) -> Result<Judgement> {
+        let (mut a, mut b) = (self.group_index(first), self.group_index(second));
+        if self.order.before(b, a) {
+            (a, b) = (b, a);
         }
-        if let Some(reason) = self.starves(&plan, &[a, b]) {
+        let around = self.reads_around(first, second);
+        let Some(between) = (if around { None } else { self.between(a, b) }) else {
+            return Ok(Err("another kernel must run between them".into()));
+        };
+        let union = self.unite(a, b);
+        let (statements, separate) = {
+            let (a, b) = (self.summary(a)?, self.summary(b)?);
+            (a.statements + b.statements, a.work.saturating_add(b.work))
+        };
+        if let Err(reason) = short_enough(statements) {
             return Ok(Err(reason));
         }
-        Ok(Ok(Verdict { bytes_saved, flops_repeated, plan: Some(plan) }))
+        if let Some(added) = self.extension(&union)? {
+            let flops_repeated = added.work.saturating_sub(self.summary(union.small)?.work);
+            let width = self.summary(union.large)?.width.max(added.width);
+            if self.worth(&union, flops_repeated) && self.starves(width, &union)?.is_none() {
+                return Ok(Ok(Verdict { union, between, flops_repeated, kernel: Merged::Extended(added) }));
+            }
+        }
+        let mut members = [self.groups[a].members.as_slice(), &self.groups[b].members].concat();
+        members.sort_unstable();
+        let outputs = self.outputs_of(&members, &union);
+        let (plan, frame) = match self.plan_members(&members, &outputs)? {
+            Ok(planned) => planned,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let flops_repeated = work(self.graph, &plan).saturating_sub(separate);
+        if !self.worth(&union, flops_repeated) {
+            let saved = union.bytes_saved;
+            return Ok(Err(format!("it would repeat {flops_repeated} operations to save {saved} bytes")));
+        }
+        if let Some(reason) = self.starves(parallel_iterations(&plan), &union)? {
+            return Ok(Err(reason));
+        }
+        let summary = Summary::of(self.graph, &plan, &frame, &outputs, &mut self.loops);
+        Ok(Ok(Verdict { union, between, flops_repeated, kernel: Merged::Planned(plan, summary) }))
     }
 
-    /// A shortcut for long chains: two groups of elementwise operations where the consumer wants the producer's only output,
-    /// which nothing else reads, at one index. Their union always plans.
-    fn judge_chain(&self, a: usize, b: usize, outputs: &[NodeId], bytes_saved: u64) -> Option<Verdict> {
-        let (pa, pb) = (self.plans[a].as_ref()?, self.plans[b].as_ref()?);
-        let plain = |p: &Plan| p.dot.is_none() && p.sinks.iter().all(|s| matches!(s.kind, SinkKind::Store { .. }));
-        let [output] = outputs else { return None };
-        let inside_b = self.users[output.index()].iter().all(|u| self.group_index(*u) == b);
-        let wanted = pb.instances.iter().filter(|i| i.source == Source::Load(*output)).count();
-        let small = self.groups[a].len() + self.groups[b].len() < 64;
-        if small || !plain(pa) || !plain(pb) || !inside_b || wanted != 1 || self.is_output[output.index()] {
-            return None;
-        }
-        let statements: u64 = [pa, pb].iter().flat_map(|p| &p.instances).map(|i| flops(self.graph, &i.source)).sum();
-        (statements <= MOST_FLOPS).then_some(Verdict { bytes_saved, flops_repeated: 0, plan: None })
+    fn worth(&self, union: &Union, flops_repeated: u64) -> bool {
+        let saved = union.bytes_saved / self.target.bytes_per_us.max(1) * self.target.flops_per_us;
+        flops_repeated <= saved + LAUNCH_FLOPS
+    }
+
+    /// What the smaller group adds to the larger, where both walk the same loops.
+    fn extension(&mut self, union: &Union) -> Result<Option<Summary>> {
+        let mut members = self.groups[union.small].members.clone();
+        members.sort_unstable();
+        let stored = |n: &NodeId| self.is_output[n.index()] || self.outside[n.index()] > 0;
+        let outputs: Vec<NodeId> = members.iter().copied().filter(stored).collect();
+        let mut reads: Vec<NodeId> = self.groups[union.small].reads.iter().copied().collect();
+        reads.sort_unstable();
+        let local = self.local(&members);
+        let small = Small {
+            graph: self.graph,
+            members: &members,
+            local: &local,
+            outputs: &outputs,
+            reads: &reads,
+            free: &|n| self.free[n.index()],
+        };
+        let Some(large) = &self.groups[union.large].summary else { return Ok(None) };
+        join(large, &small, &mut self.loops)
+    }
+
+    /// The members whose values are wanted outside of a union.
+    fn outputs_of(&self, members: &[NodeId], union: &Union) -> Vec<NodeId> {
+        let readers = |n: &NodeId| union.shared.binary_search_by_key(n, |v| v.0).map_or(0, |at| union.shared[at].1);
+        members.iter().copied().filter(|n| self.is_read_after(&(*n, readers(n)))).collect()
     }
 
     /// Whether a row kernel would leave cores idle that its parts keep busy.
-    fn starves(&self, plan: &Plan, parts: &[usize]) -> Option<String> {
-        let width = |p: &Plan| parallel_iterations(p);
+    fn starves(&self, width: u64, union: &Union) -> Result<Option<String>> {
         let cores = u64::from(self.target.cores);
-        let large = |p: &Plan| work(self.graph, p) > 8 * SMALL_WORK;
-        let starved = parts
-            .iter()
-            .filter_map(|&g| self.plans[g].as_ref())
-            .any(|p| large(p) && width(p) >= cores && width(plan) < cores.min(width(p)));
-        starved.then(|| format!("its {} rows would not keep {cores} threads busy", width(plan)))
+        for g in [union.small, union.large] {
+            let p = self.summary(g)?;
+            if p.work > 8 * SMALL_WORK && p.width >= cores && width < cores.min(p.width) {
+                return Ok(Some(format!("its {width} rows would not keep {cores} threads busy")));
+            }
+        }
+        Ok(None)
     }
 
-    fn merge(&mut self, a: usize, b: usize, plan: Option<Plan>) -> Result<()> {
-        let (keep, gone) = if a < b { (a, b) } else { (b, a) };
-        self.count_crossed(keep, false);
-        self.count_crossed(gone, false);
-        let moved = std::mem::take(&mut self.groups[gone]);
-        for n in &moved {
-            self.group_of[n.index()] = Some(keep);
+    /// The smaller group becomes part of the larger.
+    fn merge(&mut self, verdict: Verdict) -> Result<()> {
+        let Verdict { union, between, kernel, .. } = verdict;
+        let Union { small, large, bytes_saved, shared } = union;
+        let (first, second) = if self.order.before(small, large) { (small, large) } else { (large, small) };
+        self.order.join(first, second, large, between);
+        let unread: Vec<NodeId> = shared.iter().filter(|v| !self.is_read_after(v)).map(|v| v.0).collect();
+        for (n, readers) in &shared {
+            self.outside[n.index()] -= readers;
         }
-        self.groups[keep].extend(moved);
-        self.groups[keep].sort_unstable();
-        self.count_crossed(keep, true);
-        self.plans[gone] = None;
-        let plan = match plan {
-            Some(plan) => plan,
-            None => {
-                let members = self.groups[keep].clone();
-                let outputs = self.outputs_of(&members);
-                self.plan_members(&members, &outputs)?.map_err(lazuli_ir::Error::internal)?
+        let empty = Part { members: Vec::new(), reads: FxHashSet::default(), bytes: 0, summary: None, plan: None };
+        let moved = std::mem::replace(&mut self.groups[small], empty);
+        for n in &moved.members {
+            self.group_of[n.index()] = Some(large);
+        }
+        let kept = &mut self.groups[large];
+        kept.members.extend(moved.members);
+        kept.reads.extend(moved.reads);
+        for (n, _) in &shared {
+            kept.reads.remove(n);
+        }
+        kept.bytes = (kept.bytes + moved.bytes).saturating_sub(bytes_saved);
+        match kernel {
+            Merged::Planned(plan, summary) => (kept.plan, kept.summary) = (Some(plan), Some(summary)),
+            Merged::Extended(added) => {
+                kept.plan = None;
+                if let Some(summary) = &mut kept.summary {
+                    summary.extend(added, &unread);
+                }
             }
-        };
-        self.plans[keep] = Some(plan);
+        }
         Ok(())
     }
 
@@ -527,15 +584,15 @@ impl<'a> Fusion<'a> {
             for p in self.graph.nodes().filter(|n| self.group_of[n.index()].is_some()).collect::<Vec<_>>() {
                 for c in self.users[p.index()].clone() {
                     let (a, b) = (self.group_index(p), self.group_index(c));
-                    let sizes = (self.groups[a].len(), self.groups[b].len());
+                    let sizes = (self.groups[a].members.len(), self.groups[b].members.len());
                     if a == b || tried.get(&(a, b)) == Some(&sizes) {
                         continue;
                     }
-                    let verdict = self.judge(a, b, false)?;
+                    let verdict = self.judge(p, c)?;
                     self.ledger.record(self.graph, (p, c), decision(&verdict));
                     match verdict {
                         Ok(v) => {
-                            self.merge(a, b, v.plan)?;
+                            self.merge(v)?;
                             changed = true;
                         }
                         Err(_) => {
@@ -556,26 +613,39 @@ impl<'a> Fusion<'a> {
             let users = self.users[p.index()].clone();
             for pair in users.windows(2) {
                 let (a, b) = (self.group_index(pair[0]), self.group_index(pair[1]));
-                if a == b
-                    || self.plans[a].as_ref().is_none_or(|p| p.dot.is_some())
-                    || self.plans[b].as_ref().is_none_or(|p| p.dot.is_some())
-                {
+                if a == b || self.summary(a)?.dot || self.summary(b)?.dot {
                     continue;
                 }
-                let shared = self.graph.node(p).types[0].bytes() as u64;
-                let least =
-                    [a, b].iter().map(|&g| self.bytes(&self.groups[g], &self.outputs_of(&self.groups[g]))).min();
-                if shared * 3 < least.unwrap_or(u64::MAX) {
+                let least = self.groups[a].bytes.min(self.groups[b].bytes);
+                if self.size(p) * 3 < least {
                     continue;
                 }
-                let verdict = self.judge(a, b, true)?;
+                let verdict = self.judge(pair[0], pair[1])?;
                 self.ledger.record(self.graph, (pair[0], pair[1]), decision(&verdict));
                 if let Ok(v) = verdict {
-                    self.merge(a, b, v.plan)?;
+                    self.merge(v)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// The plan of a group that is complete: what its members would be planned as by themselves, unless the frame along which
+    /// they joined is better.
+    fn complete(&self, members: &[NodeId], outputs: &[NodeId], part: Part) -> Result<Plan> {
+        if let Some(plan) = part.plan {
+            return Ok(plan);
+        }
+        let summary = part.summary.ok_or_else(|| lazuli_ir::Error::internal("a group without a summary"))?;
+        let planned = self.plan_members(members, outputs)?;
+        if let Ok((plan, _)) = planned
+            && work(self.graph, &plan) <= summary.work
+        {
+            return Ok(plan);
+        }
+        let frame = summary.frame(outputs).ok_or_else(|| lazuli_ir::Error::internal("a group without a frame"))?;
+        let inside: FxHashSet<NodeId> = members.iter().copied().collect();
+        self.plan_framed(&inside, outputs, &frame)?.map_err(lazuli_ir::Error::internal)
     }
 
     /// Orders the groups so that producers run first, the one with the earliest node first among those that can run.
@@ -586,86 +656,40 @@ impl<'a> Fusion<'a> {
                 r.reason = "both joined the same kernel along other edges".into();
             }
         }
-        let mut waiting: Vec<usize> = vec![0; self.groups.len()];
-        let mut after: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.groups.len()];
-        for (g, members) in self.groups.iter().enumerate() {
-            for n in members {
+        let mut parts = std::mem::take(&mut self.groups);
+        parts.iter_mut().for_each(|p| p.members.sort_unstable());
+        let mut waiting: Vec<usize> = vec![0; parts.len()];
+        let mut after: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); parts.len()];
+        for (g, part) in parts.iter().enumerate() {
+            for n in &part.members {
                 after[g].extend(self.users[n.index()].iter().map(|u| self.group_index(*u)).filter(|h| *h != g));
             }
         }
         for &h in after.iter().flatten() {
             waiting[h] += 1;
         }
-        let start = |f: &Fusion<'_>, g: usize| f.groups[g].first().copied();
+        let start: Vec<Option<NodeId>> = parts.iter().map(|p| p.members.first().copied()).collect();
         let mut ready: BTreeSet<(NodeId, usize)> =
-            (0..self.groups.len()).filter(|&g| waiting[g] == 0).filter_map(|g| Some((start(&self, g)?, g))).collect();
+            (0..parts.len()).filter(|&g| waiting[g] == 0).filter_map(|g| Some((start[g]?, g))).collect();
+        let mut parts: Vec<Option<Part>> = parts.into_iter().map(Some).collect();
         let mut groups = Vec::new();
         while let Some((_, g)) = ready.pop_first() {
-            let members = self.groups[g].clone();
-            let stored = self.outputs_of(&members);
-            let plan = self.plans[g].take().ok_or_else(|| lazuli_ir::Error::internal("a group without a plan"))?;
-            groups.push(PlannedGroup { members, outputs: stored, plan });
+            let Some(mut part) = parts[g].take() else { continue };
+            let members = std::mem::take(&mut part.members);
+            let stored = |n: &NodeId| self.is_output[n.index()] || self.outside[n.index()] > 0;
+            let outputs: Vec<NodeId> = members.iter().copied().filter(stored).collect();
+            let plan = self.complete(&members, &outputs, part)?;
+            groups.push(PlannedGroup { members, outputs, plan });
             for &h in &after[g] {
                 waiting[h] -= 1;
                 if waiting[h] == 0 {
-                    ready.extend(start(&self, h).map(|n| (n, h)));
+                    ready.extend(start[h].map(|n| (n, h)));
                 }
             }
         }
-        if self.plans.iter().any(Option::is_some) {
+        if parts.iter().flatten().any(|p| !p.members.is_empty()) {
             return Err(lazuli_ir::Error::internal("groups wait for each other"));
         }
         Ok(Grouping { groups, ledger: self.ledger, outputs })
-    }
-}
-
-/// Whether a reduction stands in a scope that runs several times, in sequence, and is needed in more than one of the runs.
-fn runs_in_two_passes(plan: &Plan, step: usize) -> bool {
-    let path = &plan.scopes[plan.sinks[step].scope].path;
-    // The last scope on the path is the reduction's own, the one before it is where its result lives.
-    (0..path.len().saturating_sub(2)).any(|j| {
-        let here = |s: &&crate::plan::Sink| plan.scopes[s.scope].path.get(j + 1) == path.get(j + 1);
-        let users = plan.sinks.iter().filter(|s| s.needs.contains(&step)).filter(here);
-        users.map(|s| s.levels[j]).any(|level| level != plan.sinks[step].levels[j])
-    })
-}
-
-/// Floating point operations of one instance.
-fn flops(graph: &Graph, source: &Source) -> u64 {
-    match source {
-        Source::Compute(n) | Source::Reduced(n) => u64::from(graph.op(*n).flops()),
-        Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Dot(_) => 0,
-        Source::Mask(conditions) => 2 * conditions.len() as u64,
-    }
-}
-
-/// Floating point operations of a planned kernel.
-pub fn work(graph: &Graph, plan: &Plan) -> u64 {
-    let elementwise = plan.instances.iter().map(|i| {
-        let once = match i.source {
-            Source::Reduced(_) => 0,
-            _ => flops(graph, &i.source),
-        };
-        once.saturating_mul(plan.scopes[i.scope].iterations)
-    });
-    let ends = plan.sinks.iter().map(|s| plan.scopes[s.scope].iterations);
-    let dot = plan.dot.iter().map(|d| {
-        let k: u64 = d.contract.iter().map(|v| plan.vars[v.0 as usize].extent).product();
-        let tile = plan.tile.last().map_or(1, |&s| plan.scopes[s].iterations);
-        tile.saturating_mul(k).saturating_mul(2)
-    });
-    elementwise.chain(ends).chain(dot).fold(0, u64::saturating_add)
-}
-
-/// Iterations of the loops that threads can share: those of the outermost scope, where there is one alone.
-fn parallel_iterations(plan: &Plan) -> u64 {
-    match plan.tile.last() {
-        Some(&s) => plan.scopes[s].iterations,
-        None => plan
-            .sinks
-            .iter()
-            .map(|s| plan.scopes[s.scope].path.get(1).map_or(1, |&c| plan.scopes[c].iterations))
-            .max()
-            .unwrap_or(1),
     }
 }

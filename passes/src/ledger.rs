@@ -1,6 +1,7 @@
 //! The fusion ledger: every decision of fusion, as data that tests assert on and users can ask.
 
 use lazuli_ir::{Graph, NodeId, Sources};
+use rustc_hash::FxHashMap;
 use std::fmt;
 
 /// One decision of fusion: a candidate edge, and what became of it.
@@ -29,12 +30,14 @@ pub struct LedgerRow {
 pub struct Ledger {
     /// The decisions. Of an edge that was looked at again, the last counts.
     pub rows: Vec<LedgerRow>,
+    /// The latest row of each edge.
+    latest: FxHashMap<(NodeId, NodeId), usize>,
 }
 
 impl Ledger {
     /// Why two nodes are not in one kernel: the reason, or `None` where they are, or no edge joins them.
     pub fn why_not_fused(&self, producer: NodeId, consumer: NodeId) -> Option<&str> {
-        let row = self.rows.iter().rev().find(|r| r.producer == producer && r.consumer == consumer)?;
+        let row = &self.rows[*self.latest.get(&(producer, consumer))?];
         (!row.fused).then_some(row.reason.as_str())
     }
 
@@ -51,9 +54,12 @@ impl Ledger {
             bytes,
             flops,
         };
-        match self.rows.iter_mut().find(|r| (r.producer, r.consumer) == edge && !r.fused) {
-            Some(old) => *old = row,
-            None => self.rows.push(row),
+        match self.latest.get(&edge) {
+            Some(&at) if !self.rows[at].fused => self.rows[at] = row,
+            _ => {
+                self.latest.insert(edge, self.rows.len());
+                self.rows.push(row);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aligned;
 mod autodiff;
 pub mod compile;
 mod cse;
@@ -14,6 +15,7 @@ pub mod fusion;
 mod gradient_check;
 pub mod index_map;
 pub mod ledger;
+mod legality;
 pub mod lower;
 pub mod memory;
 mod merge_loops;
@@ -23,6 +25,7 @@ pub mod plan;
 pub mod primitive;
 #[cfg(test)]
 mod random_programs;
+mod reach;
 mod renumber;
 #[cfg(test)]
 mod samples;

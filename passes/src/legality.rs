@@ -1,0 +1,131 @@
+//! What makes a planned kernel legal, and what it costs.
+//!
+//! - A contraction is wanted exactly at the tile, nothing in the group feeds it, and nothing in the group reduces.
+//! - A sum of floats is computed once: two copies may add in two orders, and `x - max(x)` would be 0 nowhere.
+//! - The loops below the root run once, so that they can be spread over threads; a program small enough for one thread may run
+//!   several in sequence.
+//! - It is not too long to compile.
+
+use crate::plan::{Plan, Sink, SinkKind, Source};
+use lazuli_ir::{Graph, NodeId, Op, ReduceOp};
+use rustc_hash::FxHashSet;
+
+/// Work, in floating point operations, below which a kernel may run loops in sequence on one thread.
+pub(crate) const SMALL_WORK: u64 = 1 << 16;
+/// Operations beyond which a kernel is not grown.
+pub(crate) const MOST_FLOPS: u64 = 2000;
+
+/// Why the kernel of these members is not legal.
+pub(crate) fn legal(graph: &Graph, inside: &FxHashSet<NodeId>, plan: &Plan) -> Result<(), String> {
+    if let Some(dot) = &plan.dot {
+        if dot.operands.iter().any(|(n, _)| inside.contains(n)) {
+            return Err("a contraction reads its operands from memory: what makes one is a kernel before it".into());
+        }
+        if !is_epilogue(plan) {
+            return Err("a reduction does not run on the tile of a contraction".into());
+        }
+    }
+    if let Some(n) = summed_twice(graph, plan) {
+        let name = graph.op(n).name();
+        return Err(format!("it would compute {name} twice, in two orders, and the results may differ"));
+    }
+    let mut passes: Vec<(u32, usize)> = Vec::new();
+    for s in &plan.sinks {
+        if let (Some(&level), Some(&scope)) = (s.levels.first(), plan.scopes[s.scope].path.get(1))
+            && !passes.contains(&(level, scope))
+        {
+            passes.push((level, scope));
+        }
+    }
+    runs_once(passes.len(), work(graph, plan))?;
+    if inside.len() > 1 { short_enough(statements(graph, plan)) } else { Ok(()) }
+}
+
+/// Whether everything that a kernel does stands on its tile, and nothing reduces.
+pub(crate) fn is_epilogue(plan: &Plan) -> bool {
+    let last = plan.tile.last().copied().unwrap_or(0);
+    plan.sinks.iter().all(|s| s.scope == last && matches!(s.kind, SinkKind::Store { .. }))
+}
+
+/// Why a kernel of this work does not run that many loops in sequence.
+pub(crate) fn runs_once(loops: usize, work: u64) -> Result<(), String> {
+    if loops > 1 && work > SMALL_WORK {
+        return Err("it would run several loops in sequence, which threads cannot share".into());
+    }
+    Ok(())
+}
+
+/// Why a kernel of that many operations is not grown.
+pub(crate) fn short_enough(statements: u64) -> Result<(), String> {
+    if statements > MOST_FLOPS {
+        return Err(format!("the kernel would have {statements} operations, more than {MOST_FLOPS}"));
+    }
+    Ok(())
+}
+
+/// A sum of floats that the kernel would compute twice: at two index tuples, or in two passes over a scope around it.
+fn summed_twice(graph: &Graph, plan: &Plan) -> Option<NodeId> {
+    let mut seen: FxHashSet<NodeId> = FxHashSet::default();
+    (0..plan.sinks.len()).find_map(|s| {
+        let SinkKind::Step { result, .. } = plan.sinks[s].kind else { return None };
+        let Source::Reduced(n) = plan.instances[result].source else { return None };
+        let is_sum = matches!(graph.op(n), Op::Reduce { op: ReduceOp::Sum, acc, .. } if acc.is_float());
+        (is_sum && (!seen.insert(n) || runs_in_two_passes(plan, s))).then_some(n)
+    })
+}
+
+/// Whether a reduction stands in a scope that runs several times, in sequence, and is needed in more than one of the runs.
+fn runs_in_two_passes(plan: &Plan, step: usize) -> bool {
+    let path = &plan.scopes[plan.sinks[step].scope].path;
+    // The last scope on the path is the reduction's own, the one before it is where its result lives.
+    (0..path.len().saturating_sub(2)).any(|j| {
+        let here = |s: &&Sink| plan.scopes[s.scope].path.get(j + 1) == path.get(j + 1);
+        let users = plan.sinks.iter().filter(|s| s.needs.contains(&step)).filter(here);
+        users.map(|s| s.levels[j]).any(|level| level != plan.sinks[step].levels[j])
+    })
+}
+
+/// Floating point operations of one instance.
+fn flops(graph: &Graph, source: &Source) -> u64 {
+    match source {
+        Source::Compute(n) | Source::Reduced(n) => u64::from(graph.op(*n).flops()),
+        Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Dot(_) => 0,
+        Source::Mask(conditions) => 2 * conditions.len() as u64,
+    }
+}
+
+/// Floating point operations as they are written in a kernel, loops not multiplied.
+pub(crate) fn statements(graph: &Graph, plan: &Plan) -> u64 {
+    plan.instances.iter().map(|i| flops(graph, &i.source)).sum()
+}
+
+/// Floating point operations of a planned kernel.
+pub fn work(graph: &Graph, plan: &Plan) -> u64 {
+    let elementwise = plan.instances.iter().map(|i| {
+        let once = match i.source {
+            Source::Reduced(_) => 0,
+            _ => flops(graph, &i.source),
+        };
+        once.saturating_mul(plan.scopes[i.scope].iterations)
+    });
+    let ends = plan.sinks.iter().map(|s| plan.scopes[s.scope].iterations);
+    let dot = plan.dot.iter().map(|d| {
+        let k: u64 = d.contract.iter().map(|v| plan.vars[v.0 as usize].extent).product();
+        let tile = plan.tile.last().map_or(1, |&s| plan.scopes[s].iterations);
+        tile.saturating_mul(k).saturating_mul(2)
+    });
+    elementwise.chain(ends).chain(dot).fold(0, u64::saturating_add)
+}
+
+/// Iterations of the loops that threads can share: those of the outermost scope, where there is one alone.
+pub(crate) fn parallel_iterations(plan: &Plan) -> u64 {
+    match plan.tile.last() {
+        Some(&s) => plan.scopes[s].iterations,
+        None => plan
+            .sinks
+            .iter()
+            .map(|s| plan.scopes[s.scope].path.get(1).map_or(1, |&c| plan.scopes[c].iterations))
+            .max()
+            .unwrap_or(1),
+    }
+}
