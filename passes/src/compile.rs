@@ -11,7 +11,7 @@ use crate::{Options, Pass, PassReport};
 use lazuli_ir::kernel::{Binding, Kernel, Stmt, StmtKind};
 use lazuli_ir::program::{BufferArg, BufferDecl, BufferId, KernelCall, KernelCost, OutputDecl, Place, Program};
 use lazuli_ir::{DimVec, Error, Graph, Layout, NodeId, Op, Result, Sources, Target, TargetKind};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// A compiled graph, before machine code.
 #[derive(Clone, Debug)]
@@ -148,6 +148,7 @@ fn assemble(
         inputs.iter().zip(layouts).filter(|(_, l)| l.is_contiguous()).map(|(n, _)| *n).collect();
     let leaving: Vec<NodeId> = outputs.iter().map(|(n, _)| *n).collect();
     let order = memory::order(&uses, &donatable, &leaving);
+    let leaving: FxHashSet<NodeId> = leaving.into_iter().collect();
     let mut lifetimes = lifetimes(graph, &uses, &order.steps, &leaving);
     if !options.runs(Pass::Memory) {
         lifetimes.iter_mut().for_each(|l| (l.first, l.last, l.takes) = (0, usize::MAX, None));
@@ -213,7 +214,7 @@ fn assemble(
     Ok((Program { kernels, buffers, steps: calls, outputs: declared, workspace_bytes, inputs }, groups))
 }
 
-fn lifetimes(graph: &Graph, uses: &[StepUse], order: &[usize], leaving: &[NodeId]) -> Vec<Lifetime> {
+fn lifetimes(graph: &Graph, uses: &[StepUse], order: &[usize], leaving: &FxHashSet<NodeId>) -> Vec<Lifetime> {
     let mut last: FxHashMap<NodeId, usize> = FxHashMap::default();
     for (position, &i) in order.iter().enumerate() {
         last.extend(uses[i].args.iter().map(|n| (*n, position)));

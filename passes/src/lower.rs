@@ -16,7 +16,7 @@ use lazuli_ir::kernel::{
     ScalarType, Scope, Stmt, StmtKind, Stride, Tile, TileId, ValueId,
 };
 use lazuli_ir::{CompareOp, DType, DimVec, Error, Graph, Index, NodeId, Op, ReduceOp, Result, Sources, Target, VarId};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
@@ -453,24 +453,24 @@ impl Lowering<'_> {
 
     /// Chooses what passes over the same scope keep in row tiles, and declares those. Gives the instances kept.
     fn choose_tiles(&mut self, passes: &BTreeMap<(u32, ScopeId), Vec<SinkId>>) -> Vec<InstanceId> {
-        let mut kept = Vec::new();
+        let mut kept: FxHashSet<InstanceId> = FxHashSet::default();
         let mut budget = self.target.l1_bytes / 2;
-        let mut computed: FxHashMap<ScopeId, Vec<InstanceId>> = FxHashMap::default();
+        let mut computed: FxHashMap<ScopeId, FxHashSet<InstanceId>> = FxHashMap::default();
         for (&(_, child), group) in passes {
             let group = self.close(group, child);
             let again = computed.entry(child).or_default();
-            let mut seen = rustc_hash::FxHashSet::default();
+            let mut seen = FxHashSet::default();
             let mut stack: Vec<InstanceId> = group.iter().map(|&s| self.plan.sinks[s].value).collect();
             while let Some(i) = stack.pop() {
                 if self.values[i].is_some() || kept.contains(&i) || !seen.insert(i) {
                     continue;
                 }
                 let instance = &self.plan.instances[i];
-                if instance.scope == child && again.contains(&i) && self.cone_flops(i) >= TILE_FLOPS {
+                if instance.scope == child && again.contains(&i) && self.is_worth_a_tile(i) {
                     let bytes = self.row_bytes(i);
                     if bytes <= budget {
                         budget -= bytes;
-                        kept.push(i);
+                        kept.insert(i);
                         continue;
                     }
                 }
@@ -478,6 +478,7 @@ impl Lowering<'_> {
             }
             again.extend(seen);
         }
+        let mut kept: Vec<InstanceId> = kept.into_iter().collect();
         kept.sort_unstable();
         for &i in &kept {
             self.declare_row_tile(i);
@@ -485,17 +486,26 @@ impl Lowering<'_> {
         kept
     }
 
-    /// Floating point operations to compute an instance again, as far as they belong to its scope.
-    fn cone_flops(&self, i: InstanceId) -> u64 {
+    /// Whether computing an instance again, as far as that happens in its scope, costs more than reading it back.
+    fn is_worth_a_tile(&self, i: InstanceId) -> bool {
         let scope = self.plan.instances[i].scope;
-        let outside = |j: InstanceId| self.plan.instances[j].scope != scope;
-        let cone = self.plan.cone(&[i], &outside);
-        cone.iter()
-            .map(|&j| match self.plan.instances[j].source {
-                Source::Compute(n) => u64::from(self.graph.op(n).flops()),
-                _ => 0,
-            })
-            .sum()
+        let mut seen = FxHashSet::default();
+        let mut stack = vec![i];
+        let mut flops = 0;
+        while let Some(j) = stack.pop() {
+            let instance = &self.plan.instances[j];
+            if instance.scope != scope || !seen.insert(j) {
+                continue;
+            }
+            if let Source::Compute(n) = instance.source {
+                flops += u64::from(self.graph.op(n).flops());
+            }
+            if flops >= TILE_FLOPS {
+                return true;
+            }
+            stack.extend(instance.operands.iter().chain(&instance.mask));
+        }
+        false
     }
 
     fn instance_type(&self, i: InstanceId) -> DType {

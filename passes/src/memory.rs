@@ -94,29 +94,34 @@ pub fn order(steps: &[StepUse], inputs: &[NodeId], outputs: &[NodeId]) -> Order 
     for (i, s) in steps.iter().enumerate() {
         writer.extend(s.writes.iter().map(|w| (*w, i)));
     }
+    let mut readers: FxHashMap<NodeId, Vec<usize>> = FxHashMap::default();
     for (i, s) in steps.iter().enumerate() {
         for a in &s.args {
-            if let Some(&w) = writer.get(a)
-                && w != i
-            {
-                after[w].insert(i);
+            match writer.get(a) {
+                Some(&w) if w == i => {}
+                Some(&w) => {
+                    after[w].insert(i);
+                }
+                None => readers.entry(*a).or_default().push(i),
             }
         }
     }
     let mut donors = FxHashMap::default();
     let mut used = FxHashSet::default();
     let leaves: FxHashSet<NodeId> = outputs.iter().copied().collect();
+    let inputs: FxHashSet<NodeId> = inputs.iter().copied().collect();
     for (i, s) in steps.iter().enumerate() {
         for &(read, written) in &s.in_place {
             let fits = inputs.contains(&read) && leaves.contains(&written) && !leaves.contains(&read);
             if !fits || donors.contains_key(&written) || used.contains(&read) {
                 continue;
             }
-            let readers: Vec<usize> = (0..n).filter(|&j| j != i && steps[j].args.contains(&read)).collect();
-            if readers.iter().any(|&j| reaches(&after, i, j)) {
+            let others: FxHashSet<usize> =
+                readers.get(&read).into_iter().flatten().copied().filter(|&j| j != i).collect();
+            if reaches(&after, i, &others) {
                 continue;
             }
-            readers.iter().for_each(|&j| {
+            others.iter().for_each(|&j| {
                 after[j].insert(i);
             });
             donors.insert(written, read);
@@ -126,14 +131,15 @@ pub fn order(steps: &[StepUse], inputs: &[NodeId], outputs: &[NodeId]) -> Order 
     Order { steps: topological(&after), donors }
 }
 
-fn reaches(after: &[BTreeSet<usize>], from: usize, to: usize) -> bool {
-    let mut seen = vec![false; after.len()];
+/// Whether some way leads from a step to one of others.
+fn reaches(after: &[BTreeSet<usize>], from: usize, to: &FxHashSet<usize>) -> bool {
+    let mut seen = FxHashSet::default();
     let mut stack = vec![from];
     while let Some(i) = stack.pop() {
-        if i == to {
+        if to.contains(&i) {
             return true;
         }
-        if !std::mem::replace(&mut seen[i], true) {
+        if seen.insert(i) {
             stack.extend(&after[i]);
         }
     }
@@ -194,21 +200,20 @@ pub fn assign(lifetimes: &[Lifetime]) -> (FxHashMap<NodeId, usize>, usize) {
     }
     let mut order: Vec<(NodeId, (usize, usize, usize))> = blocks.into_iter().collect();
     order.sort_unstable_by_key(|(v, b)| (std::cmp::Reverse(b.0), *v));
+    // In order of offsets: start, end, and the first and last step of each block.
     let mut placed: Vec<(usize, usize, usize, usize)> = Vec::new();
     let mut total = 0;
     for (v, (bytes, first, last)) in order {
         let bytes = bytes.max(1).next_multiple_of(ALIGN);
-        let mut busy: Vec<(usize, usize)> =
-            placed.iter().filter(|p| p.2 <= last && first <= p.3).map(|p| (p.0, p.1)).collect();
-        busy.sort_unstable();
         let mut offset = 0;
-        for (start, end) in busy {
-            if offset + bytes <= start {
+        for (start, end, ..) in placed.iter().filter(|p| p.2 <= last && first <= p.3) {
+            if offset + bytes <= *start {
                 break;
             }
-            offset = offset.max(end);
+            offset = offset.max(*end);
         }
-        placed.push((offset, offset + bytes, first, last));
+        let at = placed.partition_point(|p| p.0 < offset);
+        placed.insert(at, (offset, offset + bytes, first, last));
         total = total.max(offset + bytes);
         offsets.insert(v, offset);
     }
