@@ -20,10 +20,14 @@ use smallvec::SmallVec;
 /// A loop nest by its extents and those around it: a name that all groups share. The root is 0.
 type LoopId = usize;
 
+/// The loop around, and the extents.
+type LoopKey = (LoopId, SmallVec<[u64; 2]>);
+
 /// The names of loops and their variables.
 #[derive(Default)]
 pub(crate) struct Loops {
-    known: FxHashMap<(LoopId, SmallVec<[u64; 2]>), (LoopId, u32)>,
+    /// With the first of its variables.
+    known: FxHashMap<LoopKey, (LoopId, u32)>,
     vars: u32,
 }
 

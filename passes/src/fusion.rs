@@ -54,15 +54,10 @@ struct Verdict {
     /// The groups between both that must run before.
     between: Vec<usize>,
     flops_repeated: u64,
-    kernel: Merged,
-}
-
-/// The kernel of a union.
-enum Merged {
-    /// Both kernels side by side: what the small group adds to the large one.
-    Extended(Summary),
-    /// Another plan.
-    Planned(Plan, Summary),
+    /// The plan of the union; `None` where it is both kernels side by side.
+    plan: Option<Plan>,
+    /// That of the plan, or what the smaller group adds to that of the larger.
+    summary: Summary,
 }
 
 impl Verdict {
@@ -477,7 +472,7 @@ impl<'a> Fusion<'a> {
             let flops_repeated = added.work.saturating_sub(self.summary(union.small)?.work);
             let width = self.summary(union.large)?.width.max(added.width);
             if self.worth(&union, flops_repeated) && self.starves(width, &union)?.is_none() {
-                return Ok(Ok(Verdict { union, between, flops_repeated, kernel: Merged::Extended(added) }));
+                return Ok(Ok(Verdict { union, between, flops_repeated, plan: None, summary: added }));
             }
         }
         let mut members = [self.groups[a].members.as_slice(), &self.groups[b].members].concat();
@@ -496,7 +491,7 @@ impl<'a> Fusion<'a> {
             return Ok(Err(reason));
         }
         let summary = Summary::of(self.graph, &plan, &frame, &outputs, &mut self.loops);
-        Ok(Ok(Verdict { union, between, flops_repeated, kernel: Merged::Planned(plan, summary) }))
+        Ok(Ok(Verdict { union, between, flops_repeated, plan: Some(plan), summary }))
     }
 
     fn worth(&self, union: &Union, flops_repeated: u64) -> bool {
@@ -545,7 +540,7 @@ impl<'a> Fusion<'a> {
 
     /// The smaller group becomes part of the larger.
     fn merge(&mut self, verdict: Verdict) -> Result<()> {
-        let Verdict { union, between, kernel, .. } = verdict;
+        let Verdict { union, between, plan, summary, .. } = verdict;
         let Union { small, large, bytes_saved, shared } = union;
         let (first, second) = if self.order.before(small, large) { (small, large) } else { (large, small) };
         self.order.join(first, second, large, between);
@@ -565,15 +560,11 @@ impl<'a> Fusion<'a> {
             kept.reads.remove(n);
         }
         kept.bytes = (kept.bytes + moved.bytes).saturating_sub(bytes_saved);
-        match kernel {
-            Merged::Planned(plan, summary) => (kept.plan, kept.summary) = (Some(plan), Some(summary)),
-            Merged::Extended(added) => {
-                kept.plan = None;
-                if let Some(summary) = &mut kept.summary {
-                    summary.extend(added, &unread);
-                }
-            }
+        match (&plan, &mut kept.summary) {
+            (None, Some(kept)) => kept.extend(summary, &unread),
+            (_, kept) => *kept = Some(summary),
         }
+        kept.plan = plan;
         Ok(())
     }
 
