@@ -89,7 +89,7 @@ impl<I: Integer, const N: usize> Dims for [I; N] {
     }
 }
 
-impl<I: Integer> Dims for &[I] {
+impl<I: Integer> Dims for [I] {
     fn axes(&self, rank: usize) -> Result<Axes> {
         resolve(self.iter().copied(), rank)
     }
@@ -98,6 +98,12 @@ impl<I: Integer> Dims for &[I] {
 impl<I: Integer> Dims for Vec<I> {
     fn axes(&self, rank: usize) -> Result<Axes> {
         resolve(self.iter().copied(), rank)
+    }
+}
+
+impl<D: Dims + ?Sized> Dims for &D {
+    fn axes(&self, rank: usize) -> Result<Axes> {
+        (**self).axes(rank)
     }
 }
 

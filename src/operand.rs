@@ -116,3 +116,9 @@ scalars! {
     usize => |v| Number::I64(i64::try_from(v).unwrap_or(i64::MAX)),
     bool => |v| Number::Bool(v),
 }
+
+impl<S: Scalar> From<S> for Number {
+    fn from(value: S) -> Number {
+        value.number()
+    }
+}

@@ -1,3 +1,4 @@
 //! What most programs need: `use lazuli::prelude::*;`.
 
-pub use crate::{Backward, DType, Device, Ellipsis, LayerNorm, NewAxis, StepRange, Tensor, Tree, keep};
+pub use crate::options::*;
+pub use crate::{Backward, DType, Device, Ellipsis, NewAxis, StepRange, Tensor, Tree, keep};

@@ -347,7 +347,7 @@ impl Tensor {
     }
 
     /// The trace it belongs to.
-    pub(crate) fn trace(&self) -> TraceId {
+    pub(crate) fn trace_id(&self) -> TraceId {
         self.node.trace
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// Whether a call with these leaves belongs to a trace: it runs inside of one, or its arguments do.
 pub(crate) fn is_traced(leaves: &[Tensor]) -> bool {
-    trace::current() != TraceId::NONE || leaves.iter().any(|t| t.trace() != TraceId::NONE)
+    trace::current() != TraceId::NONE || leaves.iter().any(|t| t.trace_id() != TraceId::NONE)
 }
 
 /// Evaluated arguments.

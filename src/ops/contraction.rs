@@ -2,7 +2,7 @@
 
 use crate::Tensor;
 use crate::operand::{Argument, Operand};
-use crate::promotion::broadcast_shapes;
+use crate::promotion::{broadcast_shapes, wide};
 use lazuli_ir::{DotDims, ErrorKind, Op, Shape};
 
 impl Tensor {
@@ -58,16 +58,18 @@ impl Tensor {
             );
             return Tensor::fail("matmul", &given, ErrorKind::Shape, message);
         }
-        let acc = self.dtype();
+        let acc = wide(self.dtype());
+        let (a, b) = (self.cast("matmul", acc), b.cast("matmul", acc));
         // Where one side has no batch dims, one contraction with more free dims does without broadcasting. A vector on the
         // left of a batch of matrices is contracted from the right, so that the batch dims come first.
         if n <= 2 || m == 1 {
-            let (operands, pair) = if n <= 2 { ([self, b], (left, right)) } else { ([b, self], (right, left)) };
+            let (operands, pair) = if n <= 2 { ([&a, &b], (left, right)) } else { ([&b, &a], (right, left)) };
             let dims = DotDims { contract: smallvec::smallvec![pair], ..DotDims::default() };
-            return Tensor::record("matmul", Op::Dot { dims, acc }, &operands).named("matmul", &given);
+            let product = Tensor::record("matmul", Op::Dot { dims, acc }, &operands);
+            return product.rounded("matmul", self.dtype(), &given);
         }
         let batch = |s: &Shape| Shape::from_dims(s.dims()[..s.rank() - 2].iter().copied());
-        let (sa, sb) = (self.extent_shape(), b.extent_shape());
+        let (sa, sb) = (a.extent_shape(), b.extent_shape());
         let shape = match broadcast_shapes(&batch(sa), &batch(sb)) {
             Ok(shape) => shape,
             Err(message) => return Tensor::fail("matmul", &given, ErrorKind::Shape, format!("batch dims: {message}")),
@@ -76,10 +78,10 @@ impl Tensor {
             let matrix = &s.dims()[s.rank() - 2..];
             Shape::from_dims(shape.dims().iter().chain(matrix).copied())
         };
-        let (a, b) = (self.stretch(&full(sa)), b.stretch(&full(sb)));
+        let (a, b) = (a.stretch(&full(sa)), b.stretch(&full(sb)));
         let rank = shape.rank();
         let dims =
             DotDims { batch: (0..rank).map(|d| (d, d)).collect(), contract: smallvec::smallvec![(rank + 1, rank)] };
-        Tensor::record("matmul", Op::Dot { dims, acc }, &[&a, &b]).named("matmul", &given)
+        Tensor::record("matmul", Op::Dot { dims, acc }, &[&a, &b]).rounded("matmul", self.dtype(), &given)
     }
 }

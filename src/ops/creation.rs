@@ -3,8 +3,9 @@
 use crate::Tensor;
 use crate::dims::IntoShape;
 use crate::operand::{Argument, Number, Scalar};
-use crate::ops::elementwise::{add, mul, where_};
+use crate::ops::arithmetic::{add, mul};
 use crate::ops::index::Stepped;
+use crate::ops::selection::where_;
 use crate::trace;
 use lazuli_ir::{DType, Element, Error, ErrorKind, Op, Result, Shape};
 use lazuli_runtime::Array;

@@ -6,7 +6,7 @@ use lazuli_ir::{Dim, DimVec, Error, ErrorKind, Op, Result, Shape};
 use std::ops::{Bound, RangeBounds};
 
 /// The shape that `sizes` means for this many elements: at most one may be `-1`.
-fn sized(sizes: &[i64], elements: usize) -> Result<Shape> {
+pub(crate) fn sized(sizes: &[i64], elements: usize) -> Result<Shape> {
     let error = |message: String| Err(Error::new(ErrorKind::Shape, message));
     let mut inferred = None;
     let mut known = 1usize;
@@ -33,7 +33,7 @@ fn sized(sizes: &[i64], elements: usize) -> Result<Shape> {
 
 impl Tensor {
     #[track_caller]
-    fn shaped(&self, name: &'static str, shape: Result<Shape>) -> Tensor {
+    pub(crate) fn shaped(&self, name: &'static str, shape: Result<Shape>) -> Tensor {
         match shape {
             Ok(shape) if shape == *self.extent_shape() => self.clone(),
             Ok(shape) => Tensor::record(name, Op::Reshape(shape), &[self]),
@@ -108,7 +108,7 @@ impl Tensor {
     }
 
     #[track_caller]
-    fn permuted(&self, name: &'static str, perm: Result<DimVec<usize>>) -> Tensor {
+    pub(crate) fn permuted(&self, name: &'static str, perm: Result<DimVec<usize>>) -> Tensor {
         match perm {
             Ok(perm) if perm.iter().enumerate().all(|(i, p)| i == *p) && perm.len() == self.rank() => self.clone(),
             Ok(perm) => Tensor::record(name, Op::Permute(perm), &[self]),

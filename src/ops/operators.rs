@@ -4,7 +4,7 @@
 //! `(&b * 2.0).exp()` could not be inferred. On the left are exactly `f64` and `i64`. Assigning forms rebind the variable;
 //! they write into no tensor.
 
-use super::elementwise::{add, div, mul, sub};
+use super::arithmetic::{add, div, mul, sub};
 use crate::Tensor;
 use crate::operand::{Operand, Scalar};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};

@@ -3,19 +3,28 @@
 use crate::Tensor;
 use crate::dims::{Axes, Dims};
 use crate::operand::{Argument, Number};
-use crate::ops::elementwise::div;
+use crate::ops::arithmetic::div;
+use crate::ops::selection::where_;
+use crate::promotion::{float_type, wide};
 use lazuli_ir::{DType, Dim, DimVec, ErrorKind, Op, ReduceOp, Shape};
 
 impl Tensor {
-    /// Records a reduction, and puts kept dims back.
+    /// Records a reduction, and puts kept dims back. Sums of halves are accumulated in `f32` and rounded at the end.
     #[track_caller]
     pub(crate) fn reduce(&self, name: &'static str, op: ReduceOp, axes: &Axes) -> Tensor {
         let reduced = if axes.dims.is_empty() && op != ReduceOp::ArgMax {
             self.clone()
         } else {
-            Tensor::record(name, Op::Reduce { op, dims: axes.dims.clone(), acc: self.dtype() }, &[self])
+            let x = if op == ReduceOp::Sum { self.cast(name, wide(self.dtype())) } else { self.clone() };
+            let sum = Tensor::record(name, Op::Reduce { op, dims: axes.dims.clone(), acc: x.dtype() }, &[&x]);
+            if op == ReduceOp::Sum { sum.cast(name, self.dtype()) } else { sum }
         };
         if axes.keep { reduced.put_back(self.extent_shape(), &axes.dims) } else { reduced }
+    }
+
+    /// The number of elements that are reduced to one.
+    pub(crate) fn count(&self, axes: &Axes) -> f64 {
+        axes.dims.iter().map(|&d| self.extent_shape().extents()[d] as f64).product()
     }
 
     /// A reduction's result with the reduced dims of `shape` put back, with extent 1.
@@ -67,14 +76,13 @@ impl Tensor {
             let message = format!("the mean of {} is not defined; convert with `to(DType::F32)` first", self.dtype());
             return Tensor::fail("mean", &[self], ErrorKind::DType, message);
         }
-        match dims.axes(self.rank()) {
-            Ok(axes) => {
-                let count: f64 = axes.dims.iter().map(|&d| self.extent_shape().extents()[d] as f64).product();
-                let sum = self.reduce("mean", ReduceOp::Sum, &axes);
-                div(Argument::Tensor(&sum), Argument::Number(Number::F64(count))).named("mean", &[self])
-            }
-            Err(e) => Tensor::fail("mean", &[self], e.kind(), e.message()),
-        }
+        let axes = ok!("mean", &[self], dims.axes(self.rank()));
+        let sum = self.cast("mean", wide(self.dtype())).reduce("mean", ReduceOp::Sum, &axes);
+        div(Argument::Tensor(&sum), Argument::Number(Number::F64(self.count(&axes)))).rounded(
+            "mean",
+            self.dtype(),
+            &[self],
+        )
     }
 
     /// The largest element over dims; NaN wins. [`argmax`](Self::argmax) says where it is. Where several are largest, the
@@ -116,5 +124,106 @@ impl Tensor {
             Ok(axes) => self.reduce("argmax", ReduceOp::ArgMax, &axes),
             Err(e) => Tensor::fail("argmax", &[self], e.kind(), e.message()),
         }
+    }
+
+    /// Whether an element over dims is nonzero (NaN is), as `bool`; false of nothing.
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([[0, 0], [0, 2]]).any(-1).to_vec::<bool>()?, [false, true]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn any(&self, dims: impl Dims) -> Tensor {
+        let axes = ok!("any", &[self], dims.axes(self.rank()));
+        self.cast("any", DType::Bool).some("any", &axes).named("any", &[self])
+    }
+
+    /// Whether all elements over dims are nonzero (NaN is), as `bool`; true of nothing.
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([[1, 0], [3, 2]]).all(-1).to_vec::<bool>()?, [false, true]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn all(&self, dims: impl Dims) -> Tensor {
+        let axes = ok!("all", &[self], dims.axes(self.rank()));
+        self.eq(0).some("all", &axes).logical_not().named("all", &[self])
+    }
+
+    /// Whether one of the booleans holds; the largest of nothing is not defined, but `any` is.
+    #[track_caller]
+    fn some(&self, name: &'static str, axes: &Axes) -> Tensor {
+        if self.count(axes) == 0.0 {
+            return self.cast(name, DType::I64).reduce(name, ReduceOp::Sum, axes).cast(name, DType::Bool);
+        }
+        self.reduce(name, ReduceOp::Max, axes)
+    }
+
+    /// The number of nonzero elements over dims (NaN counts), as `i64`.
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([[0.0, 1.0], [2.0, 3.0]]).count_nonzero(-1).to_vec::<i64>()?, [1, 2]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn count_nonzero(&self, dims: impl Dims) -> Tensor {
+        self.cast("count_nonzero", DType::Bool).sum(dims).named("count_nonzero", &[self])
+    }
+
+    /// The sum over dims, with NaN taken as 0. Integers and booleans sum to `i64`.
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([1.0, f64::NAN]).nansum(..).item::<f32>()?, 1.0);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn nansum(&self, dims: impl Dims) -> Tensor {
+        if !self.dtype().is_float() {
+            return self.sum(dims).named("nansum", &[self]);
+        }
+        where_(self.isnan(), 0.0, self).sum(dims).named("nansum", &[self])
+    }
+
+    /// `log(sum(exp(x)))` over dims, without overflow: the largest element is taken out of the sum, and counts as a constant to
+    /// gradients. Integers and booleans are taken as floats; nothing gives -infinity.
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([1000.0, 1000.0]).logsumexp(..).item::<f32>()?, 1000.6932);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn logsumexp(&self, dims: impl Dims) -> Tensor {
+        let axes = ok!("logsumexp", &[self], dims.axes(self.rank()));
+        let (x, dtype) = (self.as_float("logsumexp"), float_type(self.dtype()));
+        if self.count(&axes) == 0.0 {
+            return x.exp().reduce("logsumexp", ReduceOp::Sum, &axes).log().rounded("logsumexp", dtype, &[self]);
+        }
+        let kept = Axes { keep: true, ..axes.clone() };
+        let largest = x.detach().reduce("logsumexp", ReduceOp::Max, &kept);
+        // Infinities would meet as a difference.
+        let largest = where_(largest.abs().eq(f64::INFINITY), 0.0, &largest);
+        let sum = (&x - &largest).exp().reduce("logsumexp", ReduceOp::Sum, &axes);
+        let largest = if axes.keep { largest } else { largest.squeeze(axes.dims.to_vec()) };
+        (sum.log() + largest).rounded("logsumexp", dtype, &[self])
     }
 }

@@ -1,7 +1,8 @@
 //! The arguments of a call, taken one by one in the order of PyTorch's signature, by position or by name.
 
 use crate::sample::{self, Case};
-use lazuli::{DType, IndexItem, Tensor};
+use lazuli::prelude::*;
+use lazuli::{IndexItem, Number};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -73,11 +74,39 @@ impl Argument {
     }
 }
 
+/// The dims of a reduction, and whether they are kept.
+pub struct Over {
+    pub dims: Option<Vec<i64>>,
+    pub keep: bool,
+}
+
+impl lazuli::Dims for Over {
+    fn axes(&self, rank: usize) -> lazuli::Result<lazuli::Axes> {
+        match (&self.dims, self.keep) {
+            (None, false) => (..).axes(rank),
+            (None, true) => keep(..).axes(rank),
+            (Some(d), false) => d.axes(rank),
+            (Some(d), true) => keep(d).axes(rank),
+        }
+    }
+}
+
 /// Dims as PyTorch takes them: absent for all, one, or several.
 pub enum Dims {
     All,
     One(i64),
     Several(Vec<i64>),
+}
+
+impl Dims {
+    pub fn new(argument: Option<Argument>) -> Result<Dims, Unsupported> {
+        match argument {
+            None | Some(Argument::None) => Ok(Dims::All),
+            Some(Argument::Int(d)) => Ok(Dims::One(d)),
+            Some(Argument::List(parts)) => Ok(Dims::Several(integers("dim", &parts)?)),
+            other => Err(unsupported("dim", &other)),
+        }
+    }
 }
 
 impl<'a> Arguments<'a> {
@@ -137,12 +166,87 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// An integer, or what counts where it is absent.
+    pub fn integer_or(&mut self, name: &str, default: i64) -> Result<i64, Unsupported> {
+        match self.next(name) {
+            Some(Argument::Int(i)) => Ok(i),
+            Some(Argument::Bool(b)) => Ok(b.into()),
+            None | Some(Argument::None) => Ok(default),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// A number of its own kind, or 1 where it is absent.
+    pub fn number(&mut self, name: &str) -> Result<Number, Unsupported> {
+        match self.next(name) {
+            Some(Argument::Float(v)) => Ok(v.into()),
+            Some(Argument::Int(v)) => Ok(v.into()),
+            Some(Argument::Bool(v)) => Ok(v.into()),
+            None => Ok(1.into()),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// A number that may be absent.
+    pub fn optional_float(&mut self, name: &str) -> Result<Option<f64>, Unsupported> {
+        match self.next(name) {
+            Some(Argument::Float(v)) => Ok(Some(v)),
+            Some(Argument::Int(v)) => Ok(Some(v as f64)),
+            None | Some(Argument::None) => Ok(None),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// Tensors in a list, or all that are left.
+    pub fn tensors(&mut self, name: &str) -> Result<Vec<Tensor>, Unsupported> {
+        let list = match self.next(name) {
+            Some(Argument::List(parts)) => parts,
+            Some(first) => [first].into_iter().chain(std::iter::from_fn(|| self.positional.pop_front())).collect(),
+            None => Vec::new(),
+        };
+        let tensor = |part: Argument| match part {
+            Argument::Tensor(t) => Ok(t),
+            other => Err(unsupported(name, &Some(other))),
+        };
+        list.into_iter().map(tensor).collect()
+    }
+
+    /// A word, or what counts where it is absent.
+    pub fn text(&mut self, name: &str, default: &str) -> Result<String, Unsupported> {
+        match self.next(name) {
+            Some(Argument::Text(text)) => Ok(text),
+            None => Ok(default.to_owned()),
+            other => Err(unsupported(name, &other)),
+        }
+    }
+
+    /// A loss's reduction.
+    pub fn reduction(&mut self) -> Result<Reduction, Unsupported> {
+        match self.text("reduction", "mean")?.as_str() {
+            "none" => Ok(Reduction::None),
+            "mean" => Ok(Reduction::Mean),
+            "sum" => Ok(Reduction::Sum),
+            "batchmean" => Ok(Reduction::BatchMean),
+            other => Err(Unsupported(format!("reduction {other}"))),
+        }
+    }
+
+    /// The dims of a reduction and whether they are kept; an empty list means all dims to PyTorch.
+    pub fn over(&mut self) -> Result<Over, Unsupported> {
+        let dims = match self.dims("dim")? {
+            Dims::All => None,
+            Dims::One(d) => Some(vec![d]),
+            Dims::Several(d) => Some(d).filter(|d| !d.is_empty()),
+        };
+        Ok(Over { dims, keep: self.flag("keepdim")? })
+    }
+
     /// A number, or what counts where it is absent.
     pub fn float(&mut self, name: &str, default: f64) -> Result<f64, Unsupported> {
         match self.next(name) {
             Some(Argument::Float(v)) => Ok(v),
             Some(Argument::Int(v)) => Ok(v as f64),
-            None => Ok(default),
+            None | Some(Argument::None) => Ok(default),
             other => Err(unsupported(name, &other)),
         }
     }
@@ -151,16 +255,25 @@ impl<'a> Arguments<'a> {
     pub fn flag(&mut self, name: &str) -> Result<bool, Unsupported> {
         match self.next(name) {
             Some(Argument::Bool(b)) => Ok(b),
-            None => Ok(false),
+            None | Some(Argument::None) => Ok(false),
             other => Err(unsupported(name, &other)),
         }
     }
 
     pub fn dims(&mut self, name: &str) -> Result<Dims, Unsupported> {
+        Dims::new(self.next(name))
+    }
+
+    /// A named argument, wherever its position is.
+    pub fn named(&mut self, name: &str) -> Option<Argument> {
+        self.named.remove(name)
+    }
+
+    /// A bound: a tensor or a number that may be absent.
+    pub fn bound(&mut self, name: &str) -> Result<Option<Argument>, Unsupported> {
         match self.next(name) {
-            None | Some(Argument::None) => Ok(Dims::All),
-            Some(Argument::Int(d)) => Ok(Dims::One(d)),
-            Some(Argument::List(parts)) => Ok(Dims::Several(integers(name, &parts)?)),
+            None | Some(Argument::None) => Ok(None),
+            Some(a @ (Argument::Tensor(_) | Argument::Bool(_) | Argument::Int(_) | Argument::Float(_))) => Ok(Some(a)),
             other => Err(unsupported(name, &other)),
         }
     }

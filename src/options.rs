@@ -1,0 +1,23 @@
+//! The structs of optional arguments, each named after its operation: PyTorch's defaults, which `()` stands for.
+//!
+//! ```
+//! use lazuli::prelude::*;
+//! let x = lazuli::tensor([[1.0, 3.0]]);
+//! assert_eq!(x.var(-1, ()).to_vec::<f32>()?, [2.0]);
+//! assert_eq!(x.var(-1, Var { correction: 0.0 }).to_vec::<f32>()?, [1.0]);
+//! # Ok::<(), lazuli::Error>(())
+//! ```
+
+pub use crate::ops::activation::{Elu, Hardtanh, LeakyRelu, Softplus};
+pub use crate::ops::arithmetic::Rsub;
+pub use crate::ops::attention::Attention;
+pub use crate::ops::comparison::IsClose;
+pub use crate::ops::diagonal::{DiagEmbed, Diagonal};
+pub use crate::ops::linear::{AddProductOf, Linear};
+pub use crate::ops::loss::{
+    BinaryCrossEntropy, BinaryCrossEntropyWithLogits, HuberLoss, KlDiv, L1Loss, MseLoss, Reduction, SmoothL1Loss,
+};
+pub use crate::ops::norm::{CosineSimilarity, Norm, Normalize};
+pub use crate::ops::normalization::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
+pub use crate::ops::selection::{AddProduct, NanToNum};
+pub use crate::ops::statistics::Var;

@@ -1,0 +1,57 @@
+//! New tensors.
+
+use super::{Family, Results, one, sizes};
+use crate::arguments::{Argument, Arguments, Unsupported};
+use lazuli::prelude::*;
+
+pub const ROWS: Family = &[
+    ("arange", arange),
+    ("full", |a| {
+        let (shape, value, dtype) = (sizes(a.sizes("size")?), a.operand("fill_value")?, a.dtype()?);
+        let y = match value {
+            Argument::Int(v) => Tensor::full(shape, v),
+            Argument::Float(v) => Tensor::full(shape, v),
+            Argument::Bool(v) => Tensor::full(shape, v),
+            other => return Err(Unsupported(format!("fill value {other:?}"))),
+        };
+        one(dtype.map_or(y.clone(), |d| y.to(d)))
+    }),
+    ("ones_like", |a| like(a, |x| x.ones_like())),
+    ("zeros_like", |a| like(a, |x| x.zeros_like())),
+];
+
+/// A tensor of one value like another one.
+fn like(a: &mut Arguments, f: fn(&Tensor) -> Tensor) -> Results {
+    let (x, dtype) = (a.tensor("input")?, a.dtype()?);
+    let y = f(&x);
+    one(dtype.map_or(y.clone(), |d| y.to(d)))
+}
+
+fn arange(a: &mut Arguments) -> Results {
+    let dtype = a.dtype()?;
+    let mut bounds = Vec::new();
+    for name in ["start", "end", "step"] {
+        match a.next(name) {
+            Some(bound @ (Argument::Int(_) | Argument::Float(_))) => bounds.push(bound),
+            Some(Argument::Bool(b)) => bounds.push(Argument::Int(b.into())),
+            None => {}
+            other => return Err(Unsupported(format!("bound {other:?}"))),
+        }
+    }
+    if bounds.len() == 1 {
+        bounds.insert(0, Argument::Int(0));
+    }
+    let integer = |b: &Argument| if let Argument::Int(i) = b { Some(*i) } else { None };
+    let number = |b: &Argument| if let Argument::Float(f) = b { *f } else { integer(b).unwrap_or(0) as f64 };
+    let whole: Option<Vec<i64>> = bounds.iter().map(integer).collect();
+    let y = match whole.as_deref() {
+        Some([start, end]) => Tensor::arange(*start..*end),
+        Some([start, end, step]) => Tensor::arange((*start..*end).step(*step)),
+        _ => {
+            let bounds: Vec<f64> = bounds.iter().map(number).collect();
+            let step = bounds.get(2).copied().unwrap_or(1.0);
+            Tensor::arange((bounds[0]..bounds[1]).step(step))
+        }
+    };
+    one(dtype.map_or(y.clone(), |d| y.to(d)))
+}

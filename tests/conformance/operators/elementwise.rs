@@ -1,0 +1,113 @@
+//! Arithmetic, functions, comparisons and selection.
+
+use super::{Family, one};
+use crate::arguments::{Argument, Arguments, Unsupported};
+use lazuli::prelude::*;
+use lazuli::where_;
+
+pub const ROWS: Family = &[
+    ("abs", unary!(abs)),
+    ("add", |a| {
+        let (x, y) = scaled(a)?;
+        one(with!(y, |y| x + y))
+    }),
+    ("addcdiv", |a| {
+        let (x, y, z, value) = (a.tensor("input")?, a.tensor("1")?, a.tensor("2")?, a.number("value")?);
+        one(x.addcdiv(y, z, AddProduct { value }))
+    }),
+    ("addcmul", |a| {
+        let (x, y, z, value) = (a.tensor("input")?, a.tensor("1")?, a.tensor("2")?, a.number("value")?);
+        one(x.addcmul(y, z, AddProduct { value }))
+    }),
+    ("clamp", |a| {
+        let x = a.tensor("input")?;
+        one(match (a.bound("min")?, a.bound("max")?) {
+            (Some(min), Some(max)) => with!(min, |min| with!(max, |max| x.clamp(min, max))),
+            (Some(min), None) => with!(min, |min| x.clamp_min(min)),
+            (None, Some(max)) => with!(max, |max| x.clamp_max(max)),
+            (None, None) => return Err(Unsupported("no bound".into())),
+        })
+    }),
+    ("div", |a| {
+        a.only("rounding_mode", "none")?;
+        let x = a.tensor("input")?;
+        one(with!(a.operand("other")?, |y| x / y))
+    }),
+    ("eq", binary!(eq)),
+    ("exp", unary!(exp)),
+    ("fmax", binary!(fmax)),
+    ("fmin", binary!(fmin)),
+    ("ge", binary!(ge)),
+    ("gt", binary!(gt)),
+    ("heaviside", binary!(heaviside)),
+    ("hypot", binary!(hypot)),
+    ("isfinite", unary!(isfinite)),
+    ("isinf", unary!(isinf)),
+    ("isnan", unary!(isnan)),
+    ("le", binary!(le)),
+    ("lerp", |a| {
+        let (x, end) = (a.tensor("input")?, a.tensor("end")?);
+        one(with!(a.operand("weight")?, |w| x.lerp(&end, w)))
+    }),
+    ("log", unary!(log)),
+    ("logaddexp", binary!(logaddexp)),
+    ("logical_and", binary!(logical_and)),
+    ("logical_not", unary!(logical_not)),
+    ("logical_or", binary!(logical_or)),
+    ("logical_xor", binary!(logical_xor)),
+    ("lt", binary!(lt)),
+    ("masked_fill", |a| {
+        let (x, mask) = (a.tensor("input")?, a.tensor("mask")?);
+        one(with!(a.operand("value")?, |v| x.masked_fill(&mask, v)))
+    }),
+    ("maximum", binary!(maximum)),
+    ("minimum", binary!(minimum)),
+    ("mul", |a| {
+        let x = a.tensor("input")?;
+        one(with!(a.operand("other")?, |y| x * y))
+    }),
+    ("nan_to_num", |a| {
+        let x = a.tensor("input")?;
+        let nan = a.optional_float("nan")?.unwrap_or(0.0);
+        let (posinf, neginf) = (a.optional_float("posinf")?, a.optional_float("neginf")?);
+        one(x.nan_to_num(NanToNum { nan, posinf, neginf }))
+    }),
+    ("ne", binary!(ne)),
+    ("neg", unary!(neg)),
+    ("positive", unary!(positive)),
+    ("reciprocal", unary!(reciprocal)),
+    ("rsqrt", unary!(rsqrt)),
+    ("rsub", |a| {
+        let (x, y) = (a.tensor("input")?, a.operand("other")?);
+        let alpha = a.number("alpha")?;
+        one(with!(y, |y| x.rsub(y, Rsub { alpha })))
+    }),
+    ("sqrt", unary!(sqrt)),
+    ("square", unary!(square)),
+    ("sub", |a| {
+        let (x, y) = scaled(a)?;
+        one(with!(y, |y| x - y))
+    }),
+    ("tanh", unary!(tanh)),
+    ("true_divide", |a| {
+        let x = a.tensor("input")?;
+        one(with!(a.operand("other")?, |y| x / y))
+    }),
+    ("where", |a| {
+        // The samples give the method's receiver first: `x.where(condition, other)`.
+        let (x, condition) = (a.tensor("input")?, a.tensor("condition")?);
+        one(with!(a.operand("other")?, |y| where_(condition, x, y)))
+    }),
+    ("xlogy", binary!(xlogy)),
+];
+
+/// The operands of `x + alpha * y` and `x - alpha * y`, the second one scaled.
+fn scaled(a: &mut Arguments) -> Result<(Tensor, Argument), Unsupported> {
+    let (x, y) = (a.tensor("input")?, a.operand("other")?);
+    let y = match (y, a.next("alpha")) {
+        (y, None | Some(Argument::Int(1))) => y,
+        (Argument::Tensor(y), Some(alpha)) => Argument::Tensor(with!(alpha, |alpha| y * alpha)),
+        (y, alpha) => return Err(Unsupported(format!("operand {y:?} scaled by {alpha:?}"))),
+    };
+    Ok((x, y))
+}
