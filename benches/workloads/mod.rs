@@ -1,6 +1,7 @@
 //! The workloads that Lazuli is compared on with its peers: inputs that any language can repeat bit for bit, and functions.
 
-use lazuli::{LayerNorm, Tensor, keep, value_and_grad};
+use lazuli::options::LayerNorm;
+use lazuli::{Tensor, keep, value_and_grad};
 
 /// The step of gradient descent in training workloads.
 const LEARNING_RATE: f64 = 0.01;

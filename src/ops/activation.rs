@@ -468,7 +468,7 @@ impl Tensor {
         let x = or_failed!(self.floats("glu"));
         let axis = ok!("glu", &[self], dims::axis(dim as i64, self.rank()));
         let extent = self.size(axis as isize);
-        let even = if self.rank() > 0 && extent % 2 == 0 {
+        let even = if self.rank() > 0 && extent.is_multiple_of(2) {
             Ok(extent / 2)
         } else {
             Err(Error::new(ErrorKind::Shape, format!("dim {axis} of {} cannot be halved", self.node.ty)))

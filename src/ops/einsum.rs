@@ -231,7 +231,7 @@ pub fn einsum(equation: &str, tensors: &[&Tensor]) -> Tensor {
         let next = Labelled::new(tensor.cast("einsum", acc), &operands[i]);
         let keep = |l: Label| result.contains(&l) || operands[i + 1..].iter().any(|o| o.contains(&l));
         sum = Some(match sum {
-            None => next.without(|l| keep(l)),
+            None => next.without(keep),
             Some(sum) => sum.join(next, keep),
         });
     }

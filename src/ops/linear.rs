@@ -425,13 +425,13 @@ fn chain_ranks(tensors: &[Tensor]) -> Result<(bool, bool)> {
     let mut ends = (false, false);
     let mut inner: Option<usize> = None;
     for (i, t) in tensors.iter().enumerate() {
-        let (rows, columns) = match t.shape().as_slice() {
-            &[m, k] => (m, k),
-            &[k] if i == 0 => {
+        let (rows, columns) = match *t.shape().as_slice() {
+            [m, k] => (m, k),
+            [k] if i == 0 => {
                 ends.0 = true;
                 (1, k)
             }
-            &[k] if i + 1 == n => {
+            [k] if i + 1 == n => {
                 ends.1 = true;
                 (k, 1)
             }
