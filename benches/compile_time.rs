@@ -9,8 +9,9 @@
 #[allow(dead_code, reason = "the programs are compiled here, never run")]
 mod workloads;
 
+use lazuli::options::LayerNorm;
 use lazuli::prelude::*;
-use lazuli::{LayerNorm, Result, Stages, Traced, value_and_grad};
+use lazuli::{Result, Stages, Traced, value_and_grad};
 use lazuli_ir::{Graph, Literal, NodeId, Op, Shape, Sources};
 use serde_json::{Value, json};
 use std::hint::black_box;

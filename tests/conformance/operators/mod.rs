@@ -88,11 +88,6 @@ fn one(y: Tensor) -> Results {
     Ok(vec![y])
 }
 
-fn several(y: lazuli::Result<Vec<Tensor>>) -> Results {
-    // An error is carried by a tensor elsewhere; here it has none, so a tensor is made to fail as the operation did.
-    y.or_else(|e| Err(Unsupported(format!("an error: {e}"))))
-}
-
 /// Sizes that are not negative.
 fn sizes(sizes: Vec<i64>) -> Vec<usize> {
     sizes.into_iter().map(|s| s as usize).collect()
