@@ -131,6 +131,13 @@ impl Summary {
         Summary { statements, work, width, dot: plan.dot.is_some(), walk }
     }
 
+    /// Whether both reduce, in the same loops.
+    pub(crate) fn reduces_as(&self, other: &Summary) -> bool {
+        let (Some(a), Some(b)) = (&self.walk, &other.walk) else { return false };
+        let reduce = !a.epilogue && !b.epilogue && !self.dot && !other.dot;
+        reduce && a.scopes == b.scopes && a.passes == b.passes
+    }
+
     /// The frame along which a regular group walks.
     pub(crate) fn frame(&self, outputs: &[NodeId]) -> Option<Frame> {
         let walk = self.walk.as_ref()?;
@@ -178,7 +185,7 @@ fn requirements(plan: &Plan, inherited: &dyn Fn(NodeId) -> Option<After>) -> Vec
         for i in plan.cone(&[s.value], &|_| false) {
             match plan.instances[i].source {
                 Source::Load(n) => inherited(n).into_iter().for_each(|a| need.and(a)),
-                Source::Reduced(_) => results.get(&i).into_iter().for_each(|a| need.and(*a)),
+                Source::Reduced(_) | Source::Row(_) => results.get(&i).into_iter().for_each(|a| need.and(*a)),
                 Source::Constant(_) | Source::Iota | Source::Compute(_) | Source::Dot(_) | Source::Mask(_) => {}
             }
         }

@@ -51,8 +51,9 @@ pub(crate) fn frame_along(
     }
     let reduces_tile = |n: &NodeId| match graph.op(*n) {
         Op::Reduce { dims, .. } => labels.get(&graph.operands(*n)[0].node).is_some_and(|l| {
-            let reduced: Vec<Option<usize>> = dims.iter().map(|&d| l[d]).collect();
-            reduced.iter().copied().eq((0..frame.tile.len()).map(Some))
+            // All of the tile, and then perhaps what lies inside of it.
+            let (rows, rest) = dims.split_at_checked(frame.tile.len()).unwrap_or((dims, &[]));
+            rows.iter().map(|&d| l[d]).eq((0..frame.tile.len()).map(Some)) && rest.iter().all(|&d| l[d].is_none())
         }),
         _ => false,
     };

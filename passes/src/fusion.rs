@@ -3,7 +3,7 @@
 //! There is one kind of group (see [`plan`](crate::plan)) and one question about a pair of groups: does their union plan, and
 //! is it worth it? The search starts with every computing node alone and takes the edges between groups in a fixed order,
 //! producers first, merging where the answer is yes, until nothing changes; then it looks once at pairs that only read the
-//! same value. What it needs: a graph after `simplify`. What it guarantees: groups form a directed acyclic graph, and each
+//! same value, and at reductions over values of one kernel. What it needs: a graph after `simplify`. What it guarantees: groups form a directed acyclic graph, and each
 //! plans. Every decision is a row of the [`Ledger`].
 //!
 //! Legality is checked on the union's plan ([`legality`](crate::legality)); and no path may leave the union and come back, for
@@ -82,6 +82,10 @@ fn decision(verdict: &Judgement) -> Decision {
 /// Floating point operations that starting one kernel less is worth.
 const LAUNCH_FLOPS: u64 = 8 << 10;
 
+/// Values beyond which reductions that only share their loops stay apart: so many streams of memory are slower than two
+/// kernels.
+const MOST_VALUES: usize = 8;
+
 /// A group while it grows.
 struct Part {
     /// In no order once it has grown.
@@ -131,6 +135,7 @@ pub fn group(graph: &Graph, layouts: &[Layout], target: &Target, merge: bool) ->
     if merge {
         f.merge_along_edges()?;
         f.merge_siblings()?;
+        f.merge_reductions()?;
     }
     f.finish(outputs)
 }
@@ -613,6 +618,32 @@ impl<'a> Fusion<'a> {
                 }
                 let verdict = self.judge(pair[0], pair[1])?;
                 self.ledger.record(self.graph, (pair[0], pair[1]), decision(&verdict));
+                if let Ok(v) = verdict {
+                    self.merge(v)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges reductions that read values which one kernel stores, in the same loops: the sums across rows of several
+    /// gradients.
+    fn merge_reductions(&mut self) -> Result<()> {
+        let mut latest: FxHashMap<usize, NodeId> = FxHashMap::default();
+        for p in self.graph.nodes().filter(|n| self.group_of[n.index()].is_some()).collect::<Vec<_>>() {
+            for u in self.users[p.index()].clone() {
+                let (producer, b) = (self.group_index(p), self.group_index(u));
+                if b == producer || !self.summary(b)?.reduces_as(self.summary(b)?) {
+                    continue;
+                }
+                let Some(other) = latest.insert(producer, u) else { continue };
+                let a = self.group_index(other);
+                let values = [a, b].map(|g| self.groups[g].reads.len() + 1).iter().sum::<usize>();
+                if a == b || values > MOST_VALUES || !self.summary(a)?.reduces_as(self.summary(b)?) {
+                    continue;
+                }
+                let verdict = self.judge(other, u)?;
+                self.ledger.record(self.graph, (other, u), decision(&verdict));
                 if let Ok(v) = verdict {
                     self.merge(v)?;
                 }

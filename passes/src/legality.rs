@@ -65,12 +65,16 @@ pub(crate) fn short_enough(statements: u64) -> Result<(), String> {
 
 /// A sum of floats that the kernel would compute twice: at two index tuples, or in two passes over a scope around it.
 fn summed_twice(graph: &Graph, plan: &Plan) -> Option<NodeId> {
-    let mut seen: FxHashSet<NodeId> = FxHashSet::default();
+    let mut seen: FxHashSet<(bool, NodeId)> = FxHashSet::default();
     (0..plan.sinks.len()).find_map(|s| {
         let SinkKind::Step { result, .. } = plan.sinks[s].kind else { return None };
-        let Source::Reduced(n) = plan.instances[result].source else { return None };
+        let (row, n) = match plan.instances[result].source {
+            Source::Reduced(n) => (false, n),
+            Source::Row(n) => (true, n),
+            _ => return None,
+        };
         let is_sum = matches!(graph.op(n), Op::Reduce { op: ReduceOp::Sum, acc, .. } if acc.is_float());
-        (is_sum && (!seen.insert(n) || runs_in_two_passes(plan, s))).then_some(n)
+        (is_sum && (!seen.insert((row, n)) || runs_in_two_passes(plan, s))).then_some(n)
     })
 }
 
@@ -88,7 +92,7 @@ fn runs_in_two_passes(plan: &Plan, step: usize) -> bool {
 /// Floating point operations of one instance.
 fn flops(graph: &Graph, source: &Source) -> u64 {
     match source {
-        Source::Compute(n) | Source::Reduced(n) => u64::from(graph.op(*n).flops()),
+        Source::Compute(n) | Source::Reduced(n) | Source::Row(n) => u64::from(graph.op(*n).flops()),
         Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Dot(_) => 0,
         Source::Mask(conditions) => 2 * conditions.len() as u64,
     }
@@ -103,7 +107,7 @@ pub(crate) fn statements(graph: &Graph, plan: &Plan) -> u64 {
 pub fn work(graph: &Graph, plan: &Plan) -> u64 {
     let elementwise = plan.instances.iter().map(|i| {
         let once = match i.source {
-            Source::Reduced(_) => 0,
+            Source::Reduced(_) | Source::Row(_) => 0,
             _ => flops(graph, &i.source),
         };
         once.saturating_mul(plan.scopes[i.scope].iterations)

@@ -274,7 +274,7 @@ impl Lowering<'_> {
             }
             finals.extend(results.last().map(|v| (result, *v)));
             reducers.push(reducer);
-            if let Source::Reduced(n) = self.plan.instances[result].source {
+            if let Source::Reduced(n) | Source::Row(n) = self.plan.instances[result].source {
                 sources = sources.union(&self.graph.node(n).sources);
             }
         }
@@ -407,7 +407,9 @@ impl Lowering<'_> {
                 let ty = self.kernel.tiles[tile.index()].ty;
                 self.emit(ty, Expr::Load { from: Memory::Tile(tile), index: index.to_vec(), mask: None })
             }
-            Source::Reduced(_) => return Err(Error::internal("a reduction was needed before its loop")),
+            Source::Reduced(_) | Source::Row(_) => {
+                return Err(Error::internal("a reduction was needed before its loop"));
+            }
         };
         self.values[i] = Some(value);
         if let Some(tile) = self.tiles.get_mut(&i) {
@@ -510,7 +512,7 @@ impl Lowering<'_> {
 
     fn instance_type(&self, i: InstanceId) -> DType {
         match &self.plan.instances[i].source {
-            Source::Load(n) | Source::Compute(n) | Source::Reduced(n) | Source::Dot(n) => {
+            Source::Load(n) | Source::Compute(n) | Source::Reduced(n) | Source::Row(n) | Source::Dot(n) => {
                 self.graph.node(*n).types[0].dtype
             }
             Source::Constant(l) => l.dtype(),

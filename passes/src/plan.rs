@@ -10,7 +10,8 @@
 //! wanted at a tuple opens a scope for the dims it sums over, below the scope where its tuple lives. Scopes are canonical, one
 //! for each (parent, extents), so that several reductions over one row, and outputs along it, share their variables:
 //! `exp(x[i,k] - m[i])` wanted by a sum and by an output is one instance. Since operations are pure, an instance
-//! belongs to the deepest scope whose variables its tuple mentions; loop-invariant code needs no further search.
+//! belongs to the deepest scope whose variables its tuple mentions; loop-invariant code needs no further search. A reduction
+//! over whole rows and all of them (the mean of losses) is a reduction in each row and one over the tile.
 //!
 //! One scope may run several times in sequence: a softmax reads its row to find the maximum, again to sum, again to write.
 //! Each [`Sink`] (a store, or the step of a reduction) has a *level* in every scope on its path: one more than those of the
@@ -56,6 +57,8 @@ pub enum Source {
     Compute(NodeId),
     /// The result of a member that reduces.
     Reduced(NodeId),
+    /// What one row of the tile contributes to the result of a member that reduces over whole rows.
+    Row(NodeId),
     /// The result of the group's contraction.
     Dot(NodeId),
     /// Whether conditions hold (and operand 0, where there is one).
@@ -234,7 +237,8 @@ impl Plan {
     fn order_sinks(&mut self) {
         let node = |plan: &Plan, s: &Sink| match s.kind {
             SinkKind::Step { result, .. } => match plan.instances[result].source {
-                Source::Reduced(n) => (0, n.0, result),
+                Source::Row(n) => (0, n.0, 0),
+                Source::Reduced(n) => (0, n.0, result + 1),
                 _ => (0, 0, result),
             },
             SinkKind::Store { output, .. } => (1, output as u32, 0),
@@ -477,7 +481,7 @@ impl Planner<'_, '_> {
             }
             Source::Reduced(node) => self.want_step(i, node, &index, mask, scope)?,
             Source::Dot(node) => self.plan_dot(i, node, &index)?,
-            Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Mask(_) => {}
+            Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Row(_) | Source::Mask(_) => {}
         }
         Ok(())
     }
@@ -523,19 +527,38 @@ impl Planner<'_, '_> {
             return Err(Error::internal(format!("{} is no reduction", op.name())));
         };
         let extents = self.shape(operand).extents();
-        let scope = self.scope(parent, dims.iter().map(|&d| extents[d] as u64).collect());
-        let inner: Vec<Index> = self.plan.scopes[scope].vars.iter().map(|&v| v.into()).collect();
+        let mut extents: Vec<u64> = dims.iter().map(|&d| extents[d] as u64).collect();
+        let mut scopes: SmallVec<[ScopeId; 2]> = SmallVec::new();
+        if let Some((tile, rows)) = self.row_scope(parent, &extents).filter(|_| *reduce != ReduceOp::ArgMax) {
+            extents.drain(..rows);
+            scopes.push(tile);
+        }
+        scopes.push(self.scope(scopes.last().copied().unwrap_or(parent), extents));
+        let inner: Vec<Index> = scopes.iter().flat_map(|s| &self.plan.scopes[*s].vars).map(|&v| v.into()).collect();
         let ranges = |v: VarId| self.plan.range(v);
         let mapped = operand_index(op, 0, self.shape(operand), self.shape(node), index, &inner, &ranges)?;
-        let value = self.want(operand, mapped.index, mask)?;
-        self.plan.sinks.push(Sink {
-            kind: SinkKind::Step { op: *reduce, result },
-            value,
-            scope,
-            levels: Vec::new(),
-            needs: Vec::new(),
-        });
+        let mut value = self.want(operand, mapped.index, mask)?;
+        while let Some(scope) = scopes.pop() {
+            let row = |&tile: &ScopeId| self.plan.scopes[tile].vars.iter().map(|&v| v.into()).collect();
+            let result = match scopes.last().map(row) {
+                Some(row) => self.intern(Source::Row(node), row, None, None),
+                None => result,
+            };
+            let kind = SinkKind::Step { op: *reduce, result };
+            self.plan.sinks.push(Sink { kind, value, scope, levels: Vec::new(), needs: Vec::new() });
+            value = result;
+        }
         Ok(())
+    }
+
+    /// The tile and the number of its dims, where a reduction over these extents goes over it row by row: then it runs in
+    /// the loops that everything else of the rows runs in.
+    fn row_scope(&self, parent: ScopeId, extents: &[u64]) -> Option<(ScopeId, usize)> {
+        let &[tile] = self.plan.tile.as_slice() else { return None };
+        let vars = &self.plan.scopes[tile].vars;
+        let rows = vars.iter().map(|v| self.plan.vars[v.0 as usize].extent);
+        (parent == 0 && vars.len() < extents.len() && rows.eq(extents[..vars.len()].iter().copied()))
+            .then_some((tile, vars.len()))
     }
 
     fn plan_dot(&mut self, i: InstanceId, node: NodeId, index: &[Index]) -> Result<()> {
