@@ -318,10 +318,16 @@ fn side_by_side(large: &Walk, small: &Walk) -> bool {
 
 /// How values that both groups know lie along the tile: those that pass between them, else those that both read.
 fn seeds(large: &Walk, small: &Small<'_>) -> FxHashMap<NodeId, Labels> {
-    let along = |index: &[Index]| -> Labels {
-        index.iter().map(|x| x.as_var().and_then(|v| large.vars.iter().position(|t| *t == v))).collect()
+    // A dim of which only a part is read is not the tile's.
+    let axis = |x: &Index, extent: usize| {
+        let v = x.as_var()?;
+        large.vars.iter().zip(&large.tile).position(|(t, n)| *t == v && *n == extent)
     };
-    let read = |n: &NodeId| Some((*n, along(large.loads.get(n)?.as_ref()?)));
+    let read = |n: &NodeId| {
+        let index = large.loads.get(n)?.as_ref()?;
+        let extents = small.graph.node(*n).types[0].shape.extents();
+        Some((*n, index.iter().zip(extents).map(|(x, extent)| axis(x, extent)).collect()))
+    };
     let mut seeds: FxHashMap<NodeId, Labels> =
         small.reads.iter().filter_map(|n| Some((*n, large.stores.get(n)?.axes.clone()))).collect();
     seeds.extend(small.outputs.iter().filter_map(read));

@@ -353,6 +353,10 @@ impl Planner<'_, '_> {
         for (output, &node) in self.group.outputs.iter().enumerate() {
             let shape = self.group.graph.node(node).types[0].shape.clone();
             let axes = self.group.frame.outputs[output].clone();
+            let whole = |(a, n): (&Option<usize>, usize)| a.is_none_or(|t| self.group.frame.tile[t] == n);
+            if !axes.iter().zip(shape.extents()).all(whole) {
+                return Err(Error::internal("the loops of the tile do not cover an output"));
+            }
             let in_tile = axes.iter().any(|a| a.is_some());
             let parent = if in_tile { self.plan.tile.last().copied().unwrap_or(0) } else { 0 };
             let inner: Vec<u64> =
