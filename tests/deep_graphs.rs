@@ -1,8 +1,8 @@
 //! Programs far longer than a stack is deep: recorded, captured, evaluated, differentiated and dropped on 512 KiB.
 
-use lazuli::prelude::*;
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used)]
 
+use lazuli::prelude::*;
 use lazuli::{Result, grad, value_and_grad};
 
 /// Runs on a thread whose stack a recursion over a long graph would overflow.
