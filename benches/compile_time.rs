@@ -40,7 +40,7 @@ struct Compilation {
 impl Compilation {
     fn of(nodes: usize, stages: &Stages) -> Compilation {
         let passes = stages.report().passes;
-        Compilation { nodes, passes: passes.into_iter().map(|(name, time)| (name, time.as_secs_f64())).collect() }
+        Compilation { nodes, passes: passes.into_iter().map(|p| (p.name, p.time.as_secs_f64())).collect() }
     }
 
     fn total(&self) -> f64 {

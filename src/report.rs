@@ -1,8 +1,12 @@
-//! What a compiled program costs, kernel by kernel; who was overwritten; how long compiling took.
+//! What a compiled program costs, kernel by kernel; who was overwritten; how long compiling took. A value, which prints as
+//! text (`text.rs`) and as JSON (`json.rs`).
 
-use crate::compile::{Module, Ownership};
-use lazuli_ir::{Sources, program::Place};
-use std::fmt::{self, Display};
+mod json;
+mod text;
+
+use crate::Compilation;
+use crate::compile::{Module, Ownership, Profile};
+use lazuli_ir::{Limits, Sources, program::Place};
 use std::time::Duration;
 
 /// What a compiled program costs: [`Stages::report`](crate::Stages::report), or with times
@@ -22,8 +26,34 @@ pub struct Report {
     pub workspace_bytes: usize,
     /// Bytes of results that get storage of their own where nothing is given away.
     pub result_bytes: usize,
-    /// How long each step of compiling took, in order.
-    pub passes: Vec<(String, Duration)>,
+    /// Bytes of tiles that each thread keeps for the kernels, whatever programs it runs.
+    pub tile_bytes: usize,
+    /// Bytes by which storage grew at most while the program ran, as the allocator saw it, where the program was profiled:
+    /// what was planned, rounded up to the allocator's sizes, unless other threads took storage meanwhile.
+    pub measured_peak_bytes: Option<usize>,
+    /// What each step of compiling did, in order.
+    pub passes: Vec<PassRow>,
+    /// The latest compilations of the function, with their reasons, oldest first. None where the program comes from
+    /// [`trace`](crate::trace()).
+    pub compilations: Vec<Compilation>,
+    /// What the machine does at most, where the program was profiled.
+    pub limits: Option<Limits>,
+}
+
+/// One step of compiling.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PassRow {
+    /// Its name.
+    pub name: String,
+    /// How long it took.
+    pub time: Duration,
+    /// How often one of its rules applied.
+    pub rewrites: usize,
+    /// How many nodes or kernels there were before it.
+    pub before: usize,
+    /// How many there were after it.
+    pub after: usize,
 }
 
 /// One kernel of a program.
@@ -42,6 +72,16 @@ pub struct KernelRow {
     pub bytes: u64,
     /// Floating point operations.
     pub flops: u64,
+    /// The labels of the values it computes, in the optimised graph.
+    pub values: Vec<String>,
+    /// Elements that its widest vectors hold; 1 where it is scalar (a matrix product inside of it runs in the vectors of its
+    /// library).
+    pub lanes: u32,
+    /// Iterations that threads share; 1 where the kernel runs on the calling thread.
+    pub parallel_iterations: u64,
+    /// The least time in which the machine could do it, where the program was profiled: the longer of moving its bytes and
+    /// doing its operations.
+    pub limit: Option<Duration>,
 }
 
 /// One decision of fusion.
@@ -90,47 +130,69 @@ impl KernelRow {
     pub fn gigaflops(&self) -> Option<f64> {
         self.time.map(|t| self.flops as f64 / t.as_secs_f64().max(1e-9) / 1e9)
     }
+
+    /// How near the kernel comes to the machine's limit, where it was measured: 1.0 is all the machine can do, by its
+    /// bandwidth or by its arithmetic, whichever takes longer.
+    pub fn share_of_limit(&self) -> Option<f64> {
+        Some(self.limit?.as_secs_f64() / self.time?.as_secs_f64().max(1e-9))
+    }
+
+    fn computes(&self, label: &str) -> bool {
+        self.values.iter().any(|v| v == label)
+    }
+
+    /// Whether it runs in vectors.
+    pub fn is_vectorised(&self) -> bool {
+        self.lanes > 1
+    }
 }
 
 impl Report {
-    pub(crate) fn new(module: &Module, times: Option<Vec<Duration>>) -> Report {
+    pub(crate) fn new(module: &Module, compilations: Vec<Compilation>, profile: Option<Profile>) -> Report {
         let (recorded, code) = (module.recorded(), &module.code);
-        let program = code.program();
-        let times = times.unwrap_or_default();
-        let kernels = program.steps.iter().enumerate().map(|(i, step)| KernelRow {
-            name: program.kernels.get(step.kernel).map_or_else(String::new, |k| k.name.clone()),
-            operations: step.cost.operations.clone(),
-            sources: step.cost.sources.to_string(),
-            time: times.get(i).copied(),
-            bytes: step.cost.bytes,
-            flops: step.cost.flops,
-        });
-        let mut passes = vec![("trace".to_owned(), recorded.time)];
-        passes.extend(module.improved.passes.iter().cloned());
-        passes.extend(code.passes().iter().cloned());
-        let result_bytes = program.buffers.iter().filter(|b| matches!(b.place, Place::Output { .. }));
+        let results = code.program().buffers.iter().filter(|b| matches!(b.place, Place::Output { .. }));
         Report {
             name: recorded.capture.graph.name().to_owned(),
-            kernels: kernels.collect(),
+            kernels: kernels(module, profile.as_ref()),
             fusion: fusion(module),
             donations: donations(module),
             workspace_bytes: code.workspace_bytes(),
-            result_bytes: result_bytes.map(|b| b.bytes()).sum(),
-            passes,
+            result_bytes: results.map(|b| b.bytes()).sum(),
+            tile_bytes: code.tile_bytes(),
+            measured_peak_bytes: profile.as_ref().map(|p| p.peak_bytes),
+            passes: [&recorded.passes, &module.improved.passes, code.passes()].into_iter().flatten().cloned().collect(),
+            compilations,
+            limits: profile.map(|p| p.limits),
         }
     }
 
     /// Why two operations are not in one kernel; `None` where they are, or where nothing joins them.
     ///
-    /// An operation is given by its label in the optimised graph (`%3`), its name (`exp`), or the end of its place in your
-    /// code (`main.rs:12` or `main.rs:12:20`).
+    /// An operation is given by its label in the optimised graph (`%3`), its name (`exp`), the end of its place in your code
+    /// (`main.rs:12` or `main.rs:12:20`), or the name of the kernel that it is in.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let f = lazuli::compile(|x: Tensor| x.matmul(x.t()).matmul(&x));
+    /// f.call(Tensor::randn([64, 64]))?;
+    /// let report = f.stages()?.report();
+    /// println!("{}", report.why_not_fused("dot", "dot").unwrap_or("they are in one kernel"));
+    /// # assert!(report.why_not_fused(&report.kernels[0].name, &report.kernels[1].name).is_some());
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
     pub fn why_not_fused(&self, producer: &str, consumer: &str) -> Option<&str> {
         let names = |wanted: &str, label: &str, operation: &str, sources: &str| {
-            label == wanted || operation == wanted || sources.split(", ").any(|place| is_place(place, wanted))
+            label == wanted
+                || operation == wanted
+                || sources.split(", ").any(|place| is_place(place, wanted))
+                || self.kernels.iter().any(|k| k.name == wanted && k.computes(label))
         };
+        // What was apart at first may have met later, by way of others.
+        let together =
+            |row: &FusionRow| self.kernels.iter().any(|k| k.computes(&row.producer) && k.computes(&row.consumer));
         self.fusion
             .iter()
-            .filter(|row| !row.fused)
+            .filter(|row| !row.fused && !together(row))
             .find(|row| {
                 names(producer, &row.producer, row.operations.0, &row.sources.0)
                     && names(consumer, &row.consumer, row.operations.1, &row.sources.1)
@@ -138,14 +200,14 @@ impl Report {
             .map(|row| row.reason.as_str())
     }
 
-    /// Bytes that a call needs at most beyond its arguments.
+    /// Bytes that a call needs at most beyond its arguments, as planned: its workspace and its results.
     pub fn peak_bytes(&self) -> usize {
         self.workspace_bytes.saturating_add(self.result_bytes)
     }
 
     /// How long compiling took, tracing included.
     pub fn compile_time(&self) -> Duration {
-        self.passes.iter().map(|(_, time)| *time).sum()
+        self.passes.iter().map(|pass| pass.time).sum()
     }
 
     /// How long the kernels took, where they were measured.
@@ -160,6 +222,33 @@ fn is_place(place: &str, wanted: &str) -> bool {
         place.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('/') || rest.ends_with('\\'))
     };
     wanted.contains(':') && (ends(place) || place.rsplit_once(':').is_some_and(|(line, _)| ends(line)))
+}
+
+impl From<&lazuli_passes::PassRecord> for PassRow {
+    fn from(p: &lazuli_passes::PassRecord) -> PassRow {
+        PassRow { name: p.pass.name().to_owned(), time: p.time, rewrites: p.rewrites, before: p.before, after: p.after }
+    }
+}
+
+fn kernels(module: &Module, profile: Option<&Profile>) -> Vec<KernelRow> {
+    let (program, labels) = (module.code.program(), module.improved.graph.labels());
+    let row = |(i, step): (usize, &lazuli_ir::program::KernelCall)| {
+        let kernel = program.kernels.get(step.kernel);
+        let values = module.code.groups().get(i).map_or(&[][..], Vec::as_slice);
+        KernelRow {
+            name: kernel.map_or_else(String::new, |k| k.name.clone()),
+            operations: step.cost.operations.clone(),
+            sources: step.cost.sources.to_string(),
+            time: profile.and_then(|p| p.times.get(i).copied()),
+            bytes: step.cost.bytes,
+            flops: step.cost.flops,
+            values: values.iter().map(|n| labels.of((*n).into()).to_string()).collect(),
+            lanes: kernel.map_or(1, lazuli_ir::Kernel::lanes),
+            parallel_iterations: step.iterations,
+            limit: profile.map(|p| p.limits.time(step.cost.bytes, step.cost.flops)),
+        }
+    };
+    program.steps.iter().enumerate().map(row).collect()
 }
 
 fn fusion(module: &Module) -> Vec<FusionRow> {
@@ -195,141 +284,12 @@ fn donations(module: &Module) -> Vec<Donation> {
     rows.collect()
 }
 
-impl Display for Report {
-    /// A table with a row a kernel, then arguments, memory, and times of compiling.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kernels = self.kernels.len();
-        write!(f, "{}: {kernels} kernel{}", self.name, if kernels == 1 { "" } else { "s" })?;
-        if let Some(time) = self.time() {
-            write!(f, ", {}", duration(time))?;
-        }
-        writeln!(f)?;
-        kernel_table(self).fmt(f)?;
-        if !self.donations.is_empty() {
-            writeln!(f, "\narguments")?;
-            donation_table(self).fmt(f)?;
-        }
-        let (workspace, results) = (bytes(self.workspace_bytes as u64), bytes(self.result_bytes as u64));
-        let peak = bytes(self.peak_bytes() as u64);
-        writeln!(f, "\nmemory\n  {peak} at most: {workspace} of workspace and {results} of results")?;
-        writeln!(f, "\ncompiled in {}", duration(self.compile_time()))?;
-        let mut times = Table::new(&["step", "time"], "lr");
-        for (name, time) in &self.passes {
-            times.row([name.clone(), duration(*time)]);
-        }
-        times.fmt(f)
-    }
-}
-
-fn kernel_table(report: &Report) -> Table {
-    let mut table =
-        Table::new(&["kernel", "time", "bytes", "flops", "GB/s", "GFLOP/s", "operations", "source"], "lrrrrrll");
-    let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |r| format!("{r:.1}"));
-    for k in &report.kernels {
-        table.row([
-            k.name.clone(),
-            k.time.map_or_else(|| "-".to_owned(), duration),
-            bytes(k.bytes),
-            count(k.flops),
-            rate(k.gigabytes_per_second()),
-            rate(k.gigaflops()),
-            k.operations.join(" "),
-            places(&k.sources),
-        ]);
-    }
-    table
-}
-
-fn donation_table(report: &Report) -> Table {
-    let mut table = Table::new(&["argument", "result", "why"], "lll");
-    for d in &report.donations {
-        let result = match (d.result, d.taken) {
-            (Some(n), true) => format!("is overwritten by {n}"),
-            (Some(n), false) => format!("could hold {n}"),
-            (None, _) => "-".to_owned(),
-        };
-        table.row([d.argument.clone(), result, d.reason.clone()]);
-    }
-    table
-}
-
-/// Places with each file's name once: `src/main.rs:12:20 13:5`.
-fn places(sources: &str) -> String {
-    let mut short = String::new();
-    let mut last = "";
-    for place in sources.split(", ") {
-        let mut parts = place.rmatch_indices(':');
-        let end = parts.nth(1).map_or(0, |(at, _)| at);
-        let (file, position) = place.split_at(end);
-        if file != last || short.is_empty() {
-            short.push_str(if short.is_empty() { "" } else { ", " });
-            short.push_str(place);
-        } else {
-            short.push(' ');
-            short.push_str(position.trim_start_matches(':'));
-        }
-        last = file;
-    }
-    short
-}
-
-/// Rows of text in aligned columns: `l`eft or `r`ight.
-struct Table {
-    align: &'static str,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn new(head: &[&str], align: &'static str) -> Table {
-        Table { align, rows: vec![head.iter().map(|&h| h.to_owned()).collect()] }
-    }
-
-    fn row<const N: usize>(&mut self, row: [String; N]) {
-        self.rows.push(row.to_vec());
-    }
-}
-
-impl Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |column: usize| self.rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max();
-        let widths: Vec<usize> = (0..self.align.len()).map(|c| width(c).unwrap_or(0)).collect();
-        for row in &self.rows {
-            let mut line = String::from(" ");
-            for ((cell, &width), align) in row.iter().zip(&widths).zip(self.align.chars()) {
-                let cell = if align == 'r' { format!(" {cell:>width$} ") } else { format!(" {cell:<width$} ") };
-                line.push_str(&cell);
-            }
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        Ok(())
-    }
-}
-
-fn duration(time: Duration) -> String {
-    format!("{time:.1?}")
-}
-
-fn bytes(n: u64) -> String {
-    match n {
-        0..10_000 => format!("{n} B"),
-        10_000..10_000_000 => format!("{:.1} KiB", n as f64 / 1024.0),
-        _ => format!("{:.1} MiB", n as f64 / 1024.0 / 1024.0),
-    }
-}
-
-fn count(n: u64) -> String {
-    match n {
-        0..10_000 => n.to_string(),
-        10_000..10_000_000 => format!("{:.1} k", n as f64 / 1e3),
-        _ => format!("{:.1} M", n as f64 / 1e6),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    /// A report with something of everything.
+    pub(super) fn report() -> Report {
         Report {
             name: "step".to_owned(),
             kernels: vec![KernelRow {
@@ -339,6 +299,10 @@ mod tests {
                 time: Some(Duration::from_micros(10)),
                 bytes: 1_000_000,
                 flops: 20_000,
+                values: vec!["%2".to_owned(), "%3".to_owned()],
+                lanes: 8,
+                parallel_iterations: 64,
+                limit: Some(Duration::from_micros(8)),
             }],
             fusion: vec![FusionRow {
                 producer: "%1".to_owned(),
@@ -358,47 +322,39 @@ mod tests {
             }],
             workspace_bytes: 128,
             result_bytes: 64,
-            passes: vec![("trace".to_owned(), Duration::from_micros(1500))],
+            tile_bytes: 0,
+            measured_peak_bytes: Some(256),
+            passes: vec![PassRow {
+                name: "trace".to_owned(),
+                time: Duration::from_micros(1500),
+                rewrites: 0,
+                before: 0,
+                after: 4,
+            }],
+            compilations: vec![Compilation {
+                number: 1,
+                reason: "first call".to_owned(),
+                arguments: "f32[8]".to_owned(),
+                time: Duration::from_millis(3),
+            }],
+            limits: Some(Limits::new(2, 40_000.0, 125_000.0, 2 << 20, 200_000.0)),
         }
     }
 
     #[test]
     fn operations_are_found_by_label_name_and_place() {
         let report = report();
-        for (a, b) in [("%1", "%2"), ("dot", "reduce_sum"), ("main.rs:12", "main.rs:13:5"), ("src/main.rs:12:20", "%2")]
-        {
+        for (a, b) in [
+            ("%1", "%2"),
+            ("dot", "reduce_sum"),
+            ("main.rs:12", "main.rs:13:5"),
+            ("src/main.rs:12:20", "%2"),
+            ("%1", "softmax"),
+        ] {
             assert_eq!(report.why_not_fused(a, b), Some("reduces"), "{a} {b}");
         }
         for (a, b) in [("%2", "%1"), ("dot", "exp"), ("ain.rs:12", "%2"), ("main.rs:1", "%2")] {
             assert_eq!(report.why_not_fused(a, b), None, "{a} {b}");
         }
-    }
-
-    #[test]
-    fn places_name_a_file_once() {
-        assert_eq!(places("a.rs:1:2, a.rs:3:4, b.rs:5:6"), "a.rs:1:2 3:4, b.rs:5:6");
-        assert_eq!(places(""), "");
-    }
-
-    #[test]
-    fn the_report_is_an_aligned_table() {
-        let text = report().to_string();
-        let expected = "\
-step: 1 kernel, 10.0µs
-  kernel     time      bytes   flops   GB/s  GFLOP/s  operations  source
-  softmax  10.0µs  976.6 KiB  20.0 k  100.0      2.0  sub exp     src/main.rs:12:20
-
-arguments
-  argument  result               why
-  w         is overwritten by 1  given away
-
-memory
-  192 B at most: 128 B of workspace and 64 B of results
-
-compiled in 1.5ms
-  step    time
-  trace  1.5ms
-";
-        assert_eq!(text, expected);
     }
 }

@@ -1,9 +1,10 @@
 //! The stages of one compilation as values that print, and the dump of all of them into files.
 
+mod dot;
+
 use crate::compile::Module;
-use crate::{Report, Result};
-use lazuli_ir::kernel::Access;
-use std::fmt::{self, Display, Write};
+use crate::{Compilation, Report, Result};
+use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,11 +22,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone)]
 pub struct Stages {
     module: Arc<Module>,
+    /// Of the function that the program belongs to.
+    compilations: Vec<Compilation>,
 }
 
 impl Stages {
-    pub(crate) fn new(module: Arc<Module>) -> Stages {
-        Stages { module }
+    pub(crate) fn new(module: Arc<Module>, compilations: Vec<Compilation>) -> Stages {
+        Stages { module, compilations }
     }
 
     /// The program's name.
@@ -58,9 +61,15 @@ impl Stages {
         self.module.code.clif()
     }
 
+    /// The machine code of each kernel's body, in the order of [`kernels`](Self::kernels), for a disassembler. It holds no addresses: the
+    /// same program has the same code in every process.
+    pub fn machine_code(&self) -> impl Iterator<Item = &[u8]> {
+        self.module.code.codes().iter().map(lazuli_runtime::cpu::KernelCode::code)
+    }
+
     /// What the program costs; for times of kernels see [`Compiled::profile`](crate::Compiled::profile).
     pub fn report(&self) -> Report {
-        Report::new(&self.module, None)
+        Report::new(&self.module, self.compilations.clone(), None)
     }
 
     /// The recorded program as DOT, for drawing.
@@ -73,27 +82,14 @@ impl Stages {
         self.module.improved.graph.to_dot()
     }
 
+    /// The simplified program as DOT, with a box around the operations of each kernel, for drawing.
+    pub fn fusion_to_dot(&self) -> String {
+        dot::fusion(&self.module)
+    }
+
     /// The steps that run, and the buffers between them, as DOT, for drawing.
     pub fn kernels_to_dot(&self) -> String {
-        let program = self.module.code.program();
-        let mut dot = String::from("digraph kernels {\n  node [shape=box];\n");
-        for (i, step) in program.steps.iter().enumerate() {
-            let name = program.kernels.get(step.kernel).map_or("?", |k| &k.name);
-            let label = format!("{name}\\n{}", step.cost.operations.join(" "));
-            let _ = writeln!(dot, "  step{i} [label=\"{label}\"];");
-            for arg in &step.args {
-                let _ = writeln!(dot, "  buffer{} [shape=ellipse];", arg.buffer.0);
-            }
-            let params = program.kernels.get(step.kernel).map_or(&[][..], |k| &k.params);
-            for (arg, param) in step.args.iter().zip(params) {
-                let _ = match param.access {
-                    Access::Write => writeln!(dot, "  step{i} -> buffer{};", arg.buffer.0),
-                    Access::Read => writeln!(dot, "  buffer{} -> step{i};", arg.buffer.0),
-                };
-            }
-        }
-        dot.push_str("}\n");
-        dot
+        dot::kernels(&self.module)
     }
 }
 
@@ -139,7 +135,7 @@ const DUMP: &str = "LAZULI_DUMP";
 pub(crate) fn dump(module: &Arc<Module>) {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let Some(folder) = std::env::var_os(DUMP).filter(|folder| !folder.is_empty()) else { return };
-    let stages = Stages::new(module.clone());
+    let stages = Stages::new(module.clone(), Vec::new());
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder = PathBuf::from(folder).join(format!("{number:04}-{}", file_name(stages.name())));
     if let Err(error) = write_all(&folder, &stages) {
@@ -161,10 +157,12 @@ fn write_all(folder: &Path, stages: &Stages) -> std::io::Result<()> {
         ("2-optimized.graph", stages.optimized().to_string()),
         ("2-optimized.dot", stages.optimized_to_dot()),
         ("3-fusion.txt", stages.fusion().to_string()),
+        ("3-fusion.dot", stages.fusion_to_dot()),
         ("4-kernels.kernel", stages.kernels().to_string()),
         ("4-kernels.dot", stages.kernels_to_dot()),
         ("5-machine.clif", clif),
         ("6-report.txt", stages.report().to_string()),
+        ("6-report.json", stages.report().to_json()),
     ];
     for (name, text) in files {
         std::fs::write(folder.join(name), text)?;

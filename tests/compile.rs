@@ -281,5 +281,5 @@ fn a_profile_has_a_time_for_each_kernel() {
     let report = f.profile(range([32, 32])).unwrap();
     assert!(!report.kernels.is_empty());
     assert!(report.kernels.iter().all(|k| k.time.is_some() && k.bytes > 0), "{report}");
-    assert!(report.passes.iter().any(|(name, _)| name == "trace"));
+    assert!(report.passes.iter().any(|pass| pass.name == "trace"));
 }

@@ -1,4 +1,4 @@
-//! The Graph IR as text, and as DOT for drawing.
+//! The Graph IR as text.
 //!
 //! ```text
 //! graph mlp(%x: f32[64,784], %w: f32[784,10]) -> (%3) {
@@ -66,33 +66,6 @@ impl Graph {
             });
         }
         Labels(labels)
-    }
-
-    /// The graph in the DOT language, for Graphviz: a node a line, named as in the text form.
-    pub fn to_dot(&self) -> String {
-        let labels = self.labels();
-        let mut out = format!("digraph {:?} {{\n  node [shape=box, fontname=\"monospace\"];\n", self.name());
-        for n in self.nodes() {
-            let mut text = format!("{} = {}", labels.of(n.into()), self.op(n));
-            for ty in &self.node(n).types {
-                text.push_str(&format!("\n{ty}"));
-            }
-            if !self.node(n).sources.is_empty() {
-                text.push_str(&format!("\n{}", self.node(n).sources));
-            }
-            out.push_str(&format!("  n{} [label={text:?}];\n", n.index()));
-            let operands = self.operands(n);
-            for (position, v) in operands.iter().enumerate() {
-                let label = if operands.len() > 1 { format!(" [label=\"{position}\"]") } else { String::new() };
-                out.push_str(&format!("  n{} -> n{}{label};\n", v.node.index(), n.index()));
-            }
-        }
-        for (i, v) in self.outputs().iter().enumerate() {
-            out.push_str(&format!("  out{i} [label=\"output {i}\", shape=plaintext];\n"));
-            out.push_str(&format!("  n{} -> out{i};\n", v.node.index()));
-        }
-        out.push_str("}\n");
-        out
     }
 }
 

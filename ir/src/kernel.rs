@@ -620,6 +620,30 @@ impl Kernel {
         VarId(self.vars.len() as u32 - 1)
     }
 
+    /// The lanes of its widest vector loop or reduction; 1 where all of it is scalar.
+    pub fn lanes(&self) -> u32 {
+        let (mut widest, mut blocks) = (1, vec![&self.body, &self.finish]);
+        while let Some(block) = blocks.pop() {
+            for s in block {
+                let (lanes, inner) = match &s.kind {
+                    StmtKind::Loop(l) => (l.axis.vector, &l.body),
+                    StmtKind::Reduce(r) => (r.axis.vector, &r.body),
+                    StmtKind::Guard(_, body) => (1, body),
+                    StmtKind::Let(..)
+                    | StmtKind::Store { .. }
+                    | StmtKind::Tile(_)
+                    | StmtKind::Fill(..)
+                    | StmtKind::Dot(_)
+                    | StmtKind::Check { .. }
+                    | StmtKind::Barrier => continue,
+                };
+                widest = widest.max(lanes);
+                blocks.push(inner);
+            }
+        }
+        widest
+    }
+
     /// The loops and the reduce that form the kernel's *parallel space*, outermost first: the perfect nest of parallel loops
     /// that is the whole body, or the parallel reduce that is. Empty where the kernel runs on one thread.
     pub fn parallel_space(&self) -> SmallVec<[(VarId, Extent, u64); 3]> {

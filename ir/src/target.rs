@@ -1,4 +1,6 @@
-//! What passes know of a machine: plain data, so that tests can pin it.
+//! What passes know of a machine, and the limits that kernels are compared with: plain data, so that tests can pin it.
+
+use std::time::Duration;
 
 /// The family of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,5 +64,52 @@ impl Target {
             bytes_per_us: 25_000,
             flops_per_us: 400_000,
         }
+    }
+}
+
+/// What a machine does at most, as measured: what the times of kernels are compared with. No pass sees it, so programs do
+/// not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The threads that were measured together.
+    pub threads: u32,
+    /// Bytes read and written in a microsecond, from and to memory.
+    pub memory_bytes_per_us: f64,
+    /// The same within the threads' own caches.
+    pub cache_bytes_per_us: f64,
+    /// Bytes that stay in the threads' own caches.
+    pub cache_bytes: u64,
+    /// `f32` operations in a microsecond, as fused multiply-adds of a matrix product.
+    pub flops_per_us: f64,
+}
+
+impl Limits {
+    /// Limits of `threads` threads.
+    pub fn new(threads: u32, memory: f64, cache: f64, cache_bytes: u64, flops: f64) -> Limits {
+        Limits { threads, memory_bytes_per_us: memory, cache_bytes_per_us: cache, cache_bytes, flops_per_us: flops }
+    }
+
+    /// The least time in which the machine can move so many bytes and do so many operations: the longer of the two.
+    pub fn time(&self, bytes: u64, flops: u64) -> Duration {
+        let in_cache = bytes <= self.cache_bytes;
+        let bandwidth = if in_cache { self.cache_bytes_per_us } else { self.memory_bytes_per_us };
+        let us = (bytes as f64 / bandwidth).max(flops as f64 / self.flops_per_us);
+        Duration::try_from_secs_f64(us / 1e6).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_the_longer_of_moving_and_computing() {
+        let limits = Limits::new(2, 40_000.0, 200_000.0, 1 << 20, 100_000.0);
+        assert_eq!(limits.time(40_000_000, 0), Duration::from_millis(1));
+        assert_eq!(limits.time(200_000, 0), Duration::from_micros(1));
+        assert_eq!(limits.time(200_000, 1_000_000), Duration::from_micros(10));
+        assert_eq!(limits.time(0, 0), Duration::ZERO);
+        assert_eq!(Limits::new(1, 0.0, 0.0, 0, 0.0).time(1, 1), Duration::ZERO);
     }
 }

@@ -84,6 +84,11 @@ impl Executable {
         self.0.workspace_bytes
     }
 
+    /// Bytes of tiles that each thread keeps for the program's kernels, beyond the workspace.
+    pub fn tile_bytes(&self) -> usize {
+        self.0.codes.iter().map(KernelCode::scratch_bytes).max().unwrap_or(0)
+    }
+
     /// Runs the program.
     pub fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Array>> {
         self.0.run(arguments, None)

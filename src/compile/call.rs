@@ -9,7 +9,7 @@ use super::chain::Module;
 use super::signature::{LayoutClass, LeafSignature, Signature};
 use crate::trace::{self, TraceId};
 use crate::tree::Structure;
-use crate::{Error, ErrorKind, Report, Result, Tensor, generator};
+use crate::{Compilation, Error, ErrorKind, Report, Result, Tensor, generator};
 use lazuli_ir::{DType, Literal, Source};
 use lazuli_passes::Options;
 use lazuli_runtime::Array;
@@ -144,16 +144,16 @@ pub(crate) fn run(module: &Module, arguments: Arguments, caller: Source) -> Resu
 }
 
 /// Runs a program on copies of nothing: no argument is given away, and each kernel is timed.
-pub(crate) fn profile(module: &Module, mut arguments: Arguments) -> Result<Report> {
+pub(crate) fn profile(module: &Module, mut arguments: Arguments, compilations: Vec<Compilation>) -> Result<Report> {
     let keep: Vec<Array> = arguments.leaves.iter().map(|l| l.array.clone()).collect();
     for leaf in &mut arguments.leaves {
         leaf.sole = false;
     }
     let (inputs, _) = inputs(module, arguments)?;
     check_labels(module, &inputs)?;
-    let times = module.code.profile(inputs)?;
+    let profile = module.code.profile(inputs)?;
     drop(keep);
-    Ok(Report::new(module, Some(times)))
+    Ok(Report::new(module, compilations, Some(profile)))
 }
 
 /// An input of the program: its value, and whether its storage may be overwritten.

@@ -6,17 +6,18 @@
 use super::call::{self, Arguments};
 use super::execute::Code;
 use super::signature::{ArgumentNames, Flags, LayoutClass, LeafSignature, Signature};
+use crate::report::PassRow;
 use crate::stages::Stages;
 use crate::trace::{self, Capture, InputSpec, Scope};
 use crate::tree::{IntoTree, Outcome, Structure, Tree};
-use crate::{Error, ErrorKind, Result, Tensor};
+use crate::{Error, ErrorKind, Report, Result, Tensor};
 use lazuli_ir::{Graph, Layout, Source};
 use lazuli_passes::Options;
 use lazuli_runtime::Array;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What a trace recorded.
 pub(crate) struct Recorded {
@@ -29,7 +30,8 @@ pub(crate) struct Recorded {
     pub(crate) result: Structure,
     /// The values of what the function captured.
     pub(crate) captured: Vec<Array>,
-    pub(crate) time: Duration,
+    /// What tracing took.
+    pub(crate) passes: Vec<PassRow>,
 }
 
 impl Recorded {
@@ -47,8 +49,8 @@ impl Recorded {
 pub(crate) struct Improved {
     pub(crate) recorded: Arc<Recorded>,
     pub(crate) graph: Graph,
-    /// How long each pass took.
-    pub(crate) passes: Vec<(String, Duration)>,
+    /// What each pass did.
+    pub(crate) passes: Vec<PassRow>,
 }
 
 /// A program that runs, and all that is known of it.
@@ -103,14 +105,15 @@ impl Chain<'_> {
         let time = start.elapsed();
         let (micros, nodes) = (time.as_micros() as u64, capture.graph.len());
         tracing::debug!(target: "lazuli::compile", function = self.name, nodes, micros, "traced");
-        Ok(Recorded { capture, signature, flags, names, result, captured, time })
+        let passes = vec![PassRow { name: "trace".to_owned(), time, rewrites: 0, before: 0, after: nodes }];
+        Ok(Recorded { capture, signature, flags, names, result, captured, passes })
     }
 }
 
 /// Runs the passes that keep the program a graph.
 pub(crate) fn optimize(recorded: Arc<Recorded>) -> Result<Improved> {
     let (graph, report) = lazuli_passes::optimize(&recorded.capture.graph, &recorded.signature.options)?;
-    let passes = report.passes.iter().map(|p| (p.pass.name().to_owned(), p.time)).collect();
+    let passes = report.passes.iter().map(PassRow::from).collect();
     Ok(Improved { recorded, graph, passes })
 }
 
@@ -241,7 +244,7 @@ impl<I, R> fmt::Display for Optimized<I, R> {
 impl<I, R> Executable<I, R> {
     /// Every stage of the program, for reading.
     pub fn stages(&self) -> Stages {
-        Stages::new(self.module.clone())
+        Stages::new(self.module.clone(), Vec::new())
     }
 
     /// The kernels of the program and what flows between them as DOT, for drawing.
@@ -270,6 +273,21 @@ impl<I: Tree, R: Outcome> Executable<I, R> {
             call::run(&self.module, arguments, caller)?
         };
         R::Tree::from_parts(&recorded.result, results)
+    }
+
+    /// Runs the program on copies of the arguments, and measures each kernel: see [`Compiled::profile`](crate::Compiled::profile).
+    ///
+    /// # Errors
+    /// As for [`call`](Self::call).
+    #[track_caller]
+    pub fn profile(&self, arguments: impl IntoTree<I>) -> Result<Report> {
+        let caller = Source::caller();
+        let (structure, leaves) = arguments.into_tree().into_parts();
+        let options = self.module.recorded().signature.options.clone();
+        let arguments = Arguments::evaluate(structure, leaves, options).map_err(|e| e.with_sources(caller))?;
+        self.fits(arguments.signature())?;
+        self.answers(|leaf| arguments.requires_grad(leaf))?;
+        call::profile(&self.module, arguments, Vec::new())
     }
 
     /// Records the program into the trace that its arguments belong to.

@@ -2,20 +2,33 @@
 
 use super::call::{Input, Ownership};
 use crate::Result;
+use crate::report::PassRow;
 use lazuli_ir::program::{Place, Program};
-use lazuli_ir::{Graph, Layout};
+use lazuli_ir::{Graph, Layout, Limits, NodeId};
 use lazuli_passes::Options;
 use lazuli_passes::ledger::Ledger;
-use lazuli_runtime::{Argument, Array, CallReport, Executable, cpu};
+use lazuli_runtime::{Argument, Array, CallReport, Executable, cpu, memory_stats, reset_peak};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// What profiling measured.
+pub(crate) struct Profile {
+    /// Of each step.
+    pub(crate) times: Vec<Duration>,
+    /// By how much storage grew at most during a run.
+    pub(crate) peak_bytes: usize,
+    /// What the machine does at most.
+    pub(crate) limits: Limits,
+}
 
 /// A program for inputs of given layouts, and what is known of how it was made.
 pub(crate) struct Code {
     executable: Executable,
     ledger: Ledger,
-    /// How long each step took that made the program from the optimised graph.
-    passes: Vec<(String, Duration)>,
+    /// What each step did that made the program from the optimised graph.
+    passes: Vec<PassRow>,
+    /// The nodes of each step of the program.
+    groups: Vec<Vec<NodeId>>,
     /// For each input, the result that may take its storage over.
     takers: Vec<Option<usize>>,
     /// What became of each argument in the latest call.
@@ -27,13 +40,15 @@ impl Code {
     pub(crate) fn new(graph: &Graph, layouts: &[Layout], options: &Options) -> Result<Code> {
         let target = cpu::host_target();
         let plan = lazuli_passes::compile(graph, layouts, target, options)?;
-        let mut passes: Vec<(String, Duration)> =
-            plan.report.passes.iter().map(|p| (p.pass.name().to_owned(), p.time)).collect();
+        let mut passes: Vec<PassRow> = plan.report.passes.iter().map(PassRow::from).collect();
         let takers = takers(&plan.program);
         let start = Instant::now();
         let executable = Executable::new(plan.program, target)?;
-        passes.push(("machine code".to_owned(), start.elapsed()));
-        Ok(Code { executable, ledger: plan.ledger, passes, takers, ownership: Mutex::default() })
+        let kernels = executable.program().kernels.len();
+        let (name, time) = ("machine code".to_owned(), start.elapsed());
+        passes.push(PassRow { name, time, rewrites: 0, before: kernels, after: kernels });
+        let (ledger, groups) = (plan.ledger, plan.groups);
+        Ok(Code { executable, ledger, passes, groups, takers, ownership: Mutex::default() })
     }
 
     /// Runs the program.
@@ -42,17 +57,23 @@ impl Code {
     }
 
     /// Runs the program and measures each kernel: the best of several runs, after one to warm up.
-    pub(crate) fn profile(&self, inputs: Vec<Input>) -> Result<Vec<Duration>> {
+    pub(crate) fn profile(&self, inputs: Vec<Input>) -> Result<Profile> {
         const RUNS: usize = 10;
+        let limits = cpu::limits()?;
         let arguments = arguments(inputs);
         let mut best: Vec<u64> = vec![u64::MAX; self.program().steps.len()];
+        let mut peak_bytes = usize::MAX;
         for run in 0..=RUNS {
-            let (_, CallReport { step_nanos, .. }) = self.executable.run_reported(arguments.clone())?;
+            let arguments = arguments.clone();
+            let before = memory_stats().in_use;
+            reset_peak();
+            let (_, CallReport { step_nanos, .. }) = self.executable.run_reported(arguments)?;
             if run > 0 {
+                peak_bytes = peak_bytes.min(memory_stats().peak.saturating_sub(before));
                 best.iter_mut().zip(step_nanos).for_each(|(best, now)| *best = now.min(*best));
             }
         }
-        Ok(best.into_iter().map(Duration::from_nanos).collect())
+        Ok(Profile { times: best.into_iter().map(Duration::from_nanos).collect(), peak_bytes, limits })
     }
 
     /// The program as data.
@@ -65,9 +86,24 @@ impl Code {
         &self.ledger
     }
 
-    /// How long each step took that made the program from the optimised graph.
-    pub(crate) fn passes(&self) -> &[(String, Duration)] {
+    /// What each step did that made the program from the optimised graph.
+    pub(crate) fn passes(&self) -> &Vec<PassRow> {
         &self.passes
+    }
+
+    /// The nodes of the optimised graph that each step of the program computes.
+    pub(crate) fn groups(&self) -> &[Vec<NodeId>] {
+        &self.groups
+    }
+
+    /// The machine code of the program's kernels.
+    pub(crate) fn codes(&self) -> &[cpu::KernelCode] {
+        self.executable.codes()
+    }
+
+    /// Bytes of tiles that each thread keeps.
+    pub(crate) fn tile_bytes(&self) -> usize {
+        self.executable.tile_bytes()
     }
 
     /// Bytes of workspace that a call leases.

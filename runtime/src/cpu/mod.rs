@@ -5,6 +5,7 @@
 //! - `abi`: the convention between generated code and the runtime.
 //! - `dispatch`: kernels over threads.
 //! - `launch`: one kernel on arrays, for eager evaluation.
+//! - `limits`: what the machine does at most.
 
 pub(crate) mod abi;
 mod arena;
@@ -12,12 +13,14 @@ mod code;
 pub(crate) mod dispatch;
 mod emit;
 mod launch;
+mod limits;
 mod status;
 mod target;
 
 pub use code::{CompileOptions, KernelCode, compile, compile_with};
 pub use dispatch::{set_num_threads, threads};
 pub use launch::{LaunchArg, launch};
+pub use limits::limits;
 pub use target::host_target;
 
 pub(crate) use abi::DotCall;
