@@ -77,8 +77,10 @@ pub struct KernelRow {
     /// Elements that its widest vectors hold; 1 where it is scalar (a matrix product inside of it runs in the vectors of its
     /// library).
     pub lanes: u32,
-    /// Iterations that threads share; 1 where the kernel runs on the calling thread.
+    /// Iterations that threads can share.
     pub parallel_iterations: u64,
+    /// Parts in which threads claim them; 1 where the work is worth one thread only, which then is the calling one.
+    pub parts: u64,
     /// The least time in which the machine could do it, where the program was profiled: the longer of moving its bytes and
     /// doing its operations.
     pub limit: Option<Duration>,
@@ -245,6 +247,7 @@ fn kernels(module: &Module, profile: Option<&Profile>) -> Vec<KernelRow> {
             values: values.iter().map(|n| labels.of((*n).into()).to_string()).collect(),
             lanes: kernel.map_or(1, lazuli_ir::Kernel::lanes),
             parallel_iterations: step.iterations,
+            parts: step.iterations.div_ceil(step.grain.max(1)),
             limit: profile.map(|p| p.limits.time(step.cost.bytes, step.cost.flops)),
         }
     };
@@ -302,6 +305,7 @@ mod tests {
                 values: vec!["%2".to_owned(), "%3".to_owned()],
                 lanes: 8,
                 parallel_iterations: 64,
+                parts: 4,
                 limit: Some(Duration::from_micros(8)),
             }],
             fusion: vec![FusionRow {

@@ -267,7 +267,15 @@ fn every_stage_prints_and_can_be_dumped() {
         .unwrap();
     assert!(status.status.success());
     let read = |name: &str| std::fs::read_to_string(folder.join("0001-dumped").join(name)).unwrap();
-    for name in ["1-recorded.graph", "2-optimized.graph", "1-recorded.dot", "4-kernels.dot", "4-kernels.kernel"] {
+    for name in [
+        "1-recorded.graph",
+        "2-optimized.graph",
+        "1-recorded.dot",
+        "3-fusion.dot",
+        "4-kernels.dot",
+        "4-kernels.kernel",
+        "6-report.json",
+    ] {
         assert!(!read(name).is_empty(), "{name}");
     }
     assert!(read("1-recorded.graph").starts_with("graph dumped("));

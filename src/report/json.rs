@@ -206,6 +206,7 @@ fn kernel(k: &KernelRow) -> Json<'_> {
         "lanes": k.lanes,
         "vectorised": k.is_vectorised(),
         "parallel_iterations": k.parallel_iterations,
+        "parts": k.parts,
         "time": k.time,
         "limit": k.limit,
         "share_of_limit": k.share_of_limit(),

@@ -52,11 +52,23 @@ impl Display for Report {
     }
 }
 
-const HEAD: [&str; 11] =
-    ["kernel", "time", "limit", "bytes", "flops", "GB/s", "GFLOP/s", "lanes", "parallel", "operations", "source"];
+const HEAD: [&str; 12] = [
+    "kernel",
+    "time",
+    "limit",
+    "bytes",
+    "flops",
+    "GB/s",
+    "GFLOP/s",
+    "lanes",
+    "parallel",
+    "parts",
+    "operations",
+    "source",
+];
 
 fn kernel_table(report: &Report) -> Table {
-    let mut table = Table::new(&HEAD, "lrrrrrrrrll");
+    let mut table = Table::new(&HEAD, "lrrrrrrrrrll");
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |r| format!("{r:.1}"));
     for k in &report.kernels {
         table.row([
@@ -69,6 +81,7 @@ fn kernel_table(report: &Report) -> Table {
             rate(k.gigaflops()),
             k.lanes.to_string(),
             k.parallel_iterations.to_string(),
+            k.parts.to_string(),
             k.operations.join(" "),
             places(&k.sources),
         ]);
