@@ -46,6 +46,20 @@ impl Stages {
         &self.module.improved.graph
     }
 
+    /// The values of the optimised graph that do not lie in row-major order, with the order of their dims in memory,
+    /// outermost first: a result has the order that most of the bytes have which it is made from.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let f = lazuli::compile(|(x, y): (Tensor, Tensor)| x.t() + y.t());
+    /// f.call((Tensor::ones([8, 4]), Tensor::ones([8, 4])))?;
+    /// assert!(f.stages()?.layout().to_string().contains("order [1,0]"));
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    pub fn layout(&self) -> impl Display + '_ {
+        self.module.code.orders()
+    }
+
     /// Each decision of fusion: fused or not, why, and the bytes and operations it weighed.
     pub fn fusion(&self) -> impl Display + '_ {
         Fusion(self.report())
@@ -156,6 +170,7 @@ fn write_all(folder: &Path, stages: &Stages) -> std::io::Result<()> {
         ("1-recorded.dot", stages.graph_to_dot()),
         ("2-optimized.graph", stages.optimized().to_string()),
         ("2-optimized.dot", stages.optimized_to_dot()),
+        ("3-layout.txt", stages.layout().to_string()),
         ("3-fusion.txt", stages.fusion().to_string()),
         ("3-fusion.dot", stages.fusion_to_dot()),
         ("4-kernels.kernel", stages.kernels().to_string()),

@@ -25,8 +25,14 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// What a `test` line may name.
-const COMMANDS: &[(&str, Command)] =
-    &[("simplify", simplify), ("optimize", optimize), ("vjp", vjp), ("fuse", fuse), ("kernels", kernels)];
+const COMMANDS: &[(&str, Command)] = &[
+    ("simplify", simplify),
+    ("optimize", optimize),
+    ("vjp", vjp),
+    ("layout", layout),
+    ("fuse", fuse),
+    ("kernels", kernels),
+];
 
 /// From settings and the input to what came out, as text.
 type Command = fn(&Settings, &str) -> Result<String>;
@@ -39,11 +45,7 @@ fn simplify(_: &Settings, input: &str) -> Result<String> {
 
 /// The graph after all graph passes but those in `without=[..]`.
 fn optimize(settings: &Settings, input: &str) -> Result<String> {
-    let mut options = Options::default();
-    for name in settings.list("without") {
-        options = options.without(Pass::parse(&name).ok_or_else(|| unknown("pass", &name))?);
-    }
-    Ok(lazuli_passes::optimize(&Graph::parse(input)?, &options)?.0.to_string())
+    Ok(lazuli_passes::optimize(&Graph::parse(input)?, &settings.options()?)?.0.to_string())
 }
 
 /// The gradients, by the inputs `wrt=[..]`, of the outputs given their cotangents, new inputs `d0`, `d1`, ...; a gradient that
@@ -95,10 +97,22 @@ fn kernels(settings: &Settings, input: &str) -> Result<String> {
     Ok(texts.join("\n"))
 }
 
+/// The optimised graph's values that are not row-major, the strides of the outputs, and the scheduled kernels.
+fn layout(settings: &Settings, input: &str) -> Result<String> {
+    let (_, plan) = plan(settings, input)?;
+    let mut out = plan.orders.to_string();
+    for (i, o) in plan.program.outputs.iter().enumerate() {
+        out.push_str(&format!("output {i} strides {:?}\n", o.layout.strides.as_slice()));
+    }
+    let texts: Vec<String> = plan.program.kernels.iter().map(ToString::to_string).collect();
+    Ok(out + "\n" + &texts.join("\n"))
+}
+
 fn plan(settings: &Settings, input: &str) -> Result<(Graph, lazuli_passes::Plan)> {
     let mut graph = Graph::parse(input)?;
     descend(&mut graph, &settings.list("sgd"))?;
-    let (graph, _) = lazuli_passes::optimize(&graph, &Options::default())?;
+    let options = settings.options()?;
+    let (graph, _) = lazuli_passes::optimize(&graph, &options)?;
     let layouts: Vec<Layout> =
         graph.inputs().iter().map(|(_, n)| Layout::contiguous(graph.node(*n).types[0].shape.clone())).collect();
     let target = match settings.list("target").first().map(String::as_str) {
@@ -108,7 +122,7 @@ fn plan(settings: &Settings, input: &str) -> Result<(Graph, lazuli_passes::Plan)
             Target::nvidia(sm.ok_or_else(|| unknown("target", name))?)
         }
     };
-    let plan = lazuli_passes::compile(&graph, &layouts, &target, &Options::default())?;
+    let plan = lazuli_passes::compile(&graph, &layouts, &target, &options)?;
     Ok((graph, plan))
 }
 
@@ -143,6 +157,13 @@ fn unknown(what: &str, name: &str) -> Error {
 struct Settings(Vec<(String, String)>);
 
 impl Settings {
+    /// All passes but those in `without=[..]`.
+    fn options(&self) -> Result<Options> {
+        self.list("without").iter().try_fold(Options::default(), |options, name| {
+            Ok(options.without(Pass::parse(name).ok_or_else(|| unknown("pass", name))?))
+        })
+    }
+
     fn list(&self, key: &str) -> Vec<String> {
         let value = self.0.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v.as_str());
         let items = value.trim_start_matches('[').trim_end_matches(']').split(',');

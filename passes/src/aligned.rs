@@ -11,6 +11,7 @@
 //! scope deep. Rows walked several times, as in a softmax, are regular; what is nested deeper is not.
 
 use crate::frame::{Labels, frame_along};
+use crate::layout::Orders;
 use crate::legality::{is_epilogue, legal, parallel_iterations, runs_once, short_enough, statements, work};
 use crate::plan::{Frame, Group, Plan, SinkKind, Source};
 use lazuli_ir::{DimVec, Graph, Index, NodeId, Result, VarId};
@@ -255,6 +256,8 @@ fn walk(
 pub(crate) struct Small<'a> {
     /// The graph.
     pub(crate) graph: &'a Graph,
+    /// How values lie in memory.
+    pub(crate) orders: &'a Orders,
     /// Its members, in order.
     pub(crate) members: &'a [NodeId],
     /// Its members and the free nodes between, in order.
@@ -271,7 +274,9 @@ pub(crate) struct Small<'a> {
 pub(crate) fn join(large: &Summary, small: &Small<'_>, loops: &mut Loops) -> Result<Option<Summary>> {
     let Some(along) = &large.walk else { return Ok(None) };
     let seeds = seeds(along, small);
-    let Some(mut frame) = frame_along(small.graph, small.local, small.outputs, along.tile.clone(), seeds)? else {
+    let Some(mut frame) =
+        frame_along(small.graph, small.orders, small.local, small.outputs, along.tile.clone(), seeds)?
+    else {
         return Ok(None);
     };
     if frame.joined && !along.joined {
@@ -281,6 +286,7 @@ pub(crate) fn join(large: &Summary, small: &Small<'_>, loops: &mut Loops) -> Res
     let inside: FxHashSet<NodeId> = small.members.iter().copied().collect();
     let group = Group {
         graph: small.graph,
+        orders: small.orders,
         member: &|n| inside.contains(&n),
         free: small.free,
         outputs: small.outputs,

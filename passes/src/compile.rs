@@ -1,9 +1,10 @@
 //! From an optimised graph to a program: fusion, lowering, schedule and memory plan, in this order.
 
 use crate::fusion::{self, PlannedGroup};
+use crate::layout::{self, Orders};
 use crate::ledger::Ledger;
 use crate::legality::work;
-use crate::lower::{Lowered, lower};
+use crate::lower::{Lowered, Stored, lower};
 use crate::memory::{self, Lifetime, StepUse};
 use crate::schedule::schedule_cpu;
 use crate::schedule_gpu::schedule_gpu;
@@ -18,6 +19,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 pub struct Plan {
     /// What runs.
     pub program: Program,
+    /// How stored values lie in memory.
+    pub orders: Orders,
     /// Every decision of fusion.
     pub ledger: Ledger,
     /// The nodes of each step, in order of steps.
@@ -42,14 +45,23 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
         return Err(Error::internal(format!("{} layouts for {} inputs", layouts.len(), graph.inputs().len())));
     }
     let mut report = PassReport::default();
+    let mut orders = Orders::default();
+    if options.runs(Pass::Layout) {
+        orders = report.record(Pass::Layout, graph.len(), || {
+            let orders = layout::orders(graph, layouts);
+            let count = orders.len();
+            Ok((orders, count, graph.len()))
+        })?;
+    }
     let grouping = report.record(Pass::Fusion, graph.len(), || {
-        let grouping = fusion::group(graph, layouts, target, options.runs(Pass::Fusion))?;
+        let grouping = fusion::group(graph, layouts, &orders, target, options.runs(Pass::Fusion))?;
         let (fused, groups) = (grouping.ledger.rows.iter().filter(|r| r.fused).count(), grouping.groups.len());
         Ok((grouping, fused, groups))
     })?;
     let groups = grouping.groups.len();
-    let mut lowered =
-        report.record(Pass::Lower, groups, || Ok((lower_all(graph, &grouping.groups, layouts, target)?, 0, groups)))?;
+    let mut lowered = report.record(Pass::Lower, groups, || {
+        Ok((lower_all(graph, &grouping.groups, layouts, &orders, target)?, 0, groups))
+    })?;
     check_kernels(&lowered, options)?;
     let (kernels, steps) = report.record(Pass::Schedule, groups, || {
         let extents = schedule_all(&mut lowered, target, options);
@@ -65,17 +77,24 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
         let donors = made.0.buffers.iter().filter(|b| matches!(b.place, Place::Output { donor: Some(_) })).count();
         Ok((made, donors, groups))
     })?;
-    Ok(Plan { program, ledger: grouping.ledger, groups, report })
+    Ok(Plan { program, orders, ledger: grouping.ledger, groups, report })
 }
 
-fn lower_all(graph: &Graph, groups: &[PlannedGroup], layouts: &[Layout], target: &Target) -> Result<Vec<Lowered>> {
-    let strides = |n: NodeId| -> DimVec<i64> {
-        match graph.op(n) {
-            Op::Input { index, .. } => layouts[*index].strides.clone(),
-            _ => graph.node(n).types[0].shape.strides(),
-        }
+fn lower_all(
+    graph: &Graph,
+    groups: &[PlannedGroup],
+    layouts: &[Layout],
+    orders: &Orders,
+    target: &Target,
+) -> Result<Vec<Lowered>> {
+    let stored = |n: NodeId| {
+        let layout = match graph.op(n) {
+            Op::Input { index, .. } => layouts[*index].clone(),
+            _ => orders.layout(n, &graph.node(n).types[0].shape),
+        };
+        Stored { order: orders.dims(n, layout.strides.len()), strides: layout.strides }
     };
-    groups.iter().map(|g| lower(graph, &g.members, &g.outputs, &g.plan, &strides, target)).collect()
+    groups.iter().map(|g| lower(graph, &g.members, &g.outputs, &g.plan, &stored, target)).collect()
 }
 
 fn check_kernels(lowered: &[Lowered], options: &Options) -> Result<()> {

@@ -5,6 +5,7 @@
 //! is a proposal: planning follows exact index maps, and what does not fit the frame shows there.
 
 use crate::index_map::reshape_runs;
+use crate::layout::Orders;
 use crate::plan::Frame;
 use lazuli_ir::{DimVec, Graph, NodeId, Op, Result, Shape};
 use rustc_hash::FxHashMap;
@@ -13,16 +14,26 @@ use rustc_hash::FxHashMap;
 pub(crate) type Labels = DimVec<Option<usize>>;
 
 /// The frame of a group of nodes (`local`: members and the free nodes between them, in order) whose tile dims are the dims
-/// of `anchor`'s result. `None` where an output has only some of the tile dims.
-pub(crate) fn frame(graph: &Graph, local: &[NodeId], outputs: &[NodeId], anchor: NodeId) -> Result<Option<Frame>> {
+/// of `anchor`'s result, in the order in which they lie in memory. `None` where an output has only some of the tile dims.
+pub(crate) fn frame(
+    graph: &Graph,
+    orders: &Orders,
+    local: &[NodeId],
+    outputs: &[NodeId],
+    anchor: NodeId,
+) -> Result<Option<Frame>> {
     let shape = &graph.node(anchor).types[0].shape;
-    let labels = FxHashMap::from_iter([(anchor, (0..shape.rank()).map(Some).collect())]);
-    frame_along(graph, local, outputs, shape.extents(), labels)
+    let order = orders.dims(anchor, shape.rank());
+    let extents = shape.extents();
+    let tile = order.iter().map(|&d| extents[d]).collect();
+    let labels = (0..shape.rank()).map(|d| order.iter().position(|o| *o == d)).collect();
+    frame_along(graph, orders, local, outputs, tile, FxHashMap::from_iter([(anchor, labels)]))
 }
 
 /// The frame of a group with these tile dims, where of some nodes it is known how they lie along them.
 pub(crate) fn frame_along(
     graph: &Graph,
+    orders: &Orders,
     local: &[NodeId],
     outputs: &[NodeId],
     tile: DimVec<usize>,
@@ -51,8 +62,9 @@ pub(crate) fn frame_along(
     }
     let reduces_tile = |n: &NodeId| match graph.op(*n) {
         Op::Reduce { dims, .. } => labels.get(&graph.operands(*n)[0].node).is_some_and(|l| {
+            let dims = orders.sorted(graph.operands(*n)[0].node, dims);
             // All of the tile, and then perhaps what lies inside of it.
-            let (rows, rest) = dims.split_at_checked(frame.tile.len()).unwrap_or((dims, &[]));
+            let (rows, rest) = dims.split_at_checked(frame.tile.len()).unwrap_or((&dims, &[]));
             rows.iter().map(|&d| l[d]).eq((0..frame.tile.len()).map(Some)) && rest.iter().all(|&d| l[d].is_none())
         }),
         _ => false,

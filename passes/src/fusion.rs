@@ -18,6 +18,7 @@
 
 use crate::aligned::{Loops, Small, Summary, join};
 use crate::frame::frame;
+use crate::layout::Orders;
 use crate::ledger::{Decision, Ledger};
 use crate::legality::{SMALL_WORK, legal, parallel_iterations, short_enough, work};
 use crate::plan::{Frame, Group, Plan};
@@ -111,6 +112,7 @@ struct Union {
 
 struct Fusion<'a> {
     graph: &'a Graph,
+    orders: &'a Orders,
     target: &'a Target,
     free: Vec<bool>,
     /// For each node that computes: the nodes whose stored values it reads, through free nodes.
@@ -128,8 +130,8 @@ struct Fusion<'a> {
 }
 
 /// Groups the nodes of a graph. `layouts` are those of its inputs; with `merge` off every computing node is a kernel.
-pub fn group(graph: &Graph, layouts: &[Layout], target: &Target, merge: bool) -> Result<Grouping> {
-    let mut f = Fusion::new(graph, target)?;
+pub fn group(graph: &Graph, layouts: &[Layout], orders: &Orders, target: &Target, merge: bool) -> Result<Grouping> {
+    let mut f = Fusion::new(graph, orders, target)?;
     let outputs = f.resolve_outputs(layouts)?;
     f.connect()?;
     if merge {
@@ -145,7 +147,7 @@ fn is_movement(op: &Op) -> bool {
 }
 
 impl<'a> Fusion<'a> {
-    fn new(graph: &'a Graph, target: &'a Target) -> Result<Fusion<'a>> {
+    fn new(graph: &'a Graph, orders: &'a Orders, target: &'a Target) -> Result<Fusion<'a>> {
         let live = graph.live();
         let free: Vec<bool> = graph
             .nodes()
@@ -154,6 +156,7 @@ impl<'a> Fusion<'a> {
         let n = graph.len();
         let mut f = Fusion {
             graph,
+            orders,
             target,
             free,
             reads: vec![DimVec::new(); n],
@@ -219,7 +222,7 @@ impl<'a> Fusion<'a> {
                 Some(view) => view,
                 None => {
                     self.free[v.node.index()] = false;
-                    (v.node, Layout::contiguous(self.shape(v.node).clone()))
+                    (v.node, self.orders.layout(v.node, self.shape(v.node)))
                 }
             };
             self.is_output[node.index()] = true;
@@ -241,7 +244,7 @@ impl<'a> Fusion<'a> {
         }
         let mut layout = match self.graph.op(base) {
             Op::Input { index, .. } => layouts.get(*index)?.clone(),
-            _ => Layout::contiguous(self.shape(base).clone()),
+            _ => self.orders.layout(base, self.shape(base)),
         };
         for &n in chain.iter().rev().skip(1) {
             layout = match self.graph.op(n) {
@@ -332,7 +335,7 @@ impl<'a> Fusion<'a> {
         let local = self.local(members);
         let mut reason = String::from("its outputs do not share tile dims");
         for anchor in self.anchors(members, outputs) {
-            let Some(frame) = frame(self.graph, &local, outputs, anchor)? else { continue };
+            let Some(frame) = frame(self.graph, self.orders, &local, outputs, anchor)? else { continue };
             match self.plan_framed(&inside, outputs, &frame)? {
                 Ok(plan) => return Ok(Ok((plan, frame))),
                 Err(why) => reason = why,
@@ -368,6 +371,7 @@ impl<'a> Fusion<'a> {
     ) -> Result<std::result::Result<Plan, String>> {
         let group = Group {
             graph: self.graph,
+            orders: self.orders,
             member: &|n| inside.contains(&n),
             free: &|n| self.free[n.index()],
             outputs,
@@ -515,6 +519,7 @@ impl<'a> Fusion<'a> {
         let local = self.local(&members);
         let small = Small {
             graph: self.graph,
+            orders: self.orders,
             members: &members,
             local: &local,
             outputs: &outputs,

@@ -14,6 +14,7 @@ pub mod fusion;
 #[cfg(test)]
 mod gradient_check;
 pub mod index_map;
+pub mod layout;
 pub mod ledger;
 mod legality;
 pub mod lower;

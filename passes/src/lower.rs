@@ -32,13 +32,21 @@ pub struct Lowered {
 /// Recomputing a value that costs this many operations or more is worth a row tile.
 const TILE_FLOPS: u64 = 6;
 
-/// Lowers a planned group. `strides` tells how a stored value lies in memory.
+/// How a stored value lies in memory.
+pub struct Stored {
+    /// The dims, outermost first: in this order a kernel has them, so that neighbours in memory are neighbours in its indices.
+    pub order: DimVec<usize>,
+    /// The stride of each dim, in logical order.
+    pub strides: DimVec<i64>,
+}
+
+/// Lowers a planned group. `stored` tells how a value lies in memory.
 pub fn lower(
     graph: &Graph,
     members: &[NodeId],
     outputs: &[NodeId],
     plan: &Plan,
-    strides: &dyn Fn(NodeId) -> DimVec<i64>,
+    stored: &dyn Fn(NodeId) -> Stored,
     target: &Target,
 ) -> Result<Lowered> {
     let mut l = Lowering {
@@ -47,6 +55,7 @@ pub fn lower(
         target,
         kernel: Kernel::new(kernel_name(graph, members)),
         args: Vec::new(),
+        orders: Vec::new(),
         params: FxHashMap::default(),
         outputs: Vec::new(),
         values: vec![None; plan.instances.len()],
@@ -59,7 +68,7 @@ pub fn lower(
         sources: Sources::none(),
     };
     l.kernel.vars = plan.vars.iter().map(|v| v.name.clone()).collect();
-    l.declare_params(outputs, strides)?;
+    l.declare_params(outputs, stored)?;
     l.kernel.sources = members.iter().fold(Sources::none(), |s, n| s.union(&graph.node(*n).sources));
     let sinks: Vec<SinkId> = (0..plan.sinks.len()).collect();
     l.kernel.body = l.scope(0, &sinks)?.0;
@@ -98,6 +107,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) target: &'a Target,
     pub(crate) kernel: Kernel,
     args: Vec<NodeId>,
+    /// For each parameter, the order of the value's dims.
+    orders: Vec<DimVec<usize>>,
     pub(crate) params: FxHashMap<NodeId, ParamId>,
     outputs: Vec<ParamId>,
     /// The kernel value of each instance, while it is in scope.
@@ -129,7 +140,7 @@ impl Emit for Lowering<'_> {
 }
 
 impl Lowering<'_> {
-    fn declare_params(&mut self, outputs: &[NodeId], strides: &dyn Fn(NodeId) -> DimVec<i64>) -> Result<()> {
+    fn declare_params(&mut self, outputs: &[NodeId], stored: &dyn Fn(NodeId) -> Stored) -> Result<()> {
         let mut read: Vec<NodeId> = self
             .plan
             .instances
@@ -143,19 +154,19 @@ impl Lowering<'_> {
         read.sort_unstable();
         read.dedup();
         for n in read {
-            let id = self.declare(n, Access::Read, strides(n));
+            let id = self.declare(n, Access::Read, stored(n));
             self.params.insert(n, id);
         }
         for &n in outputs {
-            let contiguous = self.graph.node(n).types[0].shape.strides();
-            let id = self.declare(n, Access::Write, contiguous);
+            let id = self.declare(n, Access::Write, stored(n));
             self.outputs.push(id);
         }
         Ok(())
     }
 
-    fn declare(&mut self, n: NodeId, access: Access, strides: DimVec<i64>) -> ParamId {
+    fn declare(&mut self, n: NodeId, access: Access, stored: Stored) -> ParamId {
         let node = self.graph.node(n);
+        let extents = node.types[0].shape.extents();
         let name = match node.op {
             Op::Input { index, .. } => self.graph.inputs()[index].0.clone(),
             _ => n.0.to_string(),
@@ -163,11 +174,12 @@ impl Lowering<'_> {
         self.kernel.params.push(Param {
             name: if access == Access::Write { format!("out{name}") } else { name },
             dtype: node.types[0].dtype,
-            dims: node.types[0].shape.extents().into_iter().map(|n| Extent::Const(n as u64)).collect(),
-            strides: strides.into_iter().map(Stride::Const).collect(),
+            dims: stored.order.iter().map(|&d| Extent::Const(extents[d] as u64)).collect(),
+            strides: stored.order.iter().map(|&d| Stride::Const(stored.strides[d])).collect(),
             access,
         });
         self.args.push(n);
+        self.orders.push(stored.order);
         ParamId(self.kernel.params.len() as u32 - 1)
     }
 
@@ -208,8 +220,9 @@ impl Lowering<'_> {
         for &s in &here {
             if let SinkKind::Store { output, index } = &self.plan.sinks[s].kind {
                 let value = self.value(self.plan.sinks[s].value)?;
-                let index = index.iter().map(|x| self.index(x)).collect();
-                let to = Memory::Param(self.outputs[*output]);
+                let param = self.outputs[*output];
+                let index = self.element(param, self.indices(index));
+                let to = Memory::Param(param);
                 self.push(StmtKind::Store { to, index, value, mask: None });
             }
         }
@@ -367,6 +380,12 @@ impl Lowering<'_> {
         index.iter().map(|x| self.index(x)).collect()
     }
 
+    /// The index into a parameter of a value's element.
+    pub(crate) fn element(&self, param: ParamId, index: Vec<Index>) -> Vec<Index> {
+        let order = &self.orders[param.index()];
+        if order.is_sorted() { index } else { order.iter().map(|&d| index[d].clone()).collect() }
+    }
+
     /// Writes the value of one instance.
     fn write(&mut self, i: InstanceId) -> Result<()> {
         let instance = self.plan.instances[i].clone();
@@ -381,8 +400,9 @@ impl Lowering<'_> {
         }
         let value = match &instance.source {
             Source::Load(n) => {
-                let from = Memory::Param(*self.params.get(n).ok_or_else(|| Error::internal("a load of no parameter"))?);
-                let index = self.indices(&instance.index);
+                let param = *self.params.get(n).ok_or_else(|| Error::internal("a load of no parameter"))?;
+                let from = Memory::Param(param);
+                let index = self.element(param, self.indices(&instance.index));
                 self.emit(self.graph.node(*n).types[0].dtype.into(), Expr::Load { from, index, mask })
             }
             Source::Constant(l) => self.emit(l.dtype().into(), Expr::Const(Const::Literal(*l))),

@@ -17,6 +17,8 @@ pub enum Pass {
     Cse,
     /// Nodes that no output needs go away.
     Dce,
+    /// The order in memory of what is stored is chosen; without it, all is row-major.
+    Layout,
     /// Nodes are grouped into kernels; without it, each node is one.
     Fusion,
     /// Each group becomes a kernel. (Nothing runs without it, so it cannot be left out.)
@@ -30,7 +32,7 @@ pub enum Pass {
 impl Pass {
     /// Every pass, in the order in which they run.
     pub const ALL: &'static [Pass] =
-        &[Pass::Simplify, Pass::Cse, Pass::Dce, Pass::Fusion, Pass::Lower, Pass::Schedule, Pass::Memory];
+        &[Pass::Simplify, Pass::Cse, Pass::Dce, Pass::Layout, Pass::Fusion, Pass::Lower, Pass::Schedule, Pass::Memory];
 
     /// The name in text.
     pub fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Pass {
             Pass::Simplify => "simplify",
             Pass::Cse => "cse",
             Pass::Dce => "dce",
+            Pass::Layout => "layout",
             Pass::Fusion => "fusion",
             Pass::Lower => "lower",
             Pass::Schedule => "schedule",

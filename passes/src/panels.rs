@@ -133,7 +133,7 @@ impl Lowering<'_> {
             };
             let index = index.iter().map(|x| x.substitute(&with, &|v| l.plan.range(v))).collect();
             let param = l.params.get(n).ok_or_else(|| Error::internal("a contraction reads no parameter"))?;
-            Ok(DotOperand { memory: Memory::Param(*param), index })
+            Ok(DotOperand { memory: Memory::Param(*param), index: l.element(*param, index) })
         };
         let (a, b) = (operand(self, &dot.operands[0])?, operand(self, &dot.operands[1])?);
         let contract = dot.contract.iter().map(|&v| (v, Extent::Const(self.extent(v)))).collect();

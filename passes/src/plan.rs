@@ -18,6 +18,7 @@
 //! reductions it depends on there. Sinks of one level share one loop.
 
 use crate::index_map::{Condition, operand_index};
+use crate::layout::Orders;
 use lazuli_ir::index::Range;
 use lazuli_ir::{DimVec, DotDims, Error, Graph, Index, Literal, NodeId, Op, ReduceOp, Result, Shape, VarId};
 use rustc_hash::FxHashMap;
@@ -165,6 +166,8 @@ pub struct Plan {
 pub struct Group<'a> {
     /// The graph.
     pub graph: &'a Graph,
+    /// How values lie in memory: loops run along it.
+    pub orders: &'a Orders,
     /// Whether a node is a member.
     pub member: &'a dyn Fn(NodeId) -> bool,
     /// Whether a node is free: a movement, a constant or an iota that is computed wherever it is wanted.
@@ -359,18 +362,19 @@ impl Planner<'_, '_> {
             }
             let in_tile = axes.iter().any(|a| a.is_some());
             let parent = if in_tile { self.plan.tile.last().copied().unwrap_or(0) } else { 0 };
-            let inner: Vec<u64> =
-                axes.iter().zip(shape.extents()).filter(|(a, _)| a.is_none()).map(|(_, n)| n as u64).collect();
+            let extents = shape.extents();
+            let order = self.group.orders.dims(node, shape.rank());
+            let inner: Vec<u64> = order.iter().filter(|d| axes[**d].is_none()).map(|d| extents[*d] as u64).collect();
             let scope = self.scope(parent, inner);
             let mut inner_vars =
                 if scope == parent { SmallVec::new() } else { self.plan.scopes[scope].vars.clone() }.into_iter();
-            let index: Vec<Index> = axes
-                .iter()
-                .map(|a| match a {
-                    Some(t) => Index::var(tile_vars[*t]),
+            let mut index = vec![Index::default(); shape.rank()];
+            for d in order {
+                index[d] = match axes[d] {
+                    Some(t) => Index::var(tile_vars[t]),
                     None => inner_vars.next().map_or_else(Index::default, Index::var),
-                })
-                .collect();
+                };
+            }
             let value = self.want(node, index.clone(), None)?;
             self.plan.sinks.push(Sink {
                 kind: SinkKind::Store { output, index },
@@ -530,15 +534,19 @@ impl Planner<'_, '_> {
         let Op::Reduce { op: reduce, dims, .. } = op else {
             return Err(Error::internal(format!("{} is no reduction", op.name())));
         };
+        // The position of a largest element counts in logical order; anything else is combined as it lies.
+        let order = if *reduce == ReduceOp::ArgMax { dims.clone() } else { self.group.orders.sorted(operand, dims) };
         let extents = self.shape(operand).extents();
-        let mut extents: Vec<u64> = dims.iter().map(|&d| extents[d] as u64).collect();
+        let mut extents: Vec<u64> = order.iter().map(|&d| extents[d] as u64).collect();
         let mut scopes: SmallVec<[ScopeId; 2]> = SmallVec::new();
         if let Some((tile, rows)) = self.row_scope(parent, &extents).filter(|_| *reduce != ReduceOp::ArgMax) {
             extents.drain(..rows);
             scopes.push(tile);
         }
         scopes.push(self.scope(scopes.last().copied().unwrap_or(parent), extents));
-        let inner: Vec<Index> = scopes.iter().flat_map(|s| &self.plan.scopes[*s].vars).map(|&v| v.into()).collect();
+        let vars: DimVec<VarId> = scopes.iter().flat_map(|s| self.plan.scopes[*s].vars.iter().copied()).collect();
+        let at = |d: &usize| order.iter().position(|o| o == d).and_then(|i| vars.get(i));
+        let inner: Vec<Index> = dims.iter().map(|d| at(d).map_or_else(Index::default, |&v| v.into())).collect();
         let ranges = |v: VarId| self.plan.range(v);
         let mapped = operand_index(op, 0, self.shape(operand), self.shape(node), index, &inner, &ranges)?;
         let mut value = self.want(operand, mapped.index, mask)?;

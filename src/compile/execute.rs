@@ -6,6 +6,7 @@ use crate::report::PassRow;
 use lazuli_ir::program::{Place, Program};
 use lazuli_ir::{Graph, Layout, Limits, NodeId};
 use lazuli_passes::Options;
+use lazuli_passes::layout::Orders;
 use lazuli_passes::ledger::Ledger;
 use lazuli_runtime::{Argument, Array, CallReport, Executable, cpu, memory_stats, reset_peak};
 use std::sync::{Mutex, PoisonError};
@@ -24,6 +25,7 @@ pub(crate) struct Profile {
 /// A program for inputs of given layouts, and what is known of how it was made.
 pub(crate) struct Code {
     executable: Executable,
+    orders: Orders,
     ledger: Ledger,
     /// What each step did that made the program from the optimised graph.
     passes: Vec<PassRow>,
@@ -47,8 +49,8 @@ impl Code {
         let kernels = executable.program().kernels.len();
         let (name, time) = ("machine code".to_owned(), start.elapsed());
         passes.push(PassRow { name, time, rewrites: 0, before: kernels, after: kernels });
-        let (ledger, groups) = (plan.ledger, plan.groups);
-        Ok(Code { executable, ledger, passes, groups, takers, ownership: Mutex::default() })
+        let (orders, ledger, groups) = (plan.orders, plan.ledger, plan.groups);
+        Ok(Code { executable, orders, ledger, passes, groups, takers, ownership: Mutex::default() })
     }
 
     /// Runs the program.
@@ -79,6 +81,11 @@ impl Code {
     /// The program as data.
     pub(crate) fn program(&self) -> &Program {
         self.executable.program()
+    }
+
+    /// How values lie in memory.
+    pub(crate) fn orders(&self) -> &Orders {
+        &self.orders
     }
 
     /// The decisions of fusion.

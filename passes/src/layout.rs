@@ -1,0 +1,256 @@
+//! The layout pass: in which order the dims of a stored value lie in memory.
+//!
+//! A side table over the optimised graph, no rewrite: values stay what they are, only where their elements lie changes. By
+//! default a value is row-major. It is stored in another order where that makes more bytes contiguous than it makes
+//! strided, and the order that a value has decides the order of the loops that write it, so they run along memory.
+//!
+//! Each value *wishes* an order, with the bytes that are behind the wish:
+//!
+//! - an input wishes the order of its strides, a contraction row-major, which is how its tile is written;
+//! - movement carries a wish along: the wish of a permuted value is permuted, so that `x.t() + y.t()` is stored as `x` and `y`
+//!   lie, and both transposes cancel (as strides are preserved in PyTorch);
+//! - an elementwise result has the order of the majority of the bytes it is made from. In a tie something is read
+//!   across memory anyway, and row-major wins: results keep the layout that the next call expects;
+//! - a value that nothing it is made from gives an order (an outer product of vectors, random numbers) takes that of the
+//!   values made from it: it is as easily written in one order as in another.
+//!
+//! Where a stored value has only one reader that reads it across memory, storing it in that reader's order would move the
+//! stride from the read to the write and save nothing; so wishes go against the flow only there.
+
+use crate::index_map::reshape_runs;
+use lazuli_ir::{DimVec, Graph, Layout, NodeId, Op, Shape};
+use rustc_hash::FxHashMap;
+use std::fmt;
+
+/// An order of dims in memory, outermost first.
+type Order = DimVec<usize>;
+
+/// The physical order of each value that is not row-major.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    orders: FxHashMap<NodeId, Order>,
+}
+
+impl Orders {
+    /// The dims of a value of this shape as they lie in memory, outermost first.
+    pub fn dims(&self, n: NodeId, rank: usize) -> DimVec<usize> {
+        self.orders.get(&n).cloned().unwrap_or_else(|| (0..rank).collect())
+    }
+
+    /// Some dims of a value, in the order in which they lie in memory.
+    pub fn sorted(&self, n: NodeId, dims: &[usize]) -> DimVec<usize> {
+        let mut dims: DimVec<usize> = dims.into();
+        if let Some(order) = self.orders.get(&n) {
+            dims.sort_by_key(|d| order.iter().position(|o| o == d));
+        }
+        dims
+    }
+
+    /// Where the elements of a stored value lie.
+    pub fn layout(&self, n: NodeId, shape: &Shape) -> Layout {
+        let order = self.dims(n, shape.rank());
+        let stored = Shape::from_dims(order.iter().map(|&d| shape.dim(d)));
+        let back: DimVec<usize> = (0..order.len()).filter_map(|d| order.iter().position(|o| *o == d)).collect();
+        Layout::contiguous(stored).permute(&back)
+    }
+
+    /// The number of values that are not row-major.
+    pub fn len(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// Whether all values are row-major.
+    pub fn is_empty(&self) -> bool {
+        self.orders.is_empty()
+    }
+}
+
+impl fmt::Display for Orders {
+    /// A line for each value that is not row-major: `%3 order [1,0]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all: Vec<(&NodeId, &Order)> = self.orders.iter().collect();
+        all.sort_unstable();
+        for (n, order) in all {
+            let dims: Vec<String> = order.iter().map(ToString::to_string).collect();
+            writeln!(f, "%{} order [{}]", n.0, dims.join(","))?;
+        }
+        Ok(())
+    }
+}
+
+/// A wished order, and the bytes behind it.
+#[derive(Clone, Debug)]
+struct Wish {
+    order: Order,
+    bytes: u64,
+}
+
+impl Wish {
+    /// The wish that long dims lie in this order; the others stay where they are. None, where there is nothing to order.
+    fn new(shape: &Shape, dims: impl IntoIterator<Item = usize>, bytes: u64) -> Option<Wish> {
+        let dims: DimVec<usize> = dims.into_iter().filter(|&d| !shape.dim(d).is_one()).collect();
+        let mut places = dims.clone();
+        places.sort_unstable();
+        let mut order: Order = (0..shape.rank()).collect();
+        for (place, d) in places.into_iter().zip(&dims) {
+            order[place] = *d;
+        }
+        (dims.len() > 1 && !shape.is_empty()).then_some(Wish { order, bytes })
+    }
+
+    fn row_major(shape: &Shape, bytes: u64) -> Option<Wish> {
+        Wish::new(shape, 0..shape.rank(), bytes)
+    }
+}
+
+/// The order that has the majority of bytes; row-major where none has.
+fn vote(wishes: &[Wish], limit: u64) -> Option<Wish> {
+    let total = wishes.iter().fold(0u64, |n, w| n.saturating_add(w.bytes));
+    let behind =
+        |order: &Order| wishes.iter().filter(|w| w.order == *order).fold(0u64, |n, w| n.saturating_add(w.bytes));
+    let rank = wishes.first()?.order.len();
+    let winner = wishes.iter().map(|w| &w.order).find(|o| behind(o) > total / 2);
+    let order = winner.cloned().unwrap_or_else(|| (0..rank).collect());
+    let bytes = behind(&order).min(limit);
+    Some(Wish { order, bytes })
+}
+
+/// The orders of a graph's values, whose inputs lie as `layouts` say.
+pub fn orders(graph: &Graph, layouts: &[Layout]) -> Orders {
+    let mut wishes: Vec<Option<Wish>> = vec![None; graph.len()];
+    for n in graph.nodes() {
+        wishes[n.index()] = forward(graph, layouts, n, &wishes);
+    }
+    for n in graph.nodes().rev() {
+        if wishes[n.index()].is_none() && has_no_order(graph.op(n)) {
+            wishes[n.index()] = backward(graph, n, &wishes);
+        }
+    }
+    let row_major = |w: &Wish| w.order.is_sorted();
+    let wished = wishes.into_iter().enumerate().filter_map(|(n, w)| Some((NodeId(n as u32), w?)));
+    Orders { orders: wished.filter(|(_, w)| !row_major(w)).map(|(n, w)| (n, w.order)).collect() }
+}
+
+fn shape(graph: &Graph, n: NodeId) -> &Shape {
+    &graph.node(n).types[0].shape
+}
+
+fn bytes(graph: &Graph, n: NodeId) -> u64 {
+    graph.node(n).types[0].bytes() as u64
+}
+
+/// Whether any order serves, because elements are computed one by one or lie where others do.
+fn has_no_order(op: &Op) -> bool {
+    match op {
+        Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) | Op::Random { .. } => true,
+        Op::Alias | Op::Detach | Op::Permute(_) => true,
+        Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } => false,
+        Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => false,
+        Op::Reduce { .. } | Op::Dot { .. } => false,
+    }
+}
+
+/// What a value wishes because of what it is made from.
+fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]) -> Option<Wish> {
+    let (to, operands) = (shape(graph, n), graph.operands(n));
+    let first = operands.first().map(|v| v.node);
+    let wish = first.and_then(|x| wishes[x.index()].as_ref());
+    let from = first.map(|x| shape(graph, x));
+    match graph.op(n) {
+        Op::Input { index, .. } => {
+            let strides = &layouts.get(*index)?.strides;
+            let mut dims: DimVec<usize> = (0..to.rank()).filter(|&d| strides[d] != 0).collect();
+            dims.sort_by_key(|&d| (to.dim(d).is_one(), std::cmp::Reverse(strides[d].unsigned_abs())));
+            Wish::new(to, dims, bytes(graph, n))
+        }
+        Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
+        Op::Alias | Op::Detach => wish.cloned(),
+        Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
+            let wishes: Vec<Wish> = operands.iter().filter_map(|v| wishes[v.node.index()].clone()).collect();
+            vote(&wishes, bytes(graph, n))
+        }
+        Op::Permute(perm) => {
+            let order = wish?.order.iter().filter_map(|d| perm.iter().position(|p| p == d));
+            Wish::new(to, order, wish?.bytes)
+        }
+        Op::Broadcast { dims, .. } => {
+            let (wish, from) = (wish?, from?);
+            let kept = wish.order.iter().filter(|&&d| from.dim(d).same(to.dim(dims[d]))).map(|&d| dims[d]);
+            Wish::new(to, kept, wish.bytes)
+        }
+        Op::Slice(_) | Op::Pad(_) => Wish::new(to, wish?.order.iter().copied(), wish?.bytes),
+        Op::Reshape(_) => {
+            let (wish, from) = (wish?, from?);
+            Wish::new(to, reshaped(&wish.order, from, to)?, wish.bytes)
+        }
+        Op::Reduce { dims, .. } => {
+            let wish = wish?;
+            let kept = wish.order.iter().filter(|d| !dims.contains(d));
+            Wish::new(to, kept.map(|&d| d - dims.iter().filter(|r| **r < d).count()), wish.bytes)
+        }
+        Op::Dot { .. } => Wish::row_major(to, bytes(graph, n)),
+    }
+}
+
+/// The order after a reshape: dims that become others do so where they lie together.
+fn reshaped(order: &[usize], from: &Shape, to: &Shape) -> Option<Order> {
+    let runs = reshape_runs(from, to).ok()?;
+    let mut out = Order::new();
+    let mut at = 0;
+    while at < order.len() {
+        let (f, t) = runs.iter().find(|(f, _)| f.contains(&order[at]))?;
+        let long = |d: &&usize| !from.dim(**d).is_one();
+        let run: DimVec<usize> = f.clone().collect();
+        let lies = order.get(at..at + run.len())?;
+        if !lies.iter().filter(long).eq(run.iter().filter(long)) || lies.iter().any(|d| !run.contains(d)) {
+            return None;
+        }
+        at += run.len();
+        out.extend(t.clone());
+    }
+    Some(out)
+}
+
+/// What a value wishes because of what is made from it.
+fn backward(graph: &Graph, n: NodeId, wishes: &[Option<Wish>]) -> Option<Wish> {
+    let own = shape(graph, n);
+    let wished = graph.uses(n).into_iter().filter_map(|(user, _)| {
+        let wish = wishes[user.index()].as_ref()?;
+        match graph.op(user) {
+            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) | Op::Alias | Op::Detach => {
+                Some(wish.clone())
+            }
+            Op::Permute(perm) => Wish::new(own, wish.order.iter().map(|&d| perm[d]), wish.bytes),
+            Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
+            Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => None,
+            Op::Reduce { .. } | Op::Dot { .. } => None,
+        }
+    });
+    vote(&wished.collect::<Vec<_>>(), bytes(graph, n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reshape_keeps_an_order_only_where_its_runs_lie_together() {
+        let order = |order: &[usize], from: &[usize], to: &[usize]| {
+            reshaped(order, &Shape::new(from.iter().copied()), &Shape::new(to.iter().copied())).map(|o| o.to_vec())
+        };
+        assert_eq!(order(&[1, 0], &[4, 6], &[4, 2, 3]), Some(vec![1, 2, 0]));
+        assert_eq!(order(&[1, 2, 0], &[4, 2, 3], &[4, 6]), Some(vec![1, 0]));
+        assert_eq!(order(&[2, 1, 0], &[4, 2, 3], &[4, 6]), None);
+        assert_eq!(order(&[1, 0], &[4, 6], &[24]), None);
+    }
+
+    #[test]
+    fn layouts_follow_orders() {
+        let orders = Orders { orders: FxHashMap::from_iter([(NodeId(3), [2, 0, 1].into_iter().collect())]) };
+        let shape = Shape::new([2, 3, 5]);
+        assert_eq!(orders.layout(NodeId(3), &shape).strides.as_slice(), [3, 1, 6]);
+        assert_eq!(orders.layout(NodeId(4), &shape), Layout::contiguous(shape.clone()));
+        assert_eq!(orders.sorted(NodeId(3), &[0, 1, 2]).as_slice(), [2, 0, 1]);
+        assert_eq!(orders.to_string(), "%3 order [2,0,1]\n");
+    }
+}
