@@ -2,7 +2,7 @@
 
 use crate::history::Kind;
 use crate::tensor::Tensor;
-use lazuli_ir::{DType, Literal};
+use lazuli_ir::{DType, Element, Literal, with_element};
 use std::fmt::{self, Write};
 
 /// Tensors of more elements are summarised.
@@ -35,11 +35,7 @@ impl fmt::Display for Tensor {
 }
 
 fn literals(array: &lazuli_runtime::Array) -> lazuli_ir::Result<Vec<Literal>> {
-    Ok(match array.dtype() {
-        DType::Bool => array.to_vec::<bool>()?.into_iter().map(Literal::Bool).collect(),
-        DType::I64 => array.to_vec::<i64>()?.into_iter().map(Literal::I64).collect(),
-        DType::F32 => array.to_vec::<f32>()?.into_iter().map(Literal::F32).collect(),
-    })
+    Ok(with_element!(array.dtype(), T => array.to_vec::<T>()?.into_iter().map(T::literal).collect()))
 }
 
 impl Tensor {
@@ -63,6 +59,7 @@ impl Tensor {
         let is_default = match self.dtype() {
             DType::F32 => true,
             DType::Bool | DType::I64 => !elements.is_empty(),
+            DType::U8 | DType::I32 | DType::F16 | DType::BF16 | DType::F64 => false,
         };
         if !is_default {
             suffix.push(format!("dtype={}", self.dtype()));
@@ -141,11 +138,13 @@ fn float_style(shown: &[Literal]) -> Style {
 }
 
 fn one(value: Literal, style: Style) -> String {
-    let v = match value {
-        Literal::Bool(v) => return if v { "True" } else { "False" }.to_owned(),
-        Literal::I64(v) => return v.to_string(),
-        Literal::F32(v) => v,
-    };
+    if let Literal::Bool(v) = value {
+        return if v { "True" } else { "False" }.to_owned();
+    }
+    if let Some(v) = value.as_i64() {
+        return v.to_string();
+    }
+    let v = value.as_f64();
     if v.is_nan() {
         return "nan".to_owned();
     }

@@ -121,6 +121,8 @@ fn primitive(node: &Node, op: &Op, operands: &[&Array]) -> Result<Array> {
         (Op::Permute(perm), [x]) => x.with_layout(x.layout().permute(perm)),
         (Op::Broadcast { shape, dims }, [x]) => x.with_layout(x.layout().broadcast(shape, dims)),
         (Op::Slice(dims), [x]) => x.with_layout(x.layout().slice(dims)),
+        (Op::Flip(dims), [x]) => x.with_layout(x.layout().flip(dims)),
+        (Op::Window(dims), [x]) => x.with_layout(x.layout().window(dims)),
         (Op::Reshape(shape), [x]) => match x.layout().reshape(shape) {
             Some(layout) => x.with_layout(layout),
             None => executor::run(op, &node.ty, operands),
@@ -142,6 +144,17 @@ fn primitive(node: &Node, op: &Op, operands: &[&Array]) -> Result<Array> {
             | Op::Broadcast { .. }
             | Op::Slice(_)
             | Op::Pad(_)
+            | Op::Flip(_)
+            | Op::Concat { .. }
+            | Op::Window(_)
+            | Op::WindowSum { .. }
+            | Op::DynamicSlice(_)
+            | Op::DynamicUpdateSlice { .. }
+            | Op::CheckIndex { .. }
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Cumulative { .. }
+            | Op::Sort { .. }
             | Op::Reduce { .. }
             | Op::Dot { .. },
             _,

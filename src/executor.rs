@@ -1,19 +1,23 @@
 //! Runs one primitive on arrays: the executor behind eager evaluation.
 //!
 //! Results lie in row-major order, in storage of their own. Each primitive runs one cached kernel (see [`launch`]), except
-//! that a pad is a fill and a copy into a view, an iota a view of a range, and a contraction a small compiled program, so
-//! that it gives the same bits as in compiled functions.
+//! that a pad and a concatenation are copies into views, an iota a view of a range, and what is more than a loop (contractions,
+//! indexing by data, accumulations, sorts) or checks its operands a small compiled program: it gives the same bits as in
+//! compiled functions.
 
-mod contraction;
 mod launch;
+mod program;
 
 use launch::{Reduced, launch};
 use lazuli_ir::{DType, DimVec, Error, Layout, Literal, Op, PadDim, ReduceOp, Result, Shape, TensorType};
-use lazuli_passes::primitive::Primitive;
+use lazuli_passes::primitive::{self, Primitive};
 use lazuli_runtime::Array;
 
 /// The value of `op`, of type `ty`, on these operands.
 pub(crate) fn run(op: &Op, ty: &TensorType, operands: &[&Array]) -> Result<Array> {
+    if primitive::checks(op, ty.dtype) {
+        return program::run(op, operands);
+    }
     match (op, operands) {
         (Op::Unary(op), [_]) => elementwise(Primitive::Unary(*op), ty, operands),
         (Op::Binary(op), [_, _]) => elementwise(Primitive::Binary(*op), ty, operands),
@@ -25,7 +29,19 @@ pub(crate) fn run(op: &Op, ty: &TensorType, operands: &[&Array]) -> Result<Array
         (Op::Random { stream, .. }, [base]) => random(*stream, ty, base),
         (Op::Pad(dims), [x, value]) => pad(dims, ty, x, value),
         (Op::Reduce { op, dims, .. }, [x]) => reduce(*op, dims, ty, x),
-        (Op::Dot { dims, .. }, [a, b]) => contraction::run(dims, ty, a, b),
+        (Op::Concat { dim, .. }, _) => concat(*dim, ty, operands),
+        (
+            Op::Dot { .. }
+            | Op::WindowSum { .. }
+            | Op::DynamicSlice(_)
+            | Op::DynamicUpdateSlice { .. }
+            | Op::CheckIndex { .. }
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Cumulative { .. }
+            | Op::Sort { .. },
+            _,
+        ) => program::run(op, operands),
         (
             Op::Input { .. }
             | Op::Constant { .. }
@@ -43,8 +59,9 @@ pub(crate) fn run(op: &Op, ty: &TensorType, operands: &[&Array]) -> Result<Array
             | Op::Broadcast { .. }
             | Op::Slice(_)
             | Op::Pad(_)
-            | Op::Reduce { .. }
-            | Op::Dot { .. },
+            | Op::Flip(_)
+            | Op::Window(_)
+            | Op::Reduce { .. },
             _,
         ) => Err(Error::internal(format!("{} of {} operands has no kernel", op.name(), operands.len()))),
     }
@@ -106,10 +123,26 @@ fn pad(dims: &[PadDim], ty: &TensorType, x: &Array, value: &Array) -> Result<Arr
     Ok(out)
 }
 
+/// Each operand is copied to its place in the result.
+fn concat(dim: usize, ty: &TensorType, operands: &[&Array]) -> Result<Array> {
+    let out = Array::uninit(ty)?;
+    let mut start = 0;
+    for x in operands {
+        let mut place = Layout { shape: x.shape().clone(), ..out.layout().clone() };
+        place.offset += out.layout().stride(dim) * start;
+        start += x.shape().extents()[dim] as i64;
+        if !x.shape().is_empty() {
+            copy_into(x, &out.with_layout(place)?)?;
+        }
+    }
+    Ok(out)
+}
+
 fn reduce(op: ReduceOp, dims: &[usize], ty: &TensorType, x: &Array) -> Result<Array> {
     if x.shape().is_empty() {
-        // Only a sum has a value without elements; the others have no results then.
-        return Array::full(Literal::zero(ty.dtype), &ty.shape);
+        // Only sums and products have a value without elements; the others have no results then.
+        let nothing = if op == ReduceOp::Prod { Literal::one(ty.dtype) } else { Literal::zero(ty.dtype) };
+        return Array::full(nothing, &ty.shape);
     }
     let out = Array::uninit(ty)?;
     // Loops run over the kept dims, then over the reduced ones.
@@ -131,17 +164,13 @@ fn reduce(op: ReduceOp, dims: &[usize], ty: &TensorType, x: &Array) -> Result<Ar
 #[cfg(test)]
 mod reference {
     use lazuli_ir::reference::Dense;
-    use lazuli_ir::{DType, Result};
+    use lazuli_ir::{Result, with_element};
     use lazuli_runtime::Array;
 
     /// The array as the reference evaluator takes it.
     pub(super) fn dense(array: &Array) -> Result<Dense> {
         let shape = array.shape().clone();
-        match array.dtype() {
-            DType::Bool => Dense::from_vec(array.to_vec::<bool>()?, shape),
-            DType::I64 => Dense::from_vec(array.to_vec::<i64>()?, shape),
-            DType::F32 => Dense::from_vec(array.to_vec::<f32>()?, shape),
-        }
+        with_element!(array.dtype(), T => Dense::from_vec(array.to_vec::<T>()?, shape))
     }
 }
 

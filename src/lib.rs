@@ -72,7 +72,7 @@ pub use dims::{Axes, Dims, Integer, IntoShape, Keep, Sizes, keep};
 pub use exchange::Lent;
 pub use generator::manual_seed;
 pub use lazuli_derive::Tree;
-pub use lazuli_ir::{DType, Element, Error, ErrorKind, Limits, Result};
+pub use lazuli_ir::{DType, Element, Error, ErrorKind, Limits, Result, bf16, f16};
 pub use lazuli_passes::Pass;
 pub use operand::{Argument, Number, Operand, Scalar};
 pub use ops::creation::{Counting, TensorData, tensor};

@@ -22,14 +22,17 @@ pub(crate) fn result_type(arguments: &[Argument<'_>]) -> DType {
     outranked(outranked(dims, scalars), numbers).unwrap_or(DType::F32)
 }
 
-/// The dtype that holds both.
+/// The dtype of two of one rank: the higher kind, and within it the wider; halves of different form meet in `f32`.
 fn wider(a: DType, b: DType) -> DType {
-    a.max(b)
+    match (a, b) {
+        (DType::F16, DType::BF16) | (DType::BF16, DType::F16) => DType::F32,
+        _ => a.max(b),
+    }
 }
 
 fn outranked(high: Option<DType>, low: Option<DType>) -> Option<DType> {
     match (high, low) {
-        (Some(h), Some(l)) => Some(if kind(l) > kind(h) { l } else { h }),
+        (Some(h), Some(l)) => Some(if kind(l) > kind(h) { wider(h, l) } else { h }),
         (one, None) | (None, one) => one,
     }
 }
@@ -37,8 +40,8 @@ fn outranked(high: Option<DType>, low: Option<DType>) -> Option<DType> {
 fn kind(dtype: DType) -> u8 {
     match dtype {
         DType::Bool => 0,
-        DType::I64 => 1,
-        DType::F32 => 2,
+        DType::U8 | DType::I32 | DType::I64 => 1,
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => 2,
     }
 }
 

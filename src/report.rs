@@ -6,7 +6,8 @@ mod text;
 
 use crate::Compilation;
 use crate::compile::{Module, Ownership, Profile};
-use lazuli_ir::{Limits, Sources, program::Place};
+use lazuli_ir::program::{Place, Step};
+use lazuli_ir::{Limits, Sources};
 use std::time::Duration;
 
 /// What a compiled program costs: [`Stages::report`](crate::Stages::report), or with times
@@ -234,21 +235,26 @@ impl From<&lazuli_passes::PassRecord> for PassRow {
 
 fn kernels(module: &Module, profile: Option<&Profile>) -> Vec<KernelRow> {
     let (program, labels) = (module.code.program(), module.improved.graph.labels());
-    let row = |(i, step): (usize, &lazuli_ir::program::KernelCall)| {
-        let kernel = program.kernels.get(step.kernel);
+    let row = |(i, step): (usize, &Step)| {
+        let call = match step {
+            Step::Kernel(call) => Some(call),
+            Step::Sort(_) => None,
+        };
+        let kernel = call.and_then(|call| program.kernels.get(call.kernel));
+        let cost = step.cost();
         let values = module.code.groups().get(i).map_or(&[][..], Vec::as_slice);
         KernelRow {
-            name: kernel.map_or_else(String::new, |k| k.name.clone()),
-            operations: step.cost.operations.clone(),
-            sources: step.cost.sources.to_string(),
+            name: program.step_name(step).to_owned(),
+            operations: cost.operations.clone(),
+            sources: cost.sources.to_string(),
             time: profile.and_then(|p| p.times.get(i).copied()),
-            bytes: step.cost.bytes,
-            flops: step.cost.flops,
+            bytes: cost.bytes,
+            flops: cost.flops,
             values: values.iter().map(|n| labels.of((*n).into()).to_string()).collect(),
             lanes: kernel.map_or(1, lazuli_ir::Kernel::lanes),
-            parallel_iterations: step.iterations,
-            parts: step.iterations.div_ceil(step.grain.max(1)),
-            limit: profile.map(|p| p.limits.time(step.cost.bytes, step.cost.flops)),
+            parallel_iterations: call.map_or(1, |call| call.iterations),
+            parts: call.map_or(1, |call| call.iterations.div_ceil(call.grain.max(1))),
+            limit: profile.map(|p| p.limits.time(cost.bytes, cost.flops)),
         }
     };
     program.steps.iter().enumerate().map(row).collect()

@@ -75,8 +75,8 @@ fn fuse(settings: &Settings, input: &str) -> Result<String> {
     let (graph, plan) = plan(settings, input)?;
     let mut out = format!("{} kernels\n", plan.program.steps.len());
     for (step, nodes) in plan.program.steps.iter().zip(&plan.groups) {
-        let stored = step.args.len()
-            - plan.program.kernels[step.kernel].params.iter().filter(|p| p.access == Access::Read).count();
+        let accesses = plan.program.accesses(step);
+        let stored = accesses.iter().filter(|(_, access)| *access != Access::Read).count();
         let names: Vec<&str> = nodes.iter().map(|n| graph.op(*n).name()).collect();
         writeln!(out, "  {} -> {stored} stored", names.join(" ")).map_err(|e| Error::internal(e.to_string()))?;
     }

@@ -1,7 +1,7 @@
 //! Writing straight-line kernel code: one interface for builders of kernels and for emitters, so that an expansion is written
 //! once and becomes statements or machine code alike.
 
-use crate::kernel::{Const, Expr, MachineOp, ScalarType, ValueId};
+use crate::kernel::{Expr, MachineOp, ScalarType, ValueId};
 use crate::{BinaryOp, CompareOp, Literal, UnaryOp};
 
 /// Something that straight-line code can be written to: a block under construction, or an emitter.
@@ -15,25 +15,28 @@ pub trait Emit {
 
 #[allow(missing_docs)]
 impl dyn Emit + '_ {
-    pub fn constant(&mut self, c: Const) -> ValueId {
-        self.emit(c.ty(), Expr::Const(c))
+    pub fn constant(&mut self, c: Literal) -> ValueId {
+        self.emit(c.scalar_type(), Expr::Const(c))
     }
     pub fn f32(&mut self, v: f32) -> ValueId {
-        self.constant(Const::Literal(Literal::F32(v)))
+        self.constant(Literal::F32(v))
+    }
+    pub fn number(&mut self, like: ValueId, v: f64) -> ValueId {
+        self.constant(Literal::from_f64(self.type_of(like).dtype(), v))
     }
     pub fn i32(&mut self, v: i32) -> ValueId {
-        self.constant(Const::I32(v))
+        self.constant(Literal::I32(v))
     }
     pub fn i64(&mut self, v: i64) -> ValueId {
-        self.constant(Const::Literal(Literal::I64(v)))
+        self.constant(Literal::I64(v))
     }
     pub fn unary(&mut self, op: UnaryOp, a: ValueId) -> ValueId {
         self.emit(self.type_of(a), Expr::Unary(op, a))
     }
     pub fn binary(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> ValueId {
         match (self.type_of(a), op) {
-            (ScalarType::Bool, BinaryOp::Max) => self.machine(MachineOp::Or, &[a, b]),
-            (ScalarType::Bool, BinaryOp::Min) => self.machine(MachineOp::And, &[a, b]),
+            (ScalarType::Bool, BinaryOp::Max) => self.emit(ScalarType::Bool, Expr::Binary(BinaryOp::Or, a, b)),
+            (ScalarType::Bool, BinaryOp::Min) => self.emit(ScalarType::Bool, Expr::Binary(BinaryOp::And, a, b)),
             (ty, _) => self.emit(ty, Expr::Binary(op, a, b)),
         }
     }
@@ -84,14 +87,9 @@ impl dyn Emit + '_ {
     }
     pub fn machine(&mut self, op: MachineOp, operands: &[ValueId]) -> ValueId {
         let ty = match op {
-            MachineOp::Fma | MachineOp::F32OfBits => ScalarType::F32,
+            MachineOp::Fma | MachineOp::F32OfBits | MachineOp::RoundF16 | MachineOp::RoundBF16 => ScalarType::F32,
             MachineOp::BitsOfF32 => ScalarType::I32,
-            MachineOp::And
-            | MachineOp::Or
-            | MachineOp::Xor
-            | MachineOp::ShiftLeft
-            | MachineOp::ShiftRight
-            | MachineOp::ShiftRightLogical => self.type_of(operands[0]),
+            MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => self.type_of(operands[0]),
         };
         self.emit(ty, Expr::Machine(op, operands.iter().copied().collect()))
     }

@@ -6,8 +6,8 @@
 
 use crate::text::Cursor;
 use crate::{
-    BinaryOp, CompareOp, DType, DimVec, DotDims, Graph, Literal, Op, PadDim, ReduceOp, Result, SliceDim, Sources,
-    TensorType, UnaryOp, Value,
+    BinaryOp, CompareOp, CumulativeOp, DType, DimVec, DotDims, Graph, Literal, Op, PadDim, ReduceOp, Result, ScatterOp,
+    SliceDim, Sources, TensorType, UnaryOp, Value, WindowDim,
 };
 use rustc_hash::FxHashMap;
 use std::fmt;
@@ -264,12 +264,31 @@ impl<'a> Parser<'a> {
             "broadcast" => Op::Broadcast { shape, dims: taken.list("dims")? },
             "slice" => Op::Slice(taken.ranges()?),
             "pad" => Op::Pad(taken.pad()?),
+            "flip" => Op::Flip(taken.list("dims")?),
+            "concat" => Op::Concat { dim: taken.number("dim")? as usize, count: s.operands.len() },
+            "window" => Op::Window(taken.window()?),
+            "window_sum" => Op::WindowSum { dims: taken.window()?, shape },
+            "dynamic_slice" => Op::DynamicSlice(taken.list("sizes")?),
+            "dynamic_update_slice" => Op::DynamicUpdateSlice { rank: shape.rank() },
+            "check_index" => Op::CheckIndex { extent: taken.number("extent")? as usize, wrap: taken.flag("wrap")? },
+            "gather" => Op::Gather { dim: taken.number("dim")? as usize },
+            "sort" => Op::Sort { dim: taken.number("dim")? as usize, descending: taken.flag("descending")? },
             "dot" => {
                 let contract = taken.pairs("contract")?;
                 Op::Dot { dims: DotDims { batch: taken.pairs("batch")?, contract }, acc: dtype }
             }
             _ => {
                 let reduction = name.strip_prefix("reduce_").and_then(ReduceOp::parse);
+                if let Some(op) = name.strip_prefix("scatter_").and_then(ScatterOp::parse) {
+                    let op = Op::Scatter { dim: taken.number("dim")? as usize, op };
+                    self.reject_leftovers(name, &taken.left)?;
+                    return Ok(op);
+                }
+                if let Some(op) = name.strip_prefix("cumulative_").and_then(CumulativeOp::parse) {
+                    let (dim, reverse) = (taken.number("dim")? as usize, taken.flag("reverse")?);
+                    self.reject_leftovers(name, &taken.left)?;
+                    return Ok(Op::Cumulative { op, dim, reverse });
+                }
                 let unary = UnaryOp::parse(name).map(Op::Unary);
                 let elementwise = unary
                     .or_else(|| BinaryOp::parse(name).map(Op::Binary))
@@ -334,6 +353,26 @@ impl<'a> Taken<'a> {
             Some((_, Attribute::Number(n))) => Ok(n),
             other => self.wrong(other.map(|o| o.0), &format!("`{name}=0`, a number")),
         }
+    }
+
+    /// `true` or `false`; absent is false.
+    fn flag(&mut self, name: &str) -> Result<bool> {
+        match self.take(name) {
+            None => Ok(false),
+            Some((_, Attribute::Word("true"))) => Ok(true),
+            Some((_, Attribute::Word("false"))) => Ok(false),
+            Some((position, _)) => self.wrong(Some(position), &format!("`{name}=true` or `{name}=false`")),
+        }
+    }
+
+    fn window(&mut self) -> Result<DimVec<WindowDim>> {
+        let (dims, sizes) = (self.list("dims")?, self.list("size")?);
+        let (strides, dilations) = (self.list("stride")?, self.list("dilation")?);
+        if [&sizes, &strides, &dilations].iter().any(|l| l.len() != dims.len()) {
+            return self.wrong(None, "`dims`, `size`, `stride` and `dilation` of one length");
+        }
+        let parts = dims.into_iter().zip(sizes).zip(strides).zip(dilations);
+        Ok(parts.map(|(((dim, size), stride), dilation)| WindowDim { dim, size, stride, dilation }).collect())
     }
 
     fn list(&mut self, name: &str) -> Result<DimVec<usize>> {
@@ -443,15 +482,32 @@ graph all(%x: f32[2,3], %c: bool[2,3], %base: i64[2]) -> (%9, %x, %18) {
   %21 = dot %16, %17 contract=[0;0] : f32[5,3]
   %22 = dot %14, %14 contract=[1,2;1,2] batch=[0;0] : f32[6]
   %23 = dot %1, %1 : f32[]
+  %24 = flip %x dims=[0,1] : f32[2,3]
+  %25 = concat %x, %x, %24 dim=1 : f32[2,9]
+  %26 = window %25 dims=[1] size=[3] stride=[2] dilation=[1] : f32[2,4,3]
+  %27 = window_sum %26 dims=[1] size=[3] stride=[2] dilation=[1] : f32[2,9]
+  %28 = check_index %2 extent=3 wrap=true : i64[2,3]
+  %29 = check_index %2 extent=3 : i64[2,3]
+  %30 = gather %x, %28 dim=1 : f32[2,3]
+  %31 = scatter_add %x, %28, %30 dim=1 : f32[2,3]
+  %32 = cumulative_sum %x dim=1 : f32[2,3]
+  %33 = cumulative_max %x dim=0 reverse=true : f32[2,3]
+  %34 = sort %x dim=1 descending=true : i64[2,3]
+  %35 = constant 1 : i64[]
+  %36 = dynamic_slice %x, %35, %35 sizes=[1,2] : f32[1,2]
+  %37 = dynamic_update_slice %x, %36, %35, %35 : f32[2,3]
+  %38 = constant 0.5 : bf16[2]
   %late = input : f32[0]
-  %24 = neg %late : f32[0]
+  %39 = neg %late : f32[0]
 }
 ";
         let g = Graph::parse(text).unwrap();
         assert_eq!(round_trip(&g), text);
         assert!(g.to_dot().contains("n3 [label=\"%1 = constant -0.0\\nf32[]\\nsrc/main.rs:12:20, src/nn.rs:1:2\"]"));
-        for name in UnaryOp::ALL.iter().map(|o| o.name()) {
-            round_trip(&Graph::parse(&format!("graph u(%x: f32[]) -> (%1) {{ %1 = {name} %x : f32[] }}")).unwrap());
+        for op in UnaryOp::ALL {
+            let (name, dtype) = (op.name(), if op.row().domain.contains(DType::F32) { "f32" } else { "u8" });
+            let text = format!("graph u(%x: {dtype}[]) -> (%1) {{ %1 = {name} %x : {dtype}[] }}");
+            round_trip(&Graph::parse(&text).unwrap());
         }
     }
 
@@ -489,7 +545,10 @@ graph all(%x: f32[2,3], %c: bool[2,3], %base: i64[2]) -> (%9, %x, %18) {
         assert_eq!(body("%1 = exp %y : f32[2]"), "line 2, column 12: %y is not defined before it is used");
         assert_eq!(body("%1 = frob %x : f32[2]"), "line 2, column 8: `frob` is not an operation");
         assert_eq!(body("%1 = exp %x : f32[3]"), "line 2, column 17: expected f32[2], which `exp` gives, found f32[3]");
-        assert_eq!(body("%1 = exp %x : f64[3]"), "line 2, column 17: expected a dtype (bool, i64, f32), found `f64`");
+        assert_eq!(
+            body("%1 = exp %x : f65[3]"),
+            "line 2, column 17: expected a dtype (bool, u8, i32, i64, f16, bf16, f32, f64), found `f65`"
+        );
         assert_eq!(body("%1 = exp %x f32[2]"), "line 2, column 18: expected `=`, found `[`");
         assert_eq!(body("%1 = exp %x dim=1 : f32[2]"), "line 2, column 15: `exp` has no attribute `dim`");
         assert_eq!(body("%1 = iota : i64[2]"), "line 2, column 8: `iota` needs `dim=0`, a number");

@@ -15,7 +15,7 @@
 //! `%y = input : f32[2]`. The text loses nothing: [`Graph::parse`] gives an equal graph, sources included.
 
 use crate::text::Name;
-use crate::{DotDims, Graph, NodeId, Op, PadDim, SliceDim, Sources, Value};
+use crate::{DotDims, Graph, NodeId, Op, PadDim, SliceDim, Sources, Value, WindowDim};
 use rustc_hash::FxHashMap;
 use std::fmt::{self, Display, Write};
 
@@ -135,13 +135,20 @@ fn comment(sources: &Sources, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn attributes(op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match op {
         Op::Input { .. } | Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) => Ok(()),
-        Op::Select | Op::Cast(_) | Op::Reshape(_) => Ok(()),
+        Op::Select | Op::Cast(_) | Op::Reshape(_) | Op::DynamicUpdateSlice { .. } => Ok(()),
         Op::Constant { value, .. } => write!(f, " {value}"),
         Op::Iota { dim, .. } => write!(f, " dim={dim}"),
         Op::Random { stream, .. } => write!(f, " stream={stream}"),
         Op::Permute(perm) => write!(f, " perm={}", List(perm)),
         Op::Broadcast { dims, .. } => write!(f, " dims={}", List(dims)),
         Op::Slice(dims) => slice(dims, f),
+        Op::Flip(dims) => write!(f, " dims={}", List(dims)),
+        Op::Concat { dim, .. } | Op::Gather { dim } | Op::Scatter { dim, .. } => write!(f, " dim={dim}"),
+        Op::Window(dims) | Op::WindowSum { dims, .. } => window(dims, f),
+        Op::DynamicSlice(sizes) => write!(f, " sizes={}", List(sizes)),
+        Op::CheckIndex { extent, wrap } => write!(f, " extent={extent}{}", if *wrap { " wrap=true" } else { "" }),
+        Op::Cumulative { dim, reverse, .. } => write!(f, " dim={dim}{}", if *reverse { " reverse=true" } else { "" }),
+        Op::Sort { dim, descending } => write!(f, " dim={dim}{}", if *descending { " descending=true" } else { "" }),
         Op::Pad(dims) => pad(dims, f),
         Op::Reduce { dims, acc, .. } => write!(f, " dims={} acc={acc}", List(dims)),
         Op::Dot { dims: DotDims { batch, contract }, .. } => {
@@ -165,6 +172,12 @@ fn slice(dims: &[SliceDim], f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
     }
     f.write_str("]")
+}
+
+fn window(dims: &[WindowDim], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let of = |part: fn(&WindowDim) -> usize| dims.iter().map(part).collect::<Vec<_>>();
+    write!(f, " dims={} size={} stride={}", List(&of(|w| w.dim)), List(&of(|w| w.size)), List(&of(|w| w.stride)))?;
+    write!(f, " dilation={}", List(&of(|w| w.dilation)))
 }
 
 fn pad(dims: &[PadDim], f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,8 @@
 //! The one set of shape and dtype rules: recording, parsing, passes and the verifier all ask here.
 
 use crate::{
-    DType, DimVec, Domain, DotDims, Error, ErrorKind, Op, PadDim, ReduceOp, Result, Shape, SliceDim, TensorType,
+    CumulativeOp, DType, DimVec, Domain, DotDims, Error, ErrorKind, Op, PadDim, ReduceOp, Result, ScatterOp, Shape,
+    SliceDim, TensorType, WindowDim,
 };
 
 /// The type of the result of `op` on operands of these types, or what is wrong, with operation and operands named.
@@ -74,6 +75,65 @@ fn rule(op: &Op, operands: &[&TensorType]) -> Result<TensorType> {
         (Op::Broadcast { shape, dims }, [x]) => broadcast(shape, dims, x),
         (Op::Slice(dims), [x]) => slice(dims, x),
         (Op::Pad(dims), [x, value]) => pad(dims, x, value),
+        (Op::Flip(dims), [x]) => {
+            increasing(dims, x.shape.rank())?;
+            Ok((*x).clone())
+        }
+        (Op::Concat { dim, count }, operands) if operands.len() == *count && *count > 0 => concat(*dim, operands),
+        (Op::Window(dims), [x]) => window(dims, x),
+        (Op::WindowSum { dims, shape }, [x]) => {
+            let whole = TensorType::new(shape.clone(), x.dtype);
+            let windows = window(dims, &whole)?;
+            if windows != **x {
+                return shape_error(format!("windows of {shape} have the shape {}, not {}", windows.shape, x.shape));
+            }
+            in_domain(Domain::Numeric, x)?;
+            accumulator("window_sum", x.dtype)?;
+            Ok(whole)
+        }
+        (Op::DynamicSlice(sizes), [x, starts @ ..]) => {
+            let sizes = Shape::new(sizes.iter().copied());
+            dynamic(x, &sizes, starts)?;
+            Ok(TensorType::new(sizes, x.dtype))
+        }
+        (Op::DynamicUpdateSlice { rank }, [x, update, starts @ ..]) => {
+            if x.dtype != update.dtype || x.shape.rank() != *rank {
+                return dtype_error(format!("operands {x} and {update} differ in dtype or dims"));
+            }
+            dynamic(x, &update.shape, starts)?;
+            Ok((*x).clone())
+        }
+        (Op::CheckIndex { .. }, [x]) => {
+            index_dtype(x)?;
+            Ok((*x).clone())
+        }
+        (Op::Gather { dim }, [x, index]) => {
+            indexed(*dim, x, index)?;
+            Ok(TensorType::new(index.shape.clone(), x.dtype))
+        }
+        (Op::Scatter { dim, op }, [x, index, updates]) => {
+            indexed(*dim, x, index)?;
+            if !updates.shape.same(&index.shape) || updates.dtype != x.dtype {
+                return shape_error(format!("updates {updates} for an index {index} into {x}"));
+            }
+            if matches!(op, ScatterOp::Add | ScatterOp::Mul) {
+                in_domain(Domain::Numeric, x)?;
+                accumulator(op.name(), x.dtype)?;
+            }
+            Ok((*x).clone())
+        }
+        (Op::Cumulative { op, dim, .. }, [x]) => {
+            axis_in_range(*dim, x.shape.rank())?;
+            if matches!(op, CumulativeOp::Sum | CumulativeOp::Prod) {
+                in_domain(Domain::Numeric, x)?;
+                accumulator(op.name(), x.dtype)?;
+            }
+            Ok((*x).clone())
+        }
+        (Op::Sort { dim, .. }, [x]) => {
+            axis_in_range(*dim, x.shape.rank())?;
+            Ok(TensorType::new(x.shape.clone(), DType::I64))
+        }
         (Op::Reduce { op, dims, acc }, [x]) => reduce(*op, dims, *acc, x),
         (Op::Dot { dims, acc }, [a, b]) => dot(dims, *acc, a, b),
         _ => Err(Error::internal(format!("{} takes {} operands, not {}", op.name(), op.arity(), operands.len()))),
@@ -174,19 +234,104 @@ fn pad(dims: &[PadDim], x: &TensorType, value: &TensorType) -> Result<TensorType
     Ok(TensorType::new(Shape::new(extents), x.dtype))
 }
 
-fn reduce(op: ReduceOp, dims: &[usize], acc: DType, x: &TensorType) -> Result<TensorType> {
+/// Sums and products are not kept in a half.
+fn accumulator(name: &str, dtype: DType) -> Result<()> {
+    if dtype.is_half() {
+        return dtype_error(format!("{name} accumulates in f32 or wider, so the operand must be cast, not be {dtype}"));
+    }
+    Ok(())
+}
+
+fn increasing(dims: &[usize], rank: usize) -> Result<()> {
     if !dims.is_sorted_by(|a, b| a < b) {
         return Err(Error::new(ErrorKind::Dim, format!("dims {dims:?} must be increasing")));
     }
-    for &d in dims {
-        axis_in_range(d, x.shape.rank())?;
+    dims.iter().try_for_each(|&d| axis_in_range(d, rank))
+}
+
+fn concat(dim: usize, operands: &[&TensorType]) -> Result<TensorType> {
+    let first = operands[0];
+    axis_in_range(dim, first.shape.rank())?;
+    let mut extents = first.shape.extents();
+    let mut total = 0usize;
+    for x in operands {
+        let others = |d: usize| d == dim || x.shape.dim(d).same(first.shape.dim(d));
+        if x.dtype != first.dtype || x.shape.rank() != first.shape.rank() || !(0..x.shape.rank()).all(others) {
+            return shape_error(format!("{x} cannot follow {first} along dim {dim}"));
+        }
+        match total.checked_add(x.shape.extents()[dim]) {
+            Some(sum) => total = sum,
+            None => return shape_error(format!("the extents along dim {dim} overflow")),
+        }
     }
+    extents[dim] = total;
+    Ok(TensorType::new(Shape::new(extents), first.dtype))
+}
+
+fn window(dims: &[WindowDim], x: &TensorType) -> Result<TensorType> {
+    increasing(&dims.iter().map(|w| w.dim).collect::<DimVec<usize>>(), x.shape.rank())?;
+    let mut extents = x.shape.extents();
+    for w in dims {
+        if w.size == 0 || w.stride == 0 || w.dilation == 0 {
+            return shape_error(format!("window {w:?} needs size, stride and dilation of at least 1"));
+        }
+        extents[w.dim] = w.count(extents[w.dim]);
+    }
+    extents.extend(dims.iter().map(|w| w.size));
+    Ok(TensorType::new(Shape::new(extents), x.dtype))
+}
+
+/// A range of these sizes that starts at run-time indices of `x`.
+fn dynamic(x: &TensorType, sizes: &Shape, starts: &[&TensorType]) -> Result<()> {
+    let rank = x.shape.rank();
+    if sizes.rank() != rank || starts.len() != rank {
+        return Err(Error::new(
+            ErrorKind::Dim,
+            format!("{} sizes and {} starts for {rank} dims", sizes.rank(), starts.len()),
+        ));
+    }
+    for s in starts {
+        if **s != TensorType::new(Shape::scalar(), DType::I64) {
+            return dtype_error(format!("a start is i64[], not {s}"));
+        }
+    }
+    for (d, (size, extent)) in sizes.extents().into_iter().zip(x.shape.extents()).enumerate() {
+        if size > extent {
+            return shape_error(format!("{size} elements of dim {d}, which has {extent}"));
+        }
+    }
+    Ok(())
+}
+
+fn index_dtype(index: &TensorType) -> Result<()> {
+    if index.dtype == DType::I64 {
+        return Ok(());
+    }
+    dtype_error(format!("an index is i64, not {}", index.dtype))
+}
+
+fn indexed(dim: usize, x: &TensorType, index: &TensorType) -> Result<()> {
+    index_dtype(index)?;
+    axis_in_range(dim, x.shape.rank())?;
+    let rank = x.shape.rank();
+    let fits = index.shape.rank() == rank
+        && (0..rank).all(|d| d == dim || index.shape.dim(d).same(x.shape.dim(d)))
+        && (!x.shape.dim(dim).is_zero() || index.shape.is_empty());
+    if fits {
+        return Ok(());
+    }
+    shape_error(format!("an index {} into dim {dim} of {}: all other dims are the same", index.shape, x.shape))
+}
+
+fn reduce(op: ReduceOp, dims: &[usize], acc: DType, x: &TensorType) -> Result<TensorType> {
+    increasing(dims, x.shape.rank())?;
     let dtype = match op {
-        ReduceOp::Sum => {
+        ReduceOp::Sum | ReduceOp::Prod => {
             in_domain(Domain::Numeric, x)?;
+            accumulator(op.name(), acc)?;
             acc
         }
-        ReduceOp::Max | ReduceOp::ArgMax => {
+        ReduceOp::Max | ReduceOp::Min | ReduceOp::Amax | ReduceOp::Amin | ReduceOp::ArgMax | ReduceOp::ArgMin => {
             let kept_is_empty = (0..x.shape.rank()).any(|d| !dims.contains(&d) && x.shape.dim(d).is_zero());
             if !kept_is_empty && dims.iter().any(|&d| x.shape.dim(d).is_zero()) {
                 return shape_error(format!(
@@ -195,10 +340,7 @@ fn reduce(op: ReduceOp, dims: &[usize], acc: DType, x: &TensorType) -> Result<Te
                     x.shape
                 ));
             }
-            match op {
-                ReduceOp::ArgMax => DType::I64,
-                ReduceOp::Sum | ReduceOp::Max => acc,
-            }
+            if op.is_position() { DType::I64 } else { acc }
         }
     };
     if acc != x.dtype {
@@ -216,6 +358,7 @@ fn dot(dims: &DotDims, acc: DType, a: &TensorType, b: &TensorType) -> Result<Ten
         ));
     }
     in_domain(Domain::Numeric, a)?;
+    accumulator("dot", acc)?;
     let (mut left, mut right): (DimVec<bool>, DimVec<bool>) =
         ((0..a.shape.rank()).map(|_| false).collect(), (0..b.shape.rank()).map(|_| false).collect());
     for &(l, r) in dims.batch.iter().chain(&dims.contract) {

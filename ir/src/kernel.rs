@@ -24,33 +24,56 @@ use smallvec::SmallVec;
 pub use crate::emit::Emit;
 pub use crate::reducer::Reducer;
 
-/// The type of a scalar value in a kernel. `I32` exists here only: expansions of functions work on the bits of an `f32`.
+/// The type of a scalar value in a kernel.
+///
+/// A half is an `f32` that the half's type can hold: loads widen, stores narrow, and [`MachineOp::RoundF16`] or
+/// [`MachineOp::RoundBF16`] stands after each operation whose result is a half. Constants of kernels are never halves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ScalarType {
     /// A truth value.
     Bool,
+    /// An unsigned 8-bit integer; wraps.
+    U8,
     /// A 32-bit integer; wraps.
     I32,
     /// A 64-bit integer; wraps.
     I64,
     /// Single precision.
     F32,
+    /// Double precision.
+    F64,
 }
 
 impl ScalarType {
+    /// Every type.
+    pub const ALL: [ScalarType; 6] =
+        [ScalarType::Bool, ScalarType::U8, ScalarType::I32, ScalarType::I64, ScalarType::F32, ScalarType::F64];
+
     /// The name in text.
     pub fn name(self) -> &'static str {
-        match self {
-            ScalarType::Bool => "bool",
-            ScalarType::I32 => "i32",
-            ScalarType::I64 => "i64",
-            ScalarType::F32 => "f32",
-        }
+        self.dtype().name()
     }
 
     /// The type of this name.
     pub fn parse(name: &str) -> Option<ScalarType> {
-        [ScalarType::Bool, ScalarType::I32, ScalarType::I64, ScalarType::F32].into_iter().find(|t| t.name() == name)
+        Self::ALL.into_iter().find(|t| t.name() == name)
+    }
+
+    /// The dtype that has exactly these values.
+    pub fn dtype(self) -> DType {
+        match self {
+            ScalarType::Bool => DType::Bool,
+            ScalarType::U8 => DType::U8,
+            ScalarType::I32 => DType::I32,
+            ScalarType::I64 => DType::I64,
+            ScalarType::F32 => DType::F32,
+            ScalarType::F64 => DType::F64,
+        }
+    }
+
+    /// Whether values are floats.
+    pub fn is_float(self) -> bool {
+        self.dtype().is_float()
     }
 }
 
@@ -58,9 +81,24 @@ impl From<DType> for ScalarType {
     fn from(d: DType) -> ScalarType {
         match d {
             DType::Bool => ScalarType::Bool,
+            DType::U8 => ScalarType::U8,
+            DType::I32 => ScalarType::I32,
             DType::I64 => ScalarType::I64,
-            DType::F32 => ScalarType::F32,
+            DType::F16 | DType::BF16 | DType::F32 => ScalarType::F32,
+            DType::F64 => ScalarType::F64,
         }
+    }
+}
+
+impl Literal {
+    /// The type of the value in a kernel.
+    pub fn scalar_type(self) -> ScalarType {
+        self.dtype().into()
+    }
+
+    /// The value as kernels hold it: halves become `f32`.
+    pub fn in_kernel(self) -> Literal {
+        self.cast(self.scalar_type().dtype())
     }
 }
 
@@ -133,6 +171,8 @@ pub enum Access {
     Read,
     /// Stores only. (`mut` in text.)
     Write,
+    /// Loads and stores: what one iteration stores, later ones of a serial loop see. (`inout` in text.)
+    ReadWrite,
 }
 
 /// A buffer parameter.
@@ -205,25 +245,6 @@ pub enum Memory {
     Tile(TileId),
 }
 
-/// A constant value in a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Const {
-    /// A constant of a tensor dtype.
-    Literal(Literal),
-    /// A 32-bit integer.
-    I32(i32),
-}
-
-impl Const {
-    /// Its type.
-    pub fn ty(self) -> ScalarType {
-        match self {
-            Const::Literal(l) => l.dtype().into(),
-            Const::I32(_) => ScalarType::I32,
-        }
-    }
-}
-
 /// Scalar operations that exist in kernels only, for expansions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MachineOp {
@@ -233,18 +254,16 @@ pub enum MachineOp {
     BitsOfF32,
     /// The `f32` of these bits.
     F32OfBits,
-    /// Bitwise and (of two `bool`, `i32` or `i64`).
-    And,
-    /// Bitwise or.
-    Or,
-    /// Bitwise exclusive or.
-    Xor,
     /// Shift left; the count, operand 1, is a constant below the width.
     ShiftLeft,
     /// Arithmetic shift right; the count is a constant below the width.
     ShiftRight,
     /// Logical shift right; the count is a constant below the width.
     ShiftRightLogical,
+    /// An `f32` rounded to what an `f16` holds.
+    RoundF16,
+    /// An `f32` rounded to what a `bf16` holds.
+    RoundBF16,
 }
 
 impl MachineOp {
@@ -253,12 +272,11 @@ impl MachineOp {
         MachineOp::Fma,
         MachineOp::BitsOfF32,
         MachineOp::F32OfBits,
-        MachineOp::And,
-        MachineOp::Or,
-        MachineOp::Xor,
         MachineOp::ShiftLeft,
         MachineOp::ShiftRight,
         MachineOp::ShiftRightLogical,
+        MachineOp::RoundF16,
+        MachineOp::RoundBF16,
     ];
 
     /// The name in text.
@@ -267,12 +285,11 @@ impl MachineOp {
             MachineOp::Fma => "fma",
             MachineOp::BitsOfF32 => "bits_of_f32",
             MachineOp::F32OfBits => "f32_of_bits",
-            MachineOp::And => "and",
-            MachineOp::Or => "or",
-            MachineOp::Xor => "xor",
             MachineOp::ShiftLeft => "shl",
             MachineOp::ShiftRight => "shr",
             MachineOp::ShiftRightLogical => "ushr",
+            MachineOp::RoundF16 => "round_f16",
+            MachineOp::RoundBF16 => "round_bf16",
         }
     }
 
@@ -280,13 +297,8 @@ impl MachineOp {
     pub fn arity(self) -> usize {
         match self {
             MachineOp::Fma => 3,
-            MachineOp::BitsOfF32 | MachineOp::F32OfBits => 1,
-            MachineOp::And
-            | MachineOp::Or
-            | MachineOp::Xor
-            | MachineOp::ShiftLeft
-            | MachineOp::ShiftRight
-            | MachineOp::ShiftRightLogical => 2,
+            MachineOp::BitsOfF32 | MachineOp::F32OfBits | MachineOp::RoundF16 | MachineOp::RoundBF16 => 1,
+            MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => 2,
         }
     }
 }
@@ -295,7 +307,7 @@ impl MachineOp {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Expr {
     /// A constant.
-    Const(Const),
+    Const(Literal),
     /// A run-time scalar.
     Scalar(ScalarId),
     /// An index, as `i64`.
@@ -542,7 +554,7 @@ pub enum StmtKind {
     /// Declares a tile; what it held before is gone.
     Tile(TileId),
     /// Sets every element of a tile.
-    Fill(TileId, Const),
+    Fill(TileId, Literal),
     /// A loop.
     Loop(Loop),
     /// A reduction.
@@ -555,12 +567,22 @@ pub enum StmtKind {
     Check {
         /// Holds.
         ok: ValueId,
-        /// Which check of the program this is.
+        /// Which check of the kernel this is; each call of the kernel says what it stands for.
         site: u32,
         /// The value to report.
         value: ValueId,
         /// The linear index of the element: the failure of lowest index is reported.
         at: Index,
+    },
+    /// Defines an index variable from an `i64`, clamped into `0..extent`: loads and stores that follow in this block (and
+    /// inside it) may be indexed by data.
+    Bind {
+        /// The variable, unique in the kernel as those of loops are.
+        var: VarId,
+        /// Its value.
+        value: ValueId,
+        /// What it stays below.
+        extent: Extent,
     },
     /// All threads of a block meet.
     Barrier,
@@ -635,6 +657,7 @@ impl Kernel {
                     | StmtKind::Fill(..)
                     | StmtKind::Dot(_)
                     | StmtKind::Check { .. }
+                    | StmtKind::Bind { .. }
                     | StmtKind::Barrier => continue,
                 };
                 widest = widest.max(lanes);

@@ -9,62 +9,63 @@
 mod code;
 mod machine;
 
-use crate::{DType, Error, ErrorKind, Kernel, Literal, Result};
+use crate::{DType, Element, Error, ErrorKind, Kernel, Literal, Result};
 
 /// Elements in memory. Equality is by bits, as that of literals.
-#[derive(Clone, Debug)]
-pub enum KernelData {
-    /// Single precision.
-    F32(Vec<f32>),
-    /// Integers.
-    I64(Vec<i64>),
-    /// Truth values.
-    Bool(Vec<bool>),
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelData {
+    dtype: DType,
+    /// The bits of each element, as those of a [`Literal`].
+    elements: Vec<u64>,
 }
 
 impl KernelData {
     /// `n` zeros.
     pub fn zeros(dtype: DType, n: usize) -> KernelData {
-        match dtype {
-            DType::F32 => KernelData::F32(vec![0.0; n]),
-            DType::I64 => KernelData::I64(vec![0; n]),
-            DType::Bool => KernelData::Bool(vec![false; n]),
-        }
+        KernelData { dtype, elements: vec![0; n] }
     }
 
     /// The element type.
     pub fn dtype(&self) -> DType {
-        match self {
-            KernelData::F32(_) => DType::F32,
-            KernelData::I64(_) => DType::I64,
-            KernelData::Bool(_) => DType::Bool,
-        }
+        self.dtype
     }
 
     /// The number of elements.
     pub fn len(&self) -> usize {
-        match self {
-            KernelData::F32(v) => v.len(),
-            KernelData::I64(v) => v.len(),
-            KernelData::Bool(v) => v.len(),
-        }
+        self.elements.len()
     }
 
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.elements.is_empty()
+    }
+
+    /// An element.
+    pub fn get(&self, i: usize) -> Option<Literal> {
+        self.elements.get(i).map(|bits| Literal::from_bits(self.dtype, *bits))
+    }
+
+    /// Replaces an element, cast to this dtype; `None` out of range.
+    pub fn set(&mut self, i: usize, value: Literal) -> Option<()> {
+        let element = self.elements.get_mut(i)?;
+        *element = value.cast(self.dtype).bits();
+        Some(())
+    }
+
+    /// The elements as literals.
+    pub fn literals(&self) -> impl ExactSizeIterator<Item = Literal> + '_ {
+        self.elements.iter().map(|bits| Literal::from_bits(self.dtype, *bits))
+    }
+
+    /// The elements, cast to `T`.
+    pub fn to_vec<T: Element>(&self) -> Vec<T> {
+        self.literals().map(T::from_literal).collect()
     }
 }
 
-impl PartialEq for KernelData {
-    fn eq(&self, other: &KernelData) -> bool {
-        let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-        match (self, other) {
-            (KernelData::F32(a), KernelData::F32(b)) => bits(a) == bits(b),
-            (KernelData::I64(a), KernelData::I64(b)) => a == b,
-            (KernelData::Bool(a), KernelData::Bool(b)) => a == b,
-            (KernelData::F32(_) | KernelData::I64(_) | KernelData::Bool(_), _) => false,
-        }
+impl<T: Element> From<Vec<T>> for KernelData {
+    fn from(data: Vec<T>) -> KernelData {
+        KernelData { dtype: T::DTYPE, elements: data.into_iter().map(|v| v.literal().bits()).collect() }
     }
 }
 
@@ -86,21 +87,9 @@ impl KernelBuffer {
     }
 }
 
-impl From<Vec<f32>> for KernelBuffer {
-    fn from(data: Vec<f32>) -> KernelBuffer {
-        KernelBuffer::new(KernelData::F32(data))
-    }
-}
-
-impl From<Vec<i64>> for KernelBuffer {
-    fn from(data: Vec<i64>) -> KernelBuffer {
-        KernelBuffer::new(KernelData::I64(data))
-    }
-}
-
-impl From<Vec<bool>> for KernelBuffer {
-    fn from(data: Vec<bool>) -> KernelBuffer {
-        KernelBuffer::new(KernelData::Bool(data))
+impl<T: Element> From<Vec<T>> for KernelBuffer {
+    fn from(data: Vec<T>) -> KernelBuffer {
+        KernelBuffer::new(data.into())
     }
 }
 

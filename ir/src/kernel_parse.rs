@@ -230,7 +230,13 @@ impl<'a> Parser<'a> {
     fn param(&mut self) -> Result<()> {
         let name = self.name()?;
         self.c.require(":")?;
-        let access = if self.c.eat_word("mut") { Access::Write } else { Access::Read };
+        let access = if self.c.eat_word("mut") {
+            Access::Write
+        } else if self.c.eat_word("inout") {
+            Access::ReadWrite
+        } else {
+            Access::Read
+        };
         let dtype = self.c.dtype()?;
         let mut dims: DimVec<Extent> = DimVec::new();
         self.bracketed(|p| {

@@ -17,7 +17,7 @@ use crate::kernel::{
 };
 use crate::text::Name;
 use crate::{DType, DimVec, Kernel, Sources, VarId};
-use names::{Names, unique};
+use names::{Names, constant_text, unique};
 use plan::Plan;
 use smallvec::SmallVec;
 use std::fmt::{self, Display, Formatter};
@@ -37,7 +37,7 @@ pub(crate) fn default_strides(dims: &[Extent]) -> DimVec<Stride> {
 pub(crate) fn derived_type(kernel: &Kernel, expr: &Expr) -> Option<ScalarType> {
     let of = |v: &ValueId| kernel.values.get(v.index()).copied();
     match expr {
-        Expr::Const(c) => Some(c.ty()),
+        Expr::Const(c) => Some(c.scalar_type()),
         Expr::Scalar(s) => kernel.scalars.get(s.index()).map(|s| s.dtype.into()),
         Expr::Index(_) => Some(ScalarType::I64),
         Expr::Load { from: Memory::Param(p), .. } => kernel.params.get(p.index()).map(|p| p.dtype.into()),
@@ -47,13 +47,11 @@ pub(crate) fn derived_type(kernel: &Kernel, expr: &Expr) -> Option<ScalarType> {
         Expr::Convert(_) => None,
         Expr::Machine(op, operands) => match op {
             MachineOp::Fma | MachineOp::F32OfBits => Some(ScalarType::F32),
+            MachineOp::RoundF16 | MachineOp::RoundBF16 => Some(ScalarType::F32),
             MachineOp::BitsOfF32 => Some(ScalarType::I32),
-            MachineOp::And
-            | MachineOp::Or
-            | MachineOp::Xor
-            | MachineOp::ShiftLeft
-            | MachineOp::ShiftRight
-            | MachineOp::ShiftRightLogical => operands.first().and_then(of),
+            MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => {
+                operands.first().and_then(of)
+            }
         },
         Expr::Random(..) => Some(ScalarType::F32),
     }
@@ -70,6 +68,7 @@ pub(crate) fn direct_operands(kind: &StmtKind) -> SmallVec<[ValueId; 3]> {
         }
         StmtKind::Guard(c, _) => operands.push(*c),
         StmtKind::Check { ok, value, .. } => operands.extend([*ok, *value]),
+        StmtKind::Bind { value, .. } => operands.push(*value),
         StmtKind::Tile(_)
         | StmtKind::Fill(..)
         | StmtKind::Loop(_)
@@ -157,6 +156,7 @@ impl<'k> Printer<'k, '_, '_> {
         let access = match p.access {
             Access::Read => "",
             Access::Write => "mut ",
+            Access::ReadWrite => "inout ",
         };
         let mut text = format!("%{name}: {access}{}[{}]", p.dtype, dims.join(","));
         if p.strides != default_strides(&p.dims) {
@@ -210,29 +210,44 @@ impl<'k> Printer<'k, '_, '_> {
 
     /// Names variables for the time of `inner`.
     fn scoped(&mut self, vars: &[VarId], inner: impl FnOnce(&mut Self) -> fmt::Result) -> fmt::Result {
-        if self.global_vars {
-            return inner(self);
-        }
-        for v in vars {
-            let name = self.kernel.vars.get(v.0 as usize).map_or("v", String::as_str);
-            let name = unique(name, &mut self.names.taken);
-            if let Some(slot) = self.names.vars.get_mut(v.0 as usize) {
-                *slot = name;
-            }
-        }
+        vars.iter().for_each(|v| self.name(*v));
         inner(self)?;
+        self.release(vars);
+        Ok(())
+    }
+
+    fn name(&mut self, v: VarId) {
+        if self.global_vars {
+            return;
+        }
+        let name = self.kernel.vars.get(v.0 as usize).map_or("v", String::as_str);
+        let name = unique(name, &mut self.names.taken);
+        if let Some(slot) = self.names.vars.get_mut(v.0 as usize) {
+            *slot = name;
+        }
+    }
+
+    /// Names that other variables may have from now on.
+    fn release(&mut self, vars: &[VarId]) {
+        if self.global_vars {
+            return;
+        }
         for v in vars {
             if let Some(name) = self.names.vars.get(v.0 as usize) {
                 self.names.taken.remove(name);
             }
         }
-        Ok(())
     }
 
     fn block(&mut self, block: &'k [Stmt]) -> fmt::Result {
         let mut sources = Sources::none();
+        let mut bound: Vec<VarId> = Vec::new();
         for stmt in block {
             sources = sources.union(&stmt.sources);
+            if let StmtKind::Bind { var, .. } = &stmt.kind {
+                self.name(*var);
+                bound.push(*var);
+            }
             if let StmtKind::Let(v, _) = &stmt.kind
                 && self.plan.nested.get(v.index()).is_some_and(|n| *n)
             {
@@ -241,6 +256,7 @@ impl<'k> Printer<'k, '_, '_> {
             self.statement(stmt, &sources)?;
             sources = Sources::none();
         }
+        self.release(&bound);
         Ok(())
     }
 
@@ -268,7 +284,10 @@ impl<'k> Printer<'k, '_, '_> {
                 let text = if first { self.tile(*t) } else { format!("%{}", self.names.memory(Memory::Tile(*t))) };
                 self.line(&format!("tile {text}"), sources)
             }
-            StmtKind::Fill(t, c) => self.line(&format!("fill %{}, {c}", self.names.memory(Memory::Tile(*t))), sources),
+            StmtKind::Fill(t, c) => {
+                let tile = self.names.memory(Memory::Tile(*t));
+                self.line(&format!("fill %{tile}, {}", constant_text(*c)), sources)
+            }
             StmtKind::Loop(l) => self.loop_nest(l, sources),
             StmtKind::Reduce(r) => self.reduce(r, sources),
             StmtKind::Dot(d) => self.dot(d, sources),
@@ -280,6 +299,10 @@ impl<'k> Printer<'k, '_, '_> {
             StmtKind::Check { ok, site, value, at } => {
                 let (ok, value) = (self.operand(*ok), self.operand(*value));
                 self.line(&format!("check {ok}, site {site}, {value} at {}", self.names.index(at)), sources)
+            }
+            StmtKind::Bind { var, value, extent } => {
+                let (var, extent) = (self.names.var(*var), self.names.extent(*extent));
+                self.line(&format!("bind {var} = {} in {extent}", self.operand(*value)), sources)
             }
             StmtKind::Barrier => self.line("barrier", sources),
         }
@@ -375,7 +398,7 @@ impl<'k> Printer<'k, '_, '_> {
     fn operand(&self, v: ValueId) -> String {
         match self.is_nested(v) {
             None => format!("%{}", v.0),
-            Some(Expr::Const(c)) => c.to_string(),
+            Some(Expr::Const(c)) => constant_text(*c),
             Some(Expr::Scalar(s)) => format!("%{}", self.names.scalars[s.index()]),
             Some(expr) => format!("({})", self.expr(v, expr)),
         }
@@ -395,7 +418,7 @@ impl<'k> Printer<'k, '_, '_> {
             format!("{name} {}", operands.join(", "))
         };
         match expr {
-            Expr::Const(c) => c.to_string(),
+            Expr::Const(c) => constant_text(*c),
             Expr::Scalar(s) => {
                 format!("scalar %{}", self.names.scalars.get(s.index()).map_or("_missing", String::as_str))
             }

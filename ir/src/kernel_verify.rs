@@ -37,11 +37,11 @@ mod expr;
 
 use crate::index::Atom;
 use crate::kernel::{
-    Access, Axis, Binding, Const, Dot, Expr, Extent, Loop, Memory, Reduce, ScalarType, Scope, Stmt, StmtKind, Stride,
-    TileId, ValueId,
+    Access, Axis, Binding, Dot, Expr, Extent, Loop, Memory, Reduce, ScalarType, Scope, Stmt, StmtKind, Stride, TileId,
+    ValueId,
 };
 use crate::kernel_text::{derived_type, direct_operands};
-use crate::{Error, ErrorKind, Index, Kernel, ReduceOp, Result, VarId};
+use crate::{Error, ErrorKind, Index, Kernel, Literal, Result, VarId};
 
 impl Kernel {
     /// Checks every invariant of the Kernel IR.
@@ -75,7 +75,7 @@ struct Verifier<'k> {
     visible: Vec<bool>,
     defined: Vec<bool>,
     bound: Vec<bool>,
-    constants: Vec<Option<Const>>,
+    constants: Vec<Option<Literal>>,
     loops: Vec<Bound>,
     /// Tiles declared in open blocks, with the depth of loops there.
     tiles: Vec<(TileId, usize)>,
@@ -194,7 +194,7 @@ impl<'k> Verifier<'k> {
         block.iter().try_for_each(|s| self.statement(s))?;
         inner(self)?;
         self.tiles.truncate(tiles);
-        debug_assert_eq!(loops, self.loops.len());
+        self.loops.truncate(loops);
         self.hide(block);
         Ok(())
     }
@@ -211,6 +211,7 @@ impl<'k> Verifier<'k> {
                 | StmtKind::Dot(_)
                 | StmtKind::Guard(..)
                 | StmtKind::Check { .. }
+                | StmtKind::Bind { .. }
                 | StmtKind::Barrier => {}
             }
         }
@@ -240,8 +241,8 @@ impl<'k> Verifier<'k> {
             StmtKind::Tile(t) => self.tile(*t),
             StmtKind::Fill(t, c) => {
                 let ty = self.memory(Memory::Tile(*t))?.0;
-                self.check(c.ty() == ty, || {
-                    format!("%{} is filled with {}", self.name(Memory::Tile(*t)), c.ty().name())
+                self.check(c.scalar_type() == ty, || {
+                    format!("%{} is filled with {}", self.name(Memory::Tile(*t)), c.scalar_type().name())
                 })
             }
             StmtKind::Loop(l) => self.a_loop(l),
@@ -258,6 +259,11 @@ impl<'k> Verifier<'k> {
                 self.read_as(*ok, ScalarType::Bool, "a check")?;
                 self.read_as(*value, ScalarType::I64, "a checked value")?;
                 self.index(at)
+            }
+            StmtKind::Bind { var, value, extent } => {
+                self.read_as(*value, ScalarType::I64, "a bound value")?;
+                let axis = Axis::default();
+                self.bind(Bound { var: *var, extent: *extent, step: 1, axis, limited: false, divergent: false })
             }
             StmtKind::Barrier => {
                 let inside = self.loops.iter().any(|l| is_thread(l.axis.binding) || l.divergent);
@@ -382,7 +388,7 @@ impl<'k> Verifier<'k> {
         }
         let Memory::Param(p) = to else { return self.indexed_alike(to, index) };
         let p = &self.kernel.params[p.index()];
-        self.check(p.access == Access::Write, || format!("%{} is stored to, and is not mut", p.name))?;
+        self.check(p.access != Access::Read, || format!("%{} is stored to, and is not mut", p.name))?;
         for l in &self.loops {
             let at_once = l.axis.binding != Binding::Serial || l.axis.vector > 1;
             let apart = index.iter().any(|i| i.mentions(l.var)) || matches!(l.extent, Extent::Const(0 | 1));
@@ -482,8 +488,8 @@ impl<'k> Verifier<'k> {
         let types: Vec<ScalarType> = r.reducers.iter().flat_map(|x| x.types()).collect();
         self.check(!types.is_empty(), || "a reduce has no reducer".into())?;
         for reducer in &r.reducers {
-            let legal = reducer.op != ReduceOp::Sum || reducer.ty != ScalarType::Bool;
-            self.check(legal, || "a sum of bool does not exist".into())?;
+            let legal = !reducer.op.rounds() || reducer.ty != ScalarType::Bool;
+            self.check(legal, || format!("a {} of bool does not exist", reducer.op.name()))?;
         }
         self.check(types.len() == r.yields.len() && types.len() == r.results.len(), || {
             let (y, g) = (r.yields.len(), r.results.len());
@@ -504,7 +510,7 @@ impl<'k> Verifier<'k> {
         let [rows, columns] = dims.as_slice() else {
             return Err(self.error(format_args!("the accumulator %{name} of a dot is not of rank 2")));
         };
-        let number = matches!(ty, ScalarType::F32 | ScalarType::I64);
+        let number = ty != ScalarType::Bool;
         self.check(number, || format!("a dot cannot add to {}", ty.name()))?;
         let depth = self.loops.len();
         let tile = &self.kernel.tiles[d.acc.index()];

@@ -5,7 +5,7 @@
 //! rule). The functions here compute layouts alone: whether the arguments fit was settled by [`infer`](crate::infer) before,
 //! and an argument that does not fit gives some layout, never a panic.
 
-use crate::{DimVec, Shape, SliceDim};
+use crate::{DimVec, Shape, SliceDim, WindowDim};
 
 /// Where the elements of a tensor lie in a buffer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +76,31 @@ impl Layout {
             strides.push(self.stride(axis).wrapping_mul(s.step as i64));
         }
         Layout { shape: Shape::new(dims.iter().map(|s| s.extent())), strides, offset }
+    }
+
+    /// The view in reverse order along dims.
+    #[must_use]
+    pub fn flip(&self, dims: &[usize]) -> Layout {
+        let mut view = self.clone();
+        for &d in dims {
+            let last = self.shape.dim(d).known().unwrap_or(1).saturating_sub(1) as i64;
+            view.offset = view.offset.wrapping_add(last.wrapping_mul(self.stride(d)));
+            view.strides[d] = self.stride(d).wrapping_neg();
+        }
+        view
+    }
+
+    /// The view of windows that slide along dims: see [`Op::Window`](crate::Op::Window).
+    #[must_use]
+    pub fn window(&self, dims: &[WindowDim]) -> Layout {
+        let (mut extents, mut strides) = (self.shape.extents(), self.strides.clone());
+        for w in dims {
+            extents[w.dim] = w.count(extents[w.dim]);
+            strides[w.dim] = self.stride(w.dim).wrapping_mul(w.stride as i64);
+        }
+        extents.extend(dims.iter().map(|w| w.size));
+        strides.extend(dims.iter().map(|w| self.stride(w.dim).wrapping_mul(w.dilation as i64)));
+        Layout { shape: Shape::new(extents), strides, offset: self.offset }
     }
 
     /// The view of the same elements, in row-major order, under another shape; `None` where no strides express it and a copy

@@ -7,24 +7,58 @@ use crate::{BinaryOp, CompareOp, DType, DimVec, Literal, Shape, TensorType, Unar
 pub enum ReduceOp {
     /// The sum; 0 of nothing.
     Sum,
+    /// The product; 1 of nothing.
+    Prod,
     /// The largest element; NaN wins. The reduced dims must not be empty.
     Max,
+    /// The smallest element; NaN wins. The reduced dims must not be empty.
+    Min,
     /// The row-major position, within the reduced dims, of the first largest element (or of the first NaN), as `i64`.
     /// The reduced dims must not be empty.
     ArgMax,
+    /// The position of the first smallest element (or of the first NaN).
+    ArgMin,
+    /// As `max`, but its gradient is shared by all largest elements, where that of `max` goes to the first.
+    Amax,
+    /// As `min`, but its gradient is shared by all smallest elements.
+    Amin,
 }
 
 impl ReduceOp {
     /// Every reduction.
-    pub const ALL: &'static [ReduceOp] = &[ReduceOp::Sum, ReduceOp::Max, ReduceOp::ArgMax];
+    pub const ALL: &'static [ReduceOp] = &[
+        ReduceOp::Sum,
+        ReduceOp::Prod,
+        ReduceOp::Max,
+        ReduceOp::Min,
+        ReduceOp::ArgMax,
+        ReduceOp::ArgMin,
+        ReduceOp::Amax,
+        ReduceOp::Amin,
+    ];
 
     /// The name in text.
     pub fn name(self) -> &'static str {
         match self {
             ReduceOp::Sum => "sum",
+            ReduceOp::Prod => "prod",
             ReduceOp::Max => "max",
+            ReduceOp::Min => "min",
             ReduceOp::ArgMax => "argmax",
+            ReduceOp::ArgMin => "argmin",
+            ReduceOp::Amax => "amax",
+            ReduceOp::Amin => "amin",
         }
+    }
+
+    /// Whether the result is a position.
+    pub fn is_position(self) -> bool {
+        matches!(self, ReduceOp::ArgMax | ReduceOp::ArgMin)
+    }
+
+    /// Whether the result depends on the order in which floats are combined.
+    pub fn rounds(self) -> bool {
+        matches!(self, ReduceOp::Sum | ReduceOp::Prod)
     }
 
     /// The reduction of this name.
@@ -70,6 +104,136 @@ impl PadDim {
             n => (n - 1).checked_mul(self.interior)?.checked_add(n)?,
         };
         inner.checked_add(self.low)?.checked_add(self.high)
+    }
+}
+
+/// How a [`Op::Scatter`] combines what is there with what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ScatterOp {
+    /// What comes replaces what is there; of several, the last.
+    Set,
+    /// The sum.
+    Add,
+    /// The product.
+    Mul,
+    /// The larger; NaN wins.
+    Max,
+    /// The smaller; NaN wins.
+    Min,
+}
+
+impl ScatterOp {
+    /// Every combination.
+    pub const ALL: &'static [ScatterOp] =
+        &[ScatterOp::Set, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min];
+
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            ScatterOp::Set => "set",
+            ScatterOp::Add => "add",
+            ScatterOp::Mul => "mul",
+            ScatterOp::Max => "max",
+            ScatterOp::Min => "min",
+        }
+    }
+
+    /// The combination of this name.
+    pub fn parse(name: &str) -> Option<ScatterOp> {
+        Self::ALL.iter().copied().find(|op| op.name() == name)
+    }
+
+    /// The binary operation that it is; none for `set`.
+    pub fn binary(self) -> Option<BinaryOp> {
+        match self {
+            ScatterOp::Set => None,
+            ScatterOp::Add => Some(BinaryOp::Add),
+            ScatterOp::Mul => Some(BinaryOp::Mul),
+            ScatterOp::Max => Some(BinaryOp::Max),
+            ScatterOp::Min => Some(BinaryOp::Min),
+        }
+    }
+}
+
+/// How a [`Op::Cumulative`] combines an element with those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CumulativeOp {
+    /// The sum so far.
+    Sum,
+    /// The product so far.
+    Prod,
+    /// The largest so far; NaN wins.
+    Max,
+    /// The smallest so far; NaN wins.
+    Min,
+}
+
+impl CumulativeOp {
+    /// Every combination.
+    pub const ALL: &'static [CumulativeOp] =
+        &[CumulativeOp::Sum, CumulativeOp::Prod, CumulativeOp::Max, CumulativeOp::Min];
+
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            CumulativeOp::Sum => "sum",
+            CumulativeOp::Prod => "prod",
+            CumulativeOp::Max => "max",
+            CumulativeOp::Min => "min",
+        }
+    }
+
+    /// The combination of this name.
+    pub fn parse(name: &str) -> Option<CumulativeOp> {
+        Self::ALL.iter().copied().find(|op| op.name() == name)
+    }
+
+    /// The binary operation that combines.
+    pub fn binary(self) -> BinaryOp {
+        match self {
+            CumulativeOp::Sum => BinaryOp::Add,
+            CumulativeOp::Prod => BinaryOp::Mul,
+            CumulativeOp::Max => BinaryOp::Max,
+            CumulativeOp::Min => BinaryOp::Min,
+        }
+    }
+
+    /// What nothing combines to.
+    pub fn identity(self, dtype: DType) -> Literal {
+        match self {
+            CumulativeOp::Sum => Literal::zero(dtype),
+            CumulativeOp::Prod => Literal::one(dtype),
+            CumulativeOp::Max => Literal::lowest(dtype),
+            CumulativeOp::Min => Literal::highest(dtype),
+        }
+    }
+}
+
+/// One dim of a [`Op::Window`] or [`Op::WindowSum`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WindowDim {
+    /// The dim that windows slide along.
+    pub dim: usize,
+    /// Elements of a window, at least 1.
+    pub size: usize,
+    /// The distance between neighbouring windows, at least 1.
+    pub stride: usize,
+    /// The distance between neighbouring elements of a window, at least 1.
+    pub dilation: usize,
+}
+
+impl WindowDim {
+    /// Elements from the first to the last of a window, both included.
+    pub fn span(self) -> usize {
+        self.size.saturating_sub(1).saturating_mul(self.dilation).saturating_add(1)
+    }
+
+    /// The number of windows in a dim of `extent` elements.
+    pub fn count(self, extent: usize) -> usize {
+        match extent.checked_sub(self.span()) {
+            Some(room) => room / self.stride.max(1) + 1,
+            None => 0,
+        }
     }
 }
 
@@ -138,7 +302,8 @@ pub enum Op {
     Compare(CompareOp),
     /// `operand 0 ? operand 1 : operand 2`, elementwise; operand 0 is `bool`.
     Select,
-    /// Conversion to a dtype: floats to integers truncate and saturate (NaN gives 0), anything to `bool` is `!= 0`.
+    /// Conversion to a dtype. Floats round to nearest (to a half through `f32`), integers wrap, anything to `bool` is `!= 0`;
+    /// floats become integers as [`float_to_int`](crate::float_to_int) says.
     Cast(DType),
     /// Dim `i` of the result is dim `perm[i]` of the operand.
     Permute(DimVec<usize>),
@@ -156,6 +321,71 @@ pub enum Op {
     Slice(DimVec<SliceDim>),
     /// Elements added around and between those of operand 0; operand 1 is the scalar they hold.
     Pad(DimVec<PadDim>),
+    /// The elements in reverse order along each of `dims` (sorted).
+    Flip(DimVec<usize>),
+    /// Operands one after the other along `dim`; all other dims are the same.
+    Concat {
+        /// The dim that grows.
+        dim: usize,
+        /// The number of operands.
+        count: usize,
+    },
+    /// Windows that slide along dims (sorted): each such dim becomes the number of windows, and the sizes of windows are new last
+    /// dims, in order.
+    Window(DimVec<WindowDim>),
+    /// The transpose of a [`Op::Window`] of a tensor of this shape: each element is the sum of its places in all windows.
+    WindowSum {
+        /// The windows.
+        dims: DimVec<WindowDim>,
+        /// The result's shape.
+        shape: Shape,
+    },
+    /// A range of every dim of operand 0 that starts at run-time indices: operand `1 + i`, a 0-d `i64`, for dim `i`, clamped so
+    /// that the range lies inside.
+    DynamicSlice(DimVec<usize>),
+    /// Operand 0 with a range of every dim replaced by operand 1; operand `2 + i` is the start along dim `i`, clamped likewise.
+    DynamicUpdateSlice {
+        /// The number of dims.
+        rank: usize,
+    },
+    /// An `i64` index that must lie in `0..extent`, or with `wrap` in `-extent..extent`, where negative ones count from the end:
+    /// elements that do not are an error, and clamped.
+    CheckIndex {
+        /// What indices stay below.
+        extent: usize,
+        /// Whether negative indices count from the end.
+        wrap: bool,
+    },
+    /// `result[i, j, k] = operand 0[i, operand 1[i, j, k], k]` for `dim` 1: operand 1 is an `i64` index of the result's shape, which
+    /// is that of operand 0 but for `dim`. Indices are clamped.
+    Gather {
+        /// The dim indexed.
+        dim: usize,
+    },
+    /// Operand 0, where `[i, operand 1[i, j, k], k]` is combined with operand 2 at `[i, j, k]`, in order of `j`, for `dim` 1:
+    /// operands 1 and 2 have the shape of operand 0 but for `dim`. Indices are clamped.
+    Scatter {
+        /// The dim indexed.
+        dim: usize,
+        /// The combination.
+        op: ScatterOp,
+    },
+    /// For each element the combination of those up to it along `dim`, itself included.
+    Cumulative {
+        /// The combination.
+        op: CumulativeOp,
+        /// The dim.
+        dim: usize,
+        /// From the last element to the first.
+        reverse: bool,
+    },
+    /// The indices, `i64`, that sort each line along `dim`; equal elements keep their order, and NaN is the largest.
+    Sort {
+        /// The dim.
+        dim: usize,
+        /// Largest first.
+        descending: bool,
+    },
     /// A reduction over `dims` (sorted); the result lacks them.
     Reduce {
         /// The combination.
@@ -194,10 +424,39 @@ impl Op {
             Op::Broadcast { .. } => "broadcast",
             Op::Slice(_) => "slice",
             Op::Pad(_) => "pad",
-            Op::Reduce { op: ReduceOp::Sum, .. } => "reduce_sum",
-            Op::Reduce { op: ReduceOp::Max, .. } => "reduce_max",
-            Op::Reduce { op: ReduceOp::ArgMax, .. } => "reduce_argmax",
+            Op::Reduce { op, .. } => match op {
+                ReduceOp::Sum => "reduce_sum",
+                ReduceOp::Prod => "reduce_prod",
+                ReduceOp::Max => "reduce_max",
+                ReduceOp::Min => "reduce_min",
+                ReduceOp::ArgMax => "reduce_argmax",
+                ReduceOp::ArgMin => "reduce_argmin",
+                ReduceOp::Amax => "reduce_amax",
+                ReduceOp::Amin => "reduce_amin",
+            },
             Op::Dot { .. } => "dot",
+            Op::Flip(_) => "flip",
+            Op::Concat { .. } => "concat",
+            Op::Window(_) => "window",
+            Op::WindowSum { .. } => "window_sum",
+            Op::DynamicSlice(_) => "dynamic_slice",
+            Op::DynamicUpdateSlice { .. } => "dynamic_update_slice",
+            Op::CheckIndex { .. } => "check_index",
+            Op::Gather { .. } => "gather",
+            Op::Scatter { op, .. } => match op {
+                ScatterOp::Set => "scatter_set",
+                ScatterOp::Add => "scatter_add",
+                ScatterOp::Mul => "scatter_mul",
+                ScatterOp::Max => "scatter_max",
+                ScatterOp::Min => "scatter_min",
+            },
+            Op::Cumulative { op, .. } => match op {
+                CumulativeOp::Sum => "cumulative_sum",
+                CumulativeOp::Prod => "cumulative_prod",
+                CumulativeOp::Max => "cumulative_max",
+                CumulativeOp::Min => "cumulative_min",
+            },
+            Op::Sort { .. } => "sort",
         }
     }
 
@@ -214,9 +473,18 @@ impl Op {
             | Op::Reshape(_)
             | Op::Broadcast { .. }
             | Op::Slice(_)
+            | Op::Flip(_)
+            | Op::Window(_)
+            | Op::WindowSum { .. }
+            | Op::CheckIndex { .. }
+            | Op::Cumulative { .. }
+            | Op::Sort { .. }
             | Op::Reduce { .. } => 1,
-            Op::Binary(_) | Op::Compare(_) | Op::Pad(_) | Op::Dot { .. } => 2,
-            Op::Select => 3,
+            Op::Binary(_) | Op::Compare(_) | Op::Pad(_) | Op::Dot { .. } | Op::Gather { .. } => 2,
+            Op::Select | Op::Scatter { .. } => 3,
+            Op::Concat { count, .. } => *count,
+            Op::DynamicSlice(sizes) => 1 + sizes.len(),
+            Op::DynamicUpdateSlice { rank } => 2 + rank,
         }
     }
 
@@ -225,6 +493,12 @@ impl Op {
         match self {
             Op::Input { .. } | Op::Constant { .. } | Op::Alias | Op::Detach => 0,
             Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) => 0,
+            Op::Flip(_) | Op::Window(_) | Op::DynamicSlice(_) => 0,
+            Op::WindowSum { dims, .. } => dims.iter().map(|w| w.size.div_ceil(w.stride.max(1)) as u32).product(),
+            Op::Concat { count, .. } => *count as u32,
+            Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::DynamicUpdateSlice { .. } => 2,
+            Op::CheckIndex { .. } => 4,
+            Op::Sort { .. } => 20,
             Op::Iota { .. } | Op::Compare(_) | Op::Select | Op::Cast(_) | Op::Pad(_) | Op::Reduce { .. } => 1,
             Op::Random { .. } => 60,
             Op::Unary(op) => op.row().flops,

@@ -2,6 +2,7 @@
 //!
 //! Words are kept in the low halves of `i64`s, since that is where a 32 by 32 bit product has room.
 
+use crate::BinaryOp;
 use crate::kernel::{Emit, MachineOp, ScalarType, ValueId};
 use crate::philox::{KEY_STEPS, MULTIPLIERS, ROUNDS};
 
@@ -17,9 +18,9 @@ pub fn uniform(e: &mut dyn Emit, seed: ValueId, draw: ValueId, element: ValueId)
         let left = e.mul(c[0], multipliers[0]);
         let right = e.mul(c[2], multipliers[1]);
         let ((left_low, left_high), (right_low, right_high)) = (words(e, left), words(e, right));
-        let first = e.machine(MachineOp::Xor, &[right_high, c[1]]);
-        let third = e.machine(MachineOp::Xor, &[left_high, c[3]]);
-        c = [e.machine(MachineOp::Xor, &[first, k0]), right_low, e.machine(MachineOp::Xor, &[third, k1]), left_low];
+        let first = e.binary(BinaryOp::Xor, right_high, c[1]);
+        let third = e.binary(BinaryOp::Xor, left_high, c[3]);
+        c = [e.binary(BinaryOp::Xor, first, k0), right_low, e.binary(BinaryOp::Xor, third, k1), left_low];
         if round + 1 < ROUNDS {
             k0 = wrapping_add(e, k0, steps[0]);
             k1 = wrapping_add(e, k1, steps[1]);
@@ -36,7 +37,7 @@ pub fn uniform(e: &mut dyn Emit, seed: ValueId, draw: ValueId, element: ValueId)
 /// The low and the high word of 64 bits.
 fn words(e: &mut dyn Emit, v: ValueId) -> (ValueId, ValueId) {
     let (mask, width) = (e.i64(0xffff_ffff), e.i64(32));
-    (e.machine(MachineOp::And, &[v, mask]), e.machine(MachineOp::ShiftRightLogical, &[v, width]))
+    (e.binary(BinaryOp::And, v, mask), e.machine(MachineOp::ShiftRightLogical, &[v, width]))
 }
 
 fn wrapping_add(e: &mut dyn Emit, a: ValueId, b: ValueId) -> ValueId {

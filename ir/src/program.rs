@@ -1,6 +1,7 @@
 //! A compiled program as data: what `passes` produce and `runtime` executes.
 
-use crate::{DType, DimVec, Kernel, Layout, Literal, Sources};
+use crate::kernel::Access;
+use crate::{DType, DimVec, Error, ErrorKind, Kernel, Layout, Literal, Sources};
 
 /// A buffer of a [`Program`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,8 +67,87 @@ pub struct KernelCall {
     /// Iterations that are worth one claim by a thread; `iterations` where the whole is worth one thread only. For a
     /// parallel reduce it is 1: chunks are fixed.
     pub grain: u64,
+    /// What each of the kernel's checks stands for.
+    pub checks: Vec<CheckSite>,
     /// What it stands for.
     pub cost: KernelCost,
+}
+
+/// What a check of a kernel requires, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckSite {
+    /// The operation as graphs name it.
+    pub operation: &'static str,
+    /// The user's source lines.
+    pub sources: Sources,
+    /// What must hold of the checked value.
+    pub requirement: Requirement,
+}
+
+/// What must hold of a checked value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Requirement {
+    /// It is an index into `extent` elements; with `wrap`, negative ones count from the end.
+    Index {
+        /// What it stays below.
+        extent: usize,
+        /// Whether `-extent..0` is allowed.
+        wrap: bool,
+    },
+    /// It is not 0: it divides.
+    Divisor,
+}
+
+impl CheckSite {
+    /// The error for a value that fails the check.
+    pub fn error(&self, value: i64) -> Error {
+        let error = match self.requirement {
+            Requirement::Index { extent, wrap } => {
+                let low = if wrap { format!("-{extent}") } else { "0".to_owned() };
+                let message =
+                    format!("index {value} is out of range for {extent} elements: it must lie in {low}..{extent}");
+                Error::new(ErrorKind::Index, message)
+            }
+            Requirement::Divisor => Error::new(ErrorKind::Value, "an integer is divided by zero"),
+        };
+        error.with_operation(self.operation, []).with_sources(self.sources.clone())
+    }
+}
+
+/// A sort to run: the indices that sort lines of a buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SortCall {
+    /// The buffer that is sorted.
+    pub operand: BufferId,
+    /// How the operand lies in it.
+    pub layout: Layout,
+    /// Where the indices go: `i64`, in row-major order.
+    pub result: BufferId,
+    /// The dim along which lines run.
+    pub dim: usize,
+    /// Largest first.
+    pub descending: bool,
+    /// What it stands for.
+    pub cost: KernelCost,
+}
+
+/// One step of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A kernel.
+    Kernel(KernelCall),
+    /// A sort, by a routine of the runtime.
+    Sort(SortCall),
+}
+
+impl Step {
+    /// What it stands for.
+    pub fn cost(&self) -> &KernelCost {
+        match self {
+            Step::Kernel(call) => &call.cost,
+            Step::Sort(call) => &call.cost,
+        }
+    }
 }
 
 /// What a kernel call is for, and what it should cost: a row of the report.
@@ -102,11 +182,32 @@ pub struct Program {
     /// The buffers.
     pub buffers: Vec<BufferDecl>,
     /// What runs, in order.
-    pub steps: Vec<KernelCall>,
+    pub steps: Vec<Step>,
     /// The outputs, in order.
     pub outputs: Vec<OutputDecl>,
     /// Bytes of workspace a call needs.
     pub workspace_bytes: usize,
     /// The number of inputs.
     pub inputs: usize,
+}
+
+impl Program {
+    /// What runs in a step: the kernel's name, or `sort`.
+    pub fn step_name(&self, step: &Step) -> &str {
+        match step {
+            Step::Kernel(call) => self.kernels.get(call.kernel).map_or("", |k| k.name.as_str()),
+            Step::Sort(_) => "sort",
+        }
+    }
+
+    /// The buffers that a step reads and writes, in order of its arguments.
+    pub fn accesses(&self, step: &Step) -> Vec<(BufferId, Access)> {
+        match step {
+            Step::Kernel(call) => {
+                let params = self.kernels.get(call.kernel).map_or(&[][..], |k| &k.params);
+                call.args.iter().zip(params).map(|(a, p)| (a.buffer, p.access)).collect()
+            }
+            Step::Sort(call) => vec![(call.operand, Access::Read), (call.result, Access::Write)],
+        }
+    }
 }

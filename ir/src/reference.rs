@@ -10,6 +10,7 @@ mod bounds;
 mod compare;
 mod contraction;
 mod dense;
+mod indexing;
 mod rounding;
 
 pub use apply::apply;

@@ -124,6 +124,10 @@ impl Renumber {
                     self.value(value);
                     mask.iter_mut().for_each(|m| self.value(m));
                 }
+                StmtKind::Bind { var, value, .. } => {
+                    self.value(value);
+                    self.var(var);
+                }
                 StmtKind::Tile(t) | StmtKind::Fill(t, _) => t.0 = self.tiles[t.index()],
                 StmtKind::Loop(l) => {
                     self.var(&mut l.var);

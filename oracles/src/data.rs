@@ -2,8 +2,8 @@
 
 use crate::program::Values;
 use crate::rng::Rng;
-use lazuli_ir::reference::{Data, Dense};
-use lazuli_ir::{DType, Element, Literal, TensorType};
+use lazuli_ir::reference::Dense;
+use lazuli_ir::{DType, Literal, TensorType};
 
 /// The largest magnitude of a small integer.
 pub(crate) const LARGEST: f64 = 8.0;
@@ -26,15 +26,35 @@ pub(crate) fn literal(random: &mut Rng, dtype: DType, values: Values) -> Literal
     ];
     let small = random.below(17) as i64 - LARGEST as i64;
     match (dtype, values) {
-        (DType::F32, Values::Special) => {
+        (_, Values::Special) if dtype.is_float() => {
             let special = if random.one_in(12) { random.pick(&SPECIAL) } else { None };
-            Literal::F32(special.unwrap_or(random.signed() * 4.0))
+            Literal::from_f64(dtype, f64::from(special.unwrap_or(random.signed() * 4.0)))
         }
-        (DType::I64, Values::Special) if random.one_in(12) => {
-            Literal::I64(if random.one_in(2) { i64::MIN } else { i64::MAX })
+        (_, Values::Special) if dtype.is_int() && random.one_in(12) => {
+            if random.one_in(2) {
+                Literal::lowest(dtype)
+            } else {
+                Literal::highest(dtype)
+            }
         }
         (DType::Bool, _) => Literal::Bool(small > 0),
-        (DType::I64 | DType::F32, _) => Literal::from_i64(dtype, small),
+        // Small numbers that wrap would not be small.
+        (DType::U8, _) => Literal::from_i64(dtype, small.abs()),
+        _ => Literal::from_i64(dtype, small),
+    }
+}
+
+/// What stands where nothing should be read: a NaN with a payload, or a number that no program makes.
+pub(crate) fn garbage(dtype: DType) -> Literal {
+    match dtype {
+        DType::Bool => Literal::Bool(true),
+        DType::U8 => Literal::U8(0xad),
+        DType::I32 => Literal::I32(0x5eed_dead),
+        DType::I64 => Literal::I64(0x5eed_dead_beef),
+        DType::F16 => Literal::from_bits(dtype, 0x7ead),
+        DType::BF16 => Literal::from_bits(dtype, 0x7fcd),
+        DType::F32 => Literal::from_bits(dtype, 0x7fc0_dead),
+        DType::F64 => Literal::from_bits(dtype, 0x7ff8_0000_dead_beef),
     }
 }
 
@@ -42,17 +62,17 @@ pub(crate) fn literal(random: &mut Rng, dtype: DType, values: Values) -> Literal
 /// follows from it NaN, which hides other mistakes.
 pub(crate) fn tensor(random: &mut Rng, ty: &TensorType, values: Values) -> Dense {
     let plain = values == Values::Special && ty.dtype.is_float() && random.one_in(2);
-    let mut one = || if plain { Literal::F32(random.signed() * 4.0) } else { literal(random, ty.dtype, values) };
+    let mut one = || {
+        if plain {
+            Literal::from_f64(ty.dtype, f64::from(random.signed() * 4.0))
+        } else {
+            literal(random, ty.dtype, values)
+        }
+    };
     of_literals(ty, (0..ty.shape.elements()).map(|_| one()).collect())
 }
 
 /// The tensor of these elements, which are as many as the type says.
 pub(crate) fn of_literals(ty: &TensorType, literals: Vec<Literal>) -> Dense {
-    let literals = literals.into_iter();
-    let data = match ty.dtype {
-        DType::Bool => Data::Bool(literals.map(bool::from_literal).collect()),
-        DType::I64 => Data::Int(literals.map(i64::from_literal).collect()),
-        DType::F32 => Data::Float(literals.map(Literal::as_f64).collect()),
-    };
-    Dense::new(ty.clone(), data).unwrap_or_else(|_| Dense::splat(Literal::zero(ty.dtype), &ty.shape))
+    Dense::of_literals(ty, literals).unwrap_or_else(|_| Dense::splat(Literal::zero(ty.dtype), &ty.shape))
 }

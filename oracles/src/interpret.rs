@@ -4,9 +4,9 @@
 //! value that the plan lets die too early is found as garbage.
 
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
-use lazuli_ir::program::{BufferDecl, Place, Program};
-use lazuli_ir::reference::Dense;
-use lazuli_ir::{Error, Layout, Literal, Result, TensorType};
+use lazuli_ir::program::{BufferDecl, Place, Program, Step};
+use lazuli_ir::reference::{Dense, apply};
+use lazuli_ir::{DType, Error, Layout, Literal, Op, Result, TensorType};
 
 /// The outputs of a program. The inputs lie in memory as `layouts` say; all of them are donated.
 pub fn interpret(program: &Program, inputs: &[Dense], layouts: &[Layout], order: ThreadOrder) -> Result<Vec<Dense>> {
@@ -18,6 +18,20 @@ pub fn interpret(program: &Program, inputs: &[Dense], layouts: &[Layout], order:
         });
     }
     for step in &program.steps {
+        let step = match step {
+            Step::Kernel(call) => call,
+            Step::Sort(call) => {
+                let keys = gather(&storage[call.operand.0 as usize], &call.layout, dtype_of(program, call.operand.0))?;
+                let sorted = apply(&Op::Sort { dim: call.dim, descending: call.descending }, &[&keys])?;
+                write(
+                    program,
+                    &mut storage,
+                    call.result.0 as usize,
+                    lay_out(&sorted, &Layout::contiguous(sorted.ty().shape.clone()))?,
+                );
+                continue;
+            }
+        };
         let kernel = program.kernels.get(step.kernel).ok_or_else(|| Error::internal("no such kernel"))?;
         let mut buffers: Vec<KernelBuffer> = step
             .args
@@ -30,27 +44,33 @@ pub fn interpret(program: &Program, inputs: &[Dense], layouts: &[Layout], order:
             .collect();
         evaluate(kernel, &mut buffers, &step.extents, &step.scalars, order)?;
         for ((a, b), p) in step.args.iter().zip(buffers).zip(&kernel.params) {
-            if p.access == lazuli_ir::kernel::Access::Write {
-                let written = a.buffer.0 as usize;
-                storage[written] = b.data;
-                for (other, data) in storage.iter_mut().enumerate() {
-                    if other != written && share(program, written, other) {
-                        *data = garbage(&program.buffers[other]);
-                    }
-                }
+            if p.access != lazuli_ir::kernel::Access::Read {
+                write(program, &mut storage, a.buffer.0 as usize, b.data);
             }
         }
     }
     program.outputs.iter().map(|o| gather(&storage[o.buffer.0 as usize], &o.layout, o.dtype)).collect()
 }
 
+fn dtype_of(program: &Program, buffer: u32) -> DType {
+    program.buffers[buffer as usize].dtype
+}
+
+/// Writes a buffer, and destroys what the plan gave the same bytes.
+fn write(program: &Program, storage: &mut [KernelData], written: usize, data: KernelData) {
+    storage[written] = data;
+    for (other, data) in storage.iter_mut().enumerate() {
+        if other != written && share(program, written, other) {
+            *data = garbage(&program.buffers[other]);
+        }
+    }
+}
+
 /// What uninitialised memory holds.
 fn garbage(b: &BufferDecl) -> KernelData {
-    match KernelData::zeros(b.dtype, b.elements) {
-        KernelData::F32(v) => KernelData::F32(v.into_iter().map(|_| f32::from_bits(0x7fc0_dead)).collect()),
-        KernelData::I64(v) => KernelData::I64(v.into_iter().map(|_| 0x5eed_dead_beef).collect()),
-        KernelData::Bool(v) => KernelData::Bool(v.into_iter().map(|_| true).collect()),
-    }
+    let mut data = KernelData::zeros(b.dtype, b.elements);
+    (0..b.elements).for_each(|i| _ = data.set(i, crate::data::garbage(b.dtype)));
+    data
 }
 
 /// Whether the plan gave two buffers some of the same bytes.
@@ -86,24 +106,13 @@ fn lay_out(value: &Dense, layout: &Layout) -> Result<KernelData> {
     let n = at.iter().max().map_or(0, |m| m + 1).max(layout.span());
     let mut data = KernelData::zeros(value.ty().dtype, n);
     for (p, l) in at.into_iter().zip(value.literals()) {
-        match (&mut data, l) {
-            (KernelData::F32(v), Literal::F32(x)) => v[p] = x,
-            (KernelData::I64(v), Literal::I64(x)) => v[p] = x,
-            (KernelData::Bool(v), Literal::Bool(x)) => v[p] = x,
-            _ => return Err(Error::internal("a value of another dtype than its type")),
-        }
+        data.set(p, l).ok_or_else(|| Error::internal("an element beyond its storage"))?;
     }
     Ok(data)
 }
 
 fn gather(data: &KernelData, layout: &Layout, dtype: lazuli_ir::DType) -> Result<Dense> {
-    let at = positions(layout);
-    let shape = layout.shape.clone();
-    let out = match data {
-        KernelData::F32(v) => Dense::from_vec(at.iter().map(|&p| v[p]).collect::<Vec<f32>>(), shape)?,
-        KernelData::I64(v) => Dense::from_vec(at.iter().map(|&p| v[p]).collect::<Vec<i64>>(), shape)?,
-        KernelData::Bool(v) => Dense::from_vec(at.iter().map(|&p| v[p]).collect::<Vec<bool>>(), shape)?,
-    };
-    debug_assert_eq!(*out.ty(), TensorType { shape: layout.shape.clone(), dtype });
-    Ok(out)
+    let elements: Option<Vec<Literal>> = positions(layout).iter().map(|&p| data.get(p)).collect();
+    let elements = elements.ok_or_else(|| Error::internal("an element beyond its storage"))?;
+    Dense::of_literals(&TensorType { shape: layout.shape.clone(), dtype }, elements)
 }

@@ -3,7 +3,7 @@
 use crate::data::of_literals;
 use crate::rng::Rng;
 use lazuli_ir::reference::Dense;
-use lazuli_ir::{DType, Element, Layout, Literal, Result, Shape};
+use lazuli_ir::{Element, Layout, Literal, Result, Shape, with_element};
 use lazuli_runtime::Array;
 
 /// A layout as views have it: dims in any order, repeated (stride 0), stepped, backwards, with gaps, from an offset.
@@ -50,11 +50,8 @@ pub fn repeated(value: &Dense, layout: &Layout) -> Dense {
 
 /// An array of these elements with this layout. What lies between them would show if it were read.
 pub fn array(value: &Dense, layout: &Layout) -> Result<Array> {
-    match value.ty().dtype {
-        DType::Bool => place::<bool>(value, layout, true),
-        DType::I64 => place::<i64>(value, layout, 0x5eed_dead_beef),
-        DType::F32 => place::<f32>(value, layout, f32::from_bits(0x7fc0_dead)),
-    }
+    let between = crate::data::garbage(value.ty().dtype);
+    with_element!(value.ty().dtype, T => place::<T>(value, layout, T::from_literal(between)))
 }
 
 fn place<T: Element>(value: &Dense, layout: &Layout, between: T) -> Result<Array> {
@@ -69,23 +66,11 @@ fn place<T: Element>(value: &Dense, layout: &Layout, between: T) -> Result<Array
 
 /// The elements of an array.
 pub fn dense(array: &Array) -> Result<Dense> {
-    let shape = array.shape().clone();
-    match array.dtype() {
-        DType::Bool => Dense::from_vec(array.to_vec::<bool>()?, shape),
-        DType::I64 => Dense::from_vec(array.to_vec::<i64>()?, shape),
-        DType::F32 => Dense::from_vec(array.to_vec::<f32>()?, shape),
-    }
+    with_element!(array.dtype(), T => Dense::from_vec(array.to_vec::<T>()?, array.shape().clone()))
 }
 
 /// The bits of an array's elements, every NaN alike: no operation promises a NaN's sign and payload.
 pub fn bits(array: &Array) -> Result<Vec<u64>> {
-    Ok(match array.dtype() {
-        DType::Bool => array.to_vec::<bool>()?.into_iter().map(u64::from).collect(),
-        DType::I64 => array.to_vec::<i64>()?.into_iter().map(|v| v as u64).collect(),
-        DType::F32 => array
-            .to_vec::<f32>()?
-            .into_iter()
-            .map(|v| u64::from(if v.is_nan() { u32::MAX } else { v.to_bits() }))
-            .collect(),
-    })
+    let bits = |l: Literal| if l.is_nan() { u64::MAX } else { l.bits() };
+    Ok(with_element!(array.dtype(), T => array.to_vec::<T>()?.into_iter().map(|v| bits(v.literal())).collect()))
 }

@@ -171,7 +171,7 @@ pub fn check_primitive(case: &PrimitiveCase) -> Result<Summary, String> {
         let out = Array::uninit(&storage).and_then(|a| a.with_layout(case.result.clone())).map_err(said)?;
         let all = arrays.iter().chain([&out]).zip(&strides);
         let args: Vec<LaunchArg<'_>> = all.map(|(array, strides)| LaunchArg { array, strides }).collect();
-        launch(&code, &args, &extents, &[], n, grain).map_err(said)?;
+        launch(&code, &args, &extents, &[], &[], n, grain).map_err(said)?;
         Ok(out)
     };
     let first = run(1, n.max(1))?;

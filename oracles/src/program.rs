@@ -274,6 +274,12 @@ impl Maker {
             BinaryOp::Mul => la * lb,
             BinaryOp::Div => f64::INFINITY,
             BinaryOp::Max | BinaryOp::Min => la.max(lb),
+            BinaryOp::Copysign => la,
+            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor | BinaryOp::ShiftLeft | BinaryOp::ShiftRight => f64::INFINITY,
+            BinaryOp::Pow | BinaryOp::Atan2 | BinaryOp::Hypot => f64::INFINITY,
+            // A divisor may be 0.
+            BinaryOp::Remainder | BinaryOp::Fmod | BinaryOp::FloorDiv if self.ty(a).dtype.is_float() => f64::INFINITY,
+            BinaryOp::Remainder | BinaryOp::Fmod | BinaryOp::FloorDiv | BinaryOp::TruncDiv => return None,
         };
         let (a, b) = if self.random.one_in(3) { (b, a) } else { (a, b) };
         self.add(Op::Binary(op), &[a, b], limit)
@@ -372,8 +378,9 @@ impl Maker {
         let op = self.random.pick(ReduceOp::ALL)?;
         let limit = match op {
             ReduceOp::Sum => limit * count as f64,
-            ReduceOp::Max => limit,
-            ReduceOp::ArgMax => count as f64,
+            ReduceOp::Prod => limit.max(1.0).powf(count as f64),
+            ReduceOp::Max | ReduceOp::Min | ReduceOp::Amax | ReduceOp::Amin => limit,
+            ReduceOp::ArgMax | ReduceOp::ArgMin => count as f64,
         };
         let (v, limit) = self.add(Op::Reduce { op, dims, acc: ty.dtype }, &[x], limit)?;
         Some((v, limit, kept))

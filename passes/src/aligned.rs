@@ -143,7 +143,7 @@ impl Summary {
     pub(crate) fn frame(&self, outputs: &[NodeId]) -> Option<Frame> {
         let walk = self.walk.as_ref()?;
         let axes = outputs.iter().map(|n| Some(walk.stores.get(n)?.axes.clone())).collect::<Option<Vec<_>>>()?;
-        Some(Frame { tile: walk.tile.clone(), outputs: axes, joined: walk.joined })
+        Some(Frame { tile: walk.tile.clone(), outputs: axes, joined: walk.joined, backward: false })
     }
 
     /// Takes in what joins. `unread` are the values that nothing outside of both reads.
@@ -188,6 +188,7 @@ fn requirements(plan: &Plan, inherited: &dyn Fn(NodeId) -> Option<After>) -> Vec
                 Source::Load(n) => inherited(n).into_iter().for_each(|a| need.and(a)),
                 Source::Reduced(_) | Source::Row(_) => results.get(&i).into_iter().for_each(|a| need.and(*a)),
                 Source::Constant(_) | Source::Iota | Source::Compute(_) | Source::Dot(_) | Source::Mask(_) => {}
+                Source::Scanned(_) | Source::Guarded(_) => {}
             }
         }
         if let SinkKind::Step { result, .. } = s.kind {
@@ -208,6 +209,11 @@ fn walk(
     loops: &mut Loops,
     inherited: &dyn Fn(NodeId) -> Option<After>,
 ) -> Option<Walk> {
+    // What is indexed by data, or runs along a loop in order, is planned as a whole.
+    let scans = plan.instances.iter().any(|i| matches!(i.source, Source::Scanned(_)));
+    if scans || frame.backward || plan.vars.iter().any(|v| v.bound.is_some()) {
+        return None;
+    }
     let names = loops.names(plan);
     let depth = plan.tile.len();
     let tile_vars = plan.tile.iter().flat_map(|s| &plan.scopes[*s].vars);

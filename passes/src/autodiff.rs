@@ -112,12 +112,12 @@ mod tests {
                 assert_eq!(dx[0].is_none(), matches!(op, Op::Detach), "{op:?}");
                 let Some(dx) = dx[0] else { continue };
                 assert_eq!(g.ty(dx), &types[i], "{op:?}");
-                let mut read = (0u8, false);
+                let mut read = (0u64, false);
                 for n in g.nodes().filter(|n| *n > dy.node) {
                     for v in g.operands(n) {
                         read.1 |= v == y;
                         for (bit, x) in operands.iter().enumerate() {
-                            read.0 |= u8::from(v == *x) << bit;
+                            read.0 |= u64::from(v == *x) << bit;
                         }
                     }
                 }

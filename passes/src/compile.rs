@@ -10,7 +10,9 @@ use crate::schedule::schedule_cpu;
 use crate::schedule_gpu::schedule_gpu;
 use crate::{Options, Pass, PassReport};
 use lazuli_ir::kernel::{Binding, Kernel, Stmt, StmtKind};
-use lazuli_ir::program::{BufferArg, BufferDecl, BufferId, KernelCall, KernelCost, OutputDecl, Place, Program};
+use lazuli_ir::program::{
+    BufferArg, BufferDecl, BufferId, CheckSite, KernelCall, KernelCost, OutputDecl, Place, Program, SortCall, Step,
+};
 use lazuli_ir::{DimVec, Error, Graph, Layout, NodeId, Op, Result, Sources, Target, TargetKind};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -29,14 +31,20 @@ pub struct Plan {
     pub report: PassReport,
 }
 
-/// A kernel of a group, its arguments and what it costs.
-struct Step {
-    kernel: usize,
-    lowered_args: Vec<NodeId>,
-    extents: Vec<u64>,
+/// What a group became, and what it costs.
+struct GroupStep {
+    work: Work,
     cost: KernelCost,
     uses: StepUse,
     members: Vec<NodeId>,
+}
+
+/// What runs a group.
+enum Work {
+    /// A kernel, with its arguments.
+    Kernel { kernel: usize, args: Vec<NodeId>, extents: Vec<u64>, checks: Vec<CheckSite> },
+    /// A sort of a stored value, seen through a layout.
+    Sort { operand: NodeId, layout: Layout, dim: usize, descending: bool },
 }
 
 /// Compiles an optimised graph whose inputs lie in memory as `layouts` say (offsets do not count).
@@ -65,7 +73,7 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
     check_kernels(&lowered, options)?;
     let (kernels, steps) = report.record(Pass::Schedule, groups, || {
         let extents = schedule_all(&mut lowered, target, options);
-        let (kernels, steps) = collect(graph, lowered, extents, &grouping.groups, options);
+        let (kernels, steps) = collect(graph, lowered, extents, &grouping.groups, options)?;
         let count = kernels.len();
         Ok(((kernels, steps), groups - count, count))
     })?;
@@ -80,13 +88,14 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
     Ok(Plan { program, orders, ledger: grouping.ledger, groups, report })
 }
 
+/// The kernel of each group; none for a sort.
 fn lower_all(
     graph: &Graph,
     groups: &[PlannedGroup],
     layouts: &[Layout],
     orders: &Orders,
     target: &Target,
-) -> Result<Vec<Lowered>> {
+) -> Result<Vec<Option<Lowered>>> {
     let stored = |n: NodeId| {
         let layout = match graph.op(n) {
             Op::Input { index, .. } => layouts[*index].clone(),
@@ -94,14 +103,17 @@ fn lower_all(
         };
         Stored { order: orders.dims(n, layout.strides.len()), strides: layout.strides }
     };
-    groups.iter().map(|g| lower(graph, &g.members, &g.outputs, &g.plan, &stored, target)).collect()
+    let one = |g: &PlannedGroup| {
+        g.plan.as_ref().map(|plan| lower(graph, &g.members, &g.outputs, plan, &stored, target)).transpose()
+    };
+    groups.iter().map(one).collect()
 }
 
-fn check_kernels(lowered: &[Lowered], options: &Options) -> Result<()> {
-    if options.verify { lowered.iter().try_for_each(|l| l.kernel.verify()) } else { Ok(()) }
+fn check_kernels(lowered: &[Option<Lowered>], options: &Options) -> Result<()> {
+    if options.verify { lowered.iter().flatten().try_for_each(|l| l.kernel.verify()) } else { Ok(()) }
 }
 
-fn schedule_all(lowered: &mut [Lowered], target: &Target, options: &Options) -> Vec<Vec<u64>> {
+fn schedule_all(lowered: &mut [Option<Lowered>], target: &Target, options: &Options) -> Vec<Vec<u64>> {
     let one = |l: &mut Lowered| match target.kind {
         TargetKind::Cpu if options.runs(Pass::Schedule) => schedule_cpu(&mut l.kernel, target),
         TargetKind::Nvidia(_) if options.runs(Pass::Schedule) => {
@@ -110,21 +122,25 @@ fn schedule_all(lowered: &mut [Lowered], target: &Target, options: &Options) -> 
         }
         TargetKind::Cpu | TargetKind::Nvidia(_) => Vec::new(),
     };
-    lowered.iter_mut().map(one).collect()
+    lowered.iter_mut().map(|l| l.as_mut().map_or_else(Vec::new, one)).collect()
 }
 
 /// Keeps each distinct kernel once, and describes each step.
 fn collect(
     graph: &Graph,
-    lowered: Vec<Lowered>,
+    lowered: Vec<Option<Lowered>>,
     extents: Vec<Vec<u64>>,
     groups: &[PlannedGroup],
     options: &Options,
-) -> (Vec<Kernel>, Vec<Step>) {
+) -> Result<(Vec<Kernel>, Vec<GroupStep>)> {
     let mut kernels: Vec<Kernel> = Vec::new();
     let mut known: FxHashMap<Kernel, usize> = FxHashMap::default();
     let mut steps = Vec::new();
-    for ((Lowered { kernel, args }, extents), g) in lowered.into_iter().zip(extents).zip(groups) {
+    for ((lowered, extents), g) in lowered.into_iter().zip(extents).zip(groups) {
+        let Some(Lowered { kernel, args, checks }) = lowered else {
+            steps.push(sort_step(graph, g)?);
+            continue;
+        };
         let pairs = memory::in_place_pairs(&kernel);
         let in_place = if options.runs(Pass::Memory) { pairs } else { Vec::new() };
         let in_place = in_place.into_iter().map(|(r, w)| (args[r.index()], args[w.index()])).collect();
@@ -134,9 +150,27 @@ fn collect(
         });
         let uses = StepUse { args: args.clone(), in_place, writes: g.outputs.clone() };
         let cost = cost(graph, g, &args);
-        steps.push(Step { kernel: index, lowered_args: args, extents, cost, uses, members: g.members.clone() });
+        let work = Work::Kernel { kernel: index, args, extents, checks };
+        steps.push(GroupStep { work, cost, uses, members: g.members.clone() });
     }
-    (kernels, steps)
+    Ok((kernels, steps))
+}
+
+/// The step of a sort: its operand is a view of what is stored.
+fn sort_step(graph: &Graph, g: &PlannedGroup) -> Result<GroupStep> {
+    let (Some(&n), Some((operand, layout))) = (g.members.first(), g.sorted.clone()) else {
+        return Err(Error::internal("a group without a kernel that sorts nothing"));
+    };
+    let Op::Sort { dim, descending } = *graph.op(n) else {
+        return Err(Error::internal(format!("{} is no routine", graph.op(n).name())));
+    };
+    let args = vec![operand, n];
+    Ok(GroupStep {
+        work: Work::Sort { operand, layout, dim, descending },
+        cost: cost(graph, g, &args),
+        uses: StepUse { args, in_place: Vec::new(), writes: g.outputs.clone() },
+        members: g.members.clone(),
+    })
 }
 
 fn cost(graph: &Graph, g: &PlannedGroup, args: &[NodeId]) -> KernelCost {
@@ -148,7 +182,7 @@ fn cost(graph: &Graph, g: &PlannedGroup, args: &[NodeId]) -> KernelCost {
         operations: g.members.iter().map(|n| graph.op(*n).name()).collect(),
         sources,
         bytes: args.iter().map(|n| graph.node(*n).types[0].bytes() as u64).sum(),
-        flops: work(graph, &g.plan),
+        flops: g.plan.as_ref().map_or(0, |plan| work(graph, plan)),
     }
 }
 
@@ -157,7 +191,7 @@ fn assemble(
     layouts: &[Layout],
     target: &Target,
     kernels: Vec<Kernel>,
-    steps: Vec<Step>,
+    steps: Vec<GroupStep>,
     outputs: &[(NodeId, Layout)],
     options: &Options,
 ) -> Result<(Program, Vec<Vec<NodeId>>)> {
@@ -203,21 +237,39 @@ fn assemble(
     let mut groups = Vec::new();
     for &i in &order.steps {
         let s = &steps[i];
-        let mut args = Vec::new();
-        for &n in &s.lowered_args {
-            args.push(BufferArg { buffer: buffer(n)?, offset: 0, strides: DimVec::new() });
+        groups.push(s.members.clone());
+        let cost = s.cost.clone();
+        let (kernel, args, extents, checks) = match &s.work {
+            Work::Kernel { kernel, args, extents, checks } => (*kernel, args, extents, checks),
+            Work::Sort { operand, layout, dim, descending } => {
+                // The views of inputs are relative to the pointer a call passes, which is at the first element already.
+                let offset = match graph.op(*operand) {
+                    Op::Input { index, .. } => layout.offset - layouts[*index].offset,
+                    _ => layout.offset,
+                };
+                let layout = Layout { offset, ..layout.clone() };
+                let result = *s.uses.writes.first().ok_or_else(|| Error::internal("a sort that nobody reads"))?;
+                let (operand, result) = (buffer(*operand)?, buffer(result)?);
+                let (dim, descending) = (*dim, *descending);
+                calls.push(Step::Sort(SortCall { operand, layout, result, dim, descending, cost }));
+                continue;
+            }
+        };
+        let mut bound = Vec::new();
+        for &n in args {
+            bound.push(BufferArg { buffer: buffer(n)?, offset: 0, strides: DimVec::new() });
         }
-        let iterations = iterations(&kernels[s.kernel], &s.extents);
-        calls.push(KernelCall {
-            kernel: s.kernel,
-            args,
-            extents: s.extents.clone(),
+        let iterations = iterations(&kernels[kernel], extents);
+        calls.push(Step::Kernel(KernelCall {
+            kernel,
+            args: bound,
+            extents: extents.clone(),
             scalars: Vec::new(),
             iterations,
-            grain: grain(&kernels[s.kernel], iterations, s.cost.bytes, s.cost.flops, target),
-            cost: s.cost.clone(),
-        });
-        groups.push(s.members.clone());
+            grain: grain(&kernels[kernel], iterations, cost.bytes, cost.flops, target),
+            checks: checks.clone(),
+            cost,
+        }));
     }
     let mut declared = Vec::new();
     for ((n, layout), v) in outputs.iter().zip(graph.outputs()) {

@@ -5,7 +5,7 @@
 //! not among them (their result's sign of zero follows the order), two draws of [`Op::Random`] never merge.
 
 use crate::driver::Rewritten;
-use lazuli_ir::{BinaryOp, CompareOp, DType, Graph, Op, Result, Value};
+use lazuli_ir::{BinaryOp, CompareOp, Graph, Op, Result, Value};
 use rustc_hash::FxHashSet;
 
 /// The graph with such nodes merged.
@@ -46,11 +46,17 @@ impl Written {
 fn mirrored(op: &Op, graph: &Graph, operands: &[Value]) -> Option<Op> {
     match op {
         Op::Binary(BinaryOp::Add | BinaryOp::Mul) => Some(op.clone()),
-        Op::Binary(BinaryOp::Max | BinaryOp::Min) => match graph.ty(operands[0]).dtype {
-            DType::Bool | DType::I64 => Some(op.clone()),
-            DType::F32 => None,
-        },
-        Op::Binary(BinaryOp::Sub | BinaryOp::Div) => None,
+        Op::Binary(BinaryOp::And | BinaryOp::Or | BinaryOp::Xor) => Some(op.clone()),
+        Op::Binary(BinaryOp::Max | BinaryOp::Min) => {
+            if graph.ty(operands[0]).dtype.is_float() {
+                None
+            } else {
+                Some(op.clone())
+            }
+        }
+        Op::Binary(BinaryOp::Sub | BinaryOp::Div | BinaryOp::Pow | BinaryOp::Remainder | BinaryOp::Fmod) => None,
+        Op::Binary(BinaryOp::FloorDiv | BinaryOp::TruncDiv | BinaryOp::Atan2 | BinaryOp::Hypot) => None,
+        Op::Binary(BinaryOp::Copysign | BinaryOp::ShiftLeft | BinaryOp::ShiftRight) => None,
         Op::Compare(op) => Some(Op::Compare(match op {
             CompareOp::Eq => CompareOp::Eq,
             CompareOp::Ne => CompareOp::Ne,
@@ -62,6 +68,9 @@ fn mirrored(op: &Op, graph: &Graph, operands: &[Value]) -> Option<Op> {
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
         Op::Alias | Op::Detach | Op::Unary(_) | Op::Select | Op::Cast(_) => None,
         Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => None,
+        Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => None,
+        Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => None,
+        Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => None,
         Op::Reduce { .. } | Op::Dot { .. } => None,
     }
 }

@@ -4,8 +4,8 @@
 //! leaves its error in the builder, which [`Builder::check`] returns: formulas need no `?`.
 
 use lazuli_ir::{
-    BinaryOp, CompareOp, DType, DimVec, DotDims, Error, Graph, Literal, NodeId, Op, PadDim, ReduceOp, Result, Shape,
-    SliceDim, Sources, TensorType, UnaryOp, Value,
+    BinaryOp, CompareOp, CumulativeOp, DType, DimVec, DotDims, Error, Graph, Literal, NodeId, Op, PadDim, ReduceOp,
+    Result, ScatterOp, Shape, SliceDim, Sources, TensorType, UnaryOp, Value,
 };
 use std::cell::{Cell, Ref, RefCell};
 use std::ops;
@@ -114,6 +114,16 @@ impl<'b> Expr<'b> {
         self.builder.node(Op::Compare(op), &[self.value, other.value])
     }
 
+    /// Whether both hold.
+    pub(crate) fn and(self, other: Expr<'b>) -> Expr<'b> {
+        self.binary(BinaryOp::And, other)
+    }
+
+    /// Whether one of both holds.
+    pub(crate) fn or(self, other: Expr<'b>) -> Expr<'b> {
+        self.binary(BinaryOp::Or, other)
+    }
+
     /// `self ? a : b`.
     pub(crate) fn select(self, a: Expr<'b>, b: Expr<'b>) -> Expr<'b> {
         self.builder.node(Op::Select, &[self.value, a.value, b.value])
@@ -147,6 +157,43 @@ impl<'b> Expr<'b> {
         self.builder.node(Op::Slice(dims), &[self.value])
     }
 
+    /// A half as `f32`, in which rules compute.
+    pub(crate) fn wide(self) -> Expr<'b> {
+        if self.ty().dtype.is_half() { self.cast(DType::F32) } else { self }
+    }
+
+    /// Itself where it has that dtype.
+    pub(crate) fn to(self, dtype: DType) -> Expr<'b> {
+        if self.ty().dtype == dtype { self } else { self.cast(dtype) }
+    }
+
+    /// An operation on this and other operands.
+    pub(crate) fn apply(self, op: Op, others: &[Expr<'b>]) -> Expr<'b> {
+        let operands: Vec<Value> = std::iter::once(self.value).chain(others.iter().map(|e| e.value)).collect();
+        self.builder.node(op, &operands)
+    }
+
+    /// The elements along `dim` at an index of the result's shape.
+    pub(crate) fn gather(self, dim: usize, index: Expr<'b>) -> Expr<'b> {
+        self.apply(Op::Gather { dim }, &[index])
+    }
+
+    /// Updates combined into this along `dim`; halves are summed in `f32`.
+    pub(crate) fn scatter(self, dim: usize, op: ScatterOp, index: Expr<'b>, updates: Expr<'b>) -> Expr<'b> {
+        let dtype = self.ty().dtype;
+        self.wide().apply(Op::Scatter { dim, op }, &[index, updates.wide()]).to(dtype)
+    }
+
+    /// The combination of the elements so far along `dim`.
+    pub(crate) fn cumulative(self, op: CumulativeOp, dim: usize, reverse: bool) -> Expr<'b> {
+        self.apply(Op::Cumulative { op, dim, reverse }, &[])
+    }
+
+    /// The index along `dim`, as `i64`.
+    pub(crate) fn iota(self, dim: usize) -> Expr<'b> {
+        self.builder.node(Op::Iota { dim, shape: self.ty().shape }, &[])
+    }
+
     pub(crate) fn pad(self, dims: DimVec<PadDim>, value: Expr<'b>) -> Expr<'b> {
         self.builder.node(Op::Pad(dims), &[self.value, value.value])
     }
@@ -157,14 +204,17 @@ impl<'b> Expr<'b> {
         self.builder.node(Op::Reduce { op, dims, acc }, &[self.value])
     }
 
-    /// The sum over `dims`; itself over none.
+    /// The sum over `dims`; itself over none. Halves are summed in `f32`.
     pub(crate) fn sum(self, dims: DimVec<usize>) -> Expr<'b> {
-        if dims.is_empty() { self } else { self.reduce(ReduceOp::Sum, dims) }
+        let dtype = self.ty().dtype;
+        if dims.is_empty() { self } else { self.wide().reduce(ReduceOp::Sum, dims).to(dtype) }
     }
 
     pub(crate) fn dot(self, other: Expr<'b>, dims: DotDims) -> Expr<'b> {
-        let acc = self.ty().dtype;
-        self.builder.node(Op::Dot { dims, acc }, &[self.value, other.value])
+        let dtype = self.ty().dtype;
+        let (a, b) = (self.wide(), other.wide());
+        let acc = a.ty().dtype;
+        self.builder.node(Op::Dot { dims, acc }, &[a.value, b.value]).to(dtype)
     }
 
     /// For each element, its row-major position within `dims`.

@@ -22,8 +22,13 @@ pub(crate) fn frame(
     outputs: &[NodeId],
     anchor: NodeId,
 ) -> Result<Option<Frame>> {
+    // What runs along a dim in order has all other dims outside of it.
+    let along = match graph.op(anchor) {
+        Op::Cumulative { dim, .. } | Op::Scatter { dim, .. } => Some(*dim),
+        _ => None,
+    };
     let shape = &graph.node(anchor).types[0].shape;
-    let order = orders.dims(anchor, shape.rank());
+    let order: DimVec<usize> = orders.dims(anchor, shape.rank()).into_iter().filter(|d| Some(*d) != along).collect();
     let extents = shape.extents();
     let tile = order.iter().map(|&d| extents[d]).collect();
     let labels = (0..shape.rank()).map(|d| order.iter().position(|o| *o == d)).collect();
@@ -50,7 +55,8 @@ pub(crate) fn frame_along(
             changed |= spread(graph, n, &mut labels)?;
         }
     }
-    let mut frame = Frame { tile, outputs: Vec::new(), joined: false };
+    let backward = local.iter().any(|n| matches!(graph.op(*n), Op::Cumulative { reverse: true, .. }));
+    let mut frame = Frame { tile, outputs: Vec::new(), joined: false, backward };
     for &o in outputs {
         let axes = labels.get(&o).cloned().unwrap_or_else(|| shape(o).dims().iter().map(|_| None).collect());
         let count = axes.iter().flatten().count();
@@ -109,6 +115,23 @@ fn kept_dims(op: &Op, position: usize, operand: &Shape, result: &Shape) -> Resul
         Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
             (0..result.rank()).map(|d| (d, d)).collect()
         }
+        Op::CheckIndex { .. } | Op::Cumulative { .. } => (0..result.rank()).map(|d| (d, d)).collect(),
+        Op::Flip(dims) => (0..result.rank()).filter(|d| !dims.contains(d)).map(|d| (d, d)).collect(),
+        Op::Gather { dim } | Op::Scatter { dim, .. } | Op::Sort { dim, .. } if position == 0 => {
+            (0..result.rank()).filter(|d| d != dim).map(|d| (d, d)).collect()
+        }
+        Op::Gather { .. } => (0..result.rank()).map(|d| (d, d)).collect(),
+        Op::Scatter { dim, .. } | Op::Concat { dim, .. } | Op::Sort { dim, .. } => {
+            (0..result.rank()).filter(|d| d != dim).map(|d| (d, d)).collect()
+        }
+        Op::Window(dims) => (0..operand.rank()).filter(|d| !dims.iter().any(|w| w.dim == *d)).map(|d| (d, d)).collect(),
+        Op::WindowSum { dims, .. } => {
+            (0..result.rank()).filter(|d| !dims.iter().any(|w| w.dim == *d)).map(|d| (d, d)).collect()
+        }
+        Op::DynamicSlice(_) if position == 0 => (0..result.rank()).map(|d| (d, d)).filter(same).collect(),
+        Op::DynamicUpdateSlice { .. } if position == 0 => (0..result.rank()).map(|d| (d, d)).collect(),
+        Op::DynamicUpdateSlice { .. } if position == 1 => (0..result.rank()).map(|d| (d, d)).filter(same).collect(),
+        Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } => Vec::new(),
         Op::Permute(perm) => perm.iter().enumerate().map(|(to, &from)| (from, to)).collect(),
         Op::Broadcast { dims, .. } => dims.iter().copied().enumerate().filter(same).collect(),
         Op::Slice(_) => (0..result.rank()).map(|d| (d, d)).filter(same).collect(),

@@ -21,7 +21,7 @@ use crate::frame::frame;
 use crate::layout::Orders;
 use crate::ledger::{Decision, Ledger};
 use crate::legality::{SMALL_WORK, legal, parallel_iterations, short_enough, work};
-use crate::plan::{Frame, Group, Plan};
+use crate::plan::{Frame, Group, Plan, is_movement};
 use crate::reach::{Ancestry, Order};
 use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, Result, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -45,8 +45,10 @@ pub struct PlannedGroup {
     pub members: Vec<NodeId>,
     /// The values stored.
     pub outputs: Vec<NodeId>,
-    /// The plan.
-    pub plan: Plan,
+    /// The plan; none for a sort, which is a routine of the back end.
+    pub plan: Option<Plan>,
+    /// What a sort sorts: a stored value, and the view of it.
+    pub sorted: Option<(NodeId, Layout)>,
 }
 
 /// What a merge brings.
@@ -131,7 +133,7 @@ struct Fusion<'a> {
 
 /// Groups the nodes of a graph. `layouts` are those of its inputs; with `merge` off every computing node is a kernel.
 pub fn group(graph: &Graph, layouts: &[Layout], orders: &Orders, target: &Target, merge: bool) -> Result<Grouping> {
-    let mut f = Fusion::new(graph, orders, target)?;
+    let mut f = Fusion::new(graph, layouts, orders, target)?;
     let outputs = f.resolve_outputs(layouts)?;
     f.connect()?;
     if merge {
@@ -139,15 +141,11 @@ pub fn group(graph: &Graph, layouts: &[Layout], orders: &Orders, target: &Target
         f.merge_siblings()?;
         f.merge_reductions()?;
     }
-    f.finish(outputs)
-}
-
-fn is_movement(op: &Op) -> bool {
-    matches!(op, Op::Alias | Op::Detach | Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_))
+    f.finish(outputs, layouts)
 }
 
 impl<'a> Fusion<'a> {
-    fn new(graph: &'a Graph, orders: &'a Orders, target: &'a Target) -> Result<Fusion<'a>> {
+    fn new(graph: &'a Graph, layouts: &[Layout], orders: &'a Orders, target: &'a Target) -> Result<Fusion<'a>> {
         let live = graph.live();
         let free: Vec<bool> = graph
             .nodes()
@@ -176,6 +174,13 @@ impl<'a> Fusion<'a> {
                     if !f.reads_affinely(v.node)? {
                         f.free[graph.operands(n)[position].node.index()] = false;
                     }
+                }
+            }
+            // What is sorted lies in memory, in any layout.
+            if let Op::Sort { .. } = graph.op(n) {
+                let operand = graph.operands(n)[0].node;
+                if f.view(operand, layouts).is_none() {
+                    f.free[operand.index()] = false;
                 }
             }
         }
@@ -252,6 +257,7 @@ impl<'a> Fusion<'a> {
                 Op::Permute(perm) => layout.permute(perm),
                 Op::Broadcast { shape, dims } => layout.broadcast(shape, dims),
                 Op::Slice(dims) => layout.slice(dims),
+                Op::Flip(dims) => layout.flip(dims),
                 Op::Reshape(shape) => layout.reshape(shape)?,
                 _ => return None,
             };
@@ -289,11 +295,20 @@ impl<'a> Fusion<'a> {
             let bytes = reads.iter().chain([&n]).map(|r| self.size(*r)).sum();
             let reasons =
                 |r: String| lazuli_ir::Error::internal(format!("{} does not plan alone: {r}", self.graph.op(n).name()));
-            let (plan, frame) = self.plan_members(&[n], &[n])?.map_err(reasons)?;
-            let summary = Some(Summary::of(self.graph, &plan, &frame, &[n], &mut self.loops));
-            self.groups.push(Part { members: vec![n], reads, bytes, summary, plan: Some(plan) });
+            let (mut summary, mut plan) = (None, None);
+            if !self.is_routine(n) {
+                let (planned, frame) = self.plan_members(&[n], &[n])?.map_err(reasons)?;
+                summary = Some(Summary::of(self.graph, &planned, &frame, &[n], &mut self.loops));
+                plan = Some(planned);
+            }
+            self.groups.push(Part { members: vec![n], reads, bytes, summary, plan });
         }
         Ok(())
+    }
+
+    /// Whether a node is no kernel, but a routine of the back end.
+    fn is_routine(&self, n: NodeId) -> bool {
+        matches!(self.graph.op(n), Op::Sort { .. })
     }
 
     fn group_index(&self, n: NodeId) -> usize {
@@ -345,9 +360,8 @@ impl<'a> Fusion<'a> {
     }
 
     fn anchors(&self, members: &[NodeId], outputs: &[NodeId]) -> Vec<NodeId> {
-        let dot = members.iter().copied().find(|n| matches!(self.graph.op(*n), Op::Dot { .. }));
-        if let Some(dot) = dot {
-            return vec![dot];
+        if let Some(leader) = members.iter().copied().find(|n| self.is_bound_to_loops(*n)) {
+            return vec![leader];
         }
         let mut anchors: Vec<NodeId> = Vec::new();
         for n in members.iter().copied().filter(|n| matches!(self.graph.op(*n), Op::Reduce { .. })) {
@@ -379,13 +393,16 @@ impl<'a> Fusion<'a> {
         };
         let plan = match Plan::new(&group) {
             Ok(plan) => plan,
-            // A contraction that is wanted elsewhere than at the tile; anything else plans.
-            Err(e) if inside.iter().any(|n| matches!(self.graph.op(*n), Op::Dot { .. })) => {
-                return Ok(Err(e.message().to_owned()));
-            }
+            // A contraction that is wanted elsewhere than at the tile, or what runs along a dim and is wanted elsewhere than at
+            // its loop; anything else plans.
+            Err(e) if inside.iter().any(|n| self.is_bound_to_loops(*n)) => return Ok(Err(e.message().to_owned())),
             Err(e) => return Err(e),
         };
         Ok(legal(self.graph, inside, &plan).map(|()| plan))
+    }
+
+    fn is_bound_to_loops(&self, n: NodeId) -> bool {
+        matches!(self.graph.op(n), Op::Dot { .. } | Op::Cumulative { .. } | Op::Scatter { .. })
     }
 
     /// What passes between two groups, and what their union saves.
@@ -461,6 +478,9 @@ impl<'a> Fusion<'a> {
 
     /// Whether to merge the groups of two nodes: a value and its reader, or readers of the same.
     fn judge(&mut self, first: NodeId, second: NodeId) -> Result<Judgement> {
+        if self.is_routine(first) || self.is_routine(second) {
+            return Ok(Err("a sort is a routine of its own".into()));
+        }
         let (mut a, mut b) = (self.group_index(first), self.group_index(second));
         if self.order.before(b, a) {
             (a, b) = (b, a);
@@ -614,7 +634,8 @@ impl<'a> Fusion<'a> {
             let users = self.users[p.index()].clone();
             for pair in users.windows(2) {
                 let (a, b) = (self.group_index(pair[0]), self.group_index(pair[1]));
-                if a == b || self.summary(a)?.dot || self.summary(b)?.dot {
+                let routine = pair.iter().any(|n| self.is_routine(*n));
+                if a == b || routine || self.summary(a)?.dot || self.summary(b)?.dot {
                     continue;
                 }
                 let least = self.groups[a].bytes.min(self.groups[b].bytes);
@@ -676,7 +697,7 @@ impl<'a> Fusion<'a> {
     }
 
     /// Orders the groups so that producers run first, the one with the earliest node first among those that can run.
-    fn finish(mut self, outputs: Vec<(NodeId, Layout)>) -> Result<Grouping> {
+    fn finish(mut self, outputs: Vec<(NodeId, Layout)>, layouts: &[Layout]) -> Result<Grouping> {
         for r in &mut self.ledger.rows {
             if !r.fused && self.group_of[r.producer.index()] == self.group_of[r.consumer.index()] {
                 r.fused = true;
@@ -705,8 +726,12 @@ impl<'a> Fusion<'a> {
             let members = std::mem::take(&mut part.members);
             let stored = |n: &NodeId| self.is_output[n.index()] || self.outside[n.index()] > 0;
             let outputs: Vec<NodeId> = members.iter().copied().filter(stored).collect();
-            let plan = self.complete(&members, &outputs, part)?;
-            groups.push(PlannedGroup { members, outputs, plan });
+            let routine = members.iter().copied().find(|n| self.is_routine(*n));
+            let (plan, sorted) = match routine {
+                Some(n) => (None, self.view(self.graph.operands(n)[0].node, layouts)),
+                None => (Some(self.complete(&members, &outputs, part)?), None),
+            };
+            groups.push(PlannedGroup { members, outputs, plan, sorted });
             for &h in &after[g] {
                 waiting[h] -= 1;
                 if waiting[h] == 0 {

@@ -54,8 +54,9 @@ fn extent(d: Dim) -> Result<i64> {
 
 /// The index of operand `position` of `op` for the element at `index` of its result (whose shape is `result`).
 ///
-/// For a reduction, `inner` are the indices along the reduced dims. Contractions have maps of their own
-/// ([`DotDims`](lazuli_ir::DotDims)), and the padding value is a scalar.
+/// For a reduction, `inner` are the indices along the reduced dims; for a sum over windows, inside the window; for a
+/// concatenation, where the operand begins. Contractions have maps of their own ([`DotDims`](lazuli_ir::DotDims)), as have
+/// operations that are indexed by data, and the padding value is a scalar.
 pub fn operand_index(
     op: &Op,
     position: usize,
@@ -66,13 +67,64 @@ pub fn operand_index(
     ranges: Ranges<'_>,
 ) -> Result<Mapped> {
     Ok(match op {
-        Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Dot { .. } => {
+        Op::Input { .. }
+        | Op::Constant { .. }
+        | Op::Iota { .. }
+        | Op::Dot { .. }
+        | Op::Gather { .. }
+        | Op::Scatter { .. }
+        | Op::DynamicSlice(_)
+        | Op::DynamicUpdateSlice { .. }
+        | Op::Sort { .. } => {
             return Err(Error::internal(format!("{} has no index map", op.name())));
         }
         Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
             index.to_vec().into()
         }
+        Op::CheckIndex { .. } | Op::Cumulative { .. } => index.to_vec().into(),
         Op::Random { .. } => Vec::new().into(),
+        Op::Flip(dims) => {
+            let mut out = index.to_vec();
+            for &d in dims {
+                out[d] = Index::constant(extent(operand.dim(d))? - 1).add_scaled(&index[d], -1);
+            }
+            out.into()
+        }
+        Op::Window(dims) => {
+            let rank = operand.rank();
+            let mut out = index[..rank].to_vec();
+            for (w, inside) in dims.iter().zip(&index[rank..]) {
+                out[w.dim] = index[w.dim].times(w.stride as i64).add_scaled(inside, w.dilation as i64);
+            }
+            out.into()
+        }
+        Op::WindowSum { dims, .. } => {
+            let mut out = Mapped::from(index.to_vec());
+            for (w, inside) in dims.iter().zip(inner) {
+                let first = index[w.dim].add_scaled(inside, -(w.dilation as i64));
+                let (window, stride) = (first.floor_div(w.stride as i64, ranges), w.stride as i64);
+                let last = extent(operand.dim(w.dim))? - 1;
+                out.conditions.push(Condition::NotNegative(first.clone()));
+                out.conditions.push(Condition::NotNegative(Index::constant(last).add_scaled(&window, -1)));
+                out.conditions.push(Condition::Zero(first.modulo(stride, ranges)));
+                out.index[w.dim] = window;
+            }
+            out.index.extend(inner.iter().cloned());
+            out.conditions.retain(|c| !c.holds(ranges));
+            out
+        }
+        // Where operand `position` begins, `inner` says.
+        Op::Concat { dim, .. } => {
+            let mut out = Mapped::from(index.to_vec());
+            let begin = inner.first().cloned().unwrap_or_default();
+            let x = index[*dim].add_scaled(&begin, -1);
+            out.conditions.push(Condition::NotNegative(x.clone()));
+            out.conditions
+                .push(Condition::NotNegative(Index::constant(extent(operand.dim(*dim))? - 1).add_scaled(&x, -1)));
+            out.index[*dim] = x;
+            out.conditions.retain(|c| !c.holds(ranges));
+            out
+        }
         Op::Permute(perm) => {
             let mut out = vec![Index::default(); index.len()];
             for (x, &p) in index.iter().zip(perm) {

@@ -146,6 +146,9 @@ fn has_no_order(op: &Op) -> bool {
         Op::Alias | Op::Detach | Op::Permute(_) => true,
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } => false,
         Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => false,
+        Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => false,
+        Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => false,
+        Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => false,
         Op::Reduce { .. } | Op::Dot { .. } => false,
     }
 }
@@ -178,7 +181,10 @@ fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]
             let kept = wish.order.iter().filter(|&&d| from.dim(d).same(to.dim(dims[d]))).map(|&d| dims[d]);
             Wish::new(to, kept, wish.bytes)
         }
-        Op::Slice(_) | Op::Pad(_) => Wish::new(to, wish?.order.iter().copied(), wish?.bytes),
+        Op::Slice(_) | Op::Pad(_) | Op::Flip(_) => Wish::new(to, wish?.order.iter().copied(), wish?.bytes),
+        Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => {
+            Wish::new(to, wish?.order.iter().copied(), wish?.bytes)
+        }
         Op::Reshape(_) => {
             let (wish, from) = (wish?, from?);
             Wish::new(to, reshaped(&wish.order, from, to)?, wish.bytes)
@@ -188,7 +194,11 @@ fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]
             let kept = wish.order.iter().filter(|d| !dims.contains(d));
             Wish::new(to, kept.map(|&d| d - dims.iter().filter(|r| **r < d).count()), wish.bytes)
         }
-        Op::Dot { .. } => Wish::row_major(to, bytes(graph, n)),
+        // What joins, indexes by data or runs along a dim is written row by row.
+        Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } | Op::Gather { .. } | Op::Scatter { .. } => {
+            Wish::row_major(to, bytes(graph, n))
+        }
+        Op::Cumulative { .. } | Op::Sort { .. } | Op::Dot { .. } => Wish::row_major(to, bytes(graph, n)),
     }
 }
 
@@ -223,6 +233,9 @@ fn backward(graph: &Graph, n: NodeId, wishes: &[Option<Wish>]) -> Option<Wish> {
             Op::Permute(perm) => Wish::new(own, wish.order.iter().map(|&d| perm[d]), wish.bytes),
             Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
             Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => None,
+            Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => None,
+            Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => None,
+            Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => None,
             Op::Reduce { .. } | Op::Dot { .. } => None,
         }
     });

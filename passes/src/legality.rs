@@ -7,7 +7,7 @@
 //! - It is not too long to compile.
 
 use crate::plan::{Plan, Sink, SinkKind, Source};
-use lazuli_ir::{Graph, NodeId, Op, ReduceOp};
+use lazuli_ir::{Graph, NodeId, Op};
 use rustc_hash::FxHashSet;
 
 /// Work, in floating point operations, below which a kernel may run loops in sequence on one thread.
@@ -37,8 +37,12 @@ pub(crate) fn legal(graph: &Graph, inside: &FxHashSet<NodeId>, plan: &Plan) -> R
             passes.push((level, scope));
         }
     }
+    // What one operation takes, it takes.
+    if inside.len() <= 1 {
+        return Ok(());
+    }
     runs_once(passes.len(), work(graph, plan))?;
-    if inside.len() > 1 { short_enough(statements(graph, plan)) } else { Ok(()) }
+    short_enough(statements(graph, plan))
 }
 
 /// Whether everything that a kernel does stands on its tile, and nothing reduces.
@@ -73,7 +77,10 @@ fn summed_twice(graph: &Graph, plan: &Plan) -> Option<NodeId> {
             Source::Row(n) => (true, n),
             _ => return None,
         };
-        let is_sum = matches!(graph.op(n), Op::Reduce { op: ReduceOp::Sum, acc, .. } if acc.is_float());
+        let is_sum = match graph.op(n) {
+            Op::Reduce { op, acc, .. } => op.rounds() && acc.is_float(),
+            _ => graph.node(n).types[0].dtype.is_float(),
+        };
         (is_sum && (!seen.insert((row, n)) || runs_in_two_passes(plan, s))).then_some(n)
     })
 }
@@ -92,8 +99,11 @@ fn runs_in_two_passes(plan: &Plan, step: usize) -> bool {
 /// Floating point operations of one instance.
 fn flops(graph: &Graph, source: &Source) -> u64 {
     match source {
-        Source::Compute(n) | Source::Reduced(n) | Source::Row(n) => u64::from(graph.op(*n).flops()),
+        Source::Compute(n) | Source::Reduced(n) | Source::Row(n) | Source::Scanned(n) => {
+            u64::from(graph.op(*n).flops())
+        }
         Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Dot(_) => 0,
+        Source::Guarded(_) => 1,
         Source::Mask(conditions) => 2 * conditions.len() as u64,
     }
 }

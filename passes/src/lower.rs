@@ -10,12 +10,15 @@
 
 use crate::index_map::Condition;
 use crate::plan::{InstanceId, Plan, ScopeId, SinkId, SinkKind, Source};
-use crate::scalar::scalar_operation;
+use crate::scalar::{check, linear, requirement, scalar_operation};
 use lazuli_ir::kernel::{
-    Access, Axis, Block, Const, Emit, Expr, Extent, Kernel, Loop, MachineOp, Memory, Param, ParamId, Reduce, Reducer,
-    ScalarType, Scope, Stmt, StmtKind, Stride, Tile, TileId, ValueId,
+    Access, Axis, Block, Emit, Expr, Extent, Kernel, Loop, Memory, Param, ParamId, Reduce, Reducer, ScalarType, Scope,
+    Stmt, StmtKind, Stride, Tile, TileId, ValueId,
 };
-use lazuli_ir::{CompareOp, DType, DimVec, Error, Graph, Index, NodeId, Op, ReduceOp, Result, Sources, Target, VarId};
+use lazuli_ir::program::CheckSite;
+use lazuli_ir::{
+    BinaryOp, CompareOp, DType, DimVec, Error, Graph, Index, Literal, NodeId, Op, Result, Sources, Target, VarId,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -27,6 +30,8 @@ pub struct Lowered {
     pub kernel: Kernel,
     /// The value of each parameter, in order: what is read, then what is written.
     pub args: Vec<NodeId>,
+    /// What each check of the kernel stands for.
+    pub checks: Vec<CheckSite>,
 }
 
 /// Recomputing a value that costs this many operations or more is worth a row tile.
@@ -56,23 +61,31 @@ pub fn lower(
         kernel: Kernel::new(kernel_name(graph, members)),
         args: Vec::new(),
         orders: Vec::new(),
+        checks: Vec::new(),
         params: FxHashMap::default(),
         outputs: Vec::new(),
         values: vec![None; plan.instances.len()],
         tiles: FxHashMap::default(),
         substitution: FxHashMap::default(),
         new_extents: FxHashMap::default(),
-        opened: vec![false; plan.scopes.len()],
+        used_vars: Default::default(),
+        bound: FxHashMap::default(),
+        carried: FxHashMap::default(),
         dot_tile: None,
         current: Block::new(),
         sources: Sources::none(),
     };
     l.kernel.vars = plan.vars.iter().map(|v| v.name.clone()).collect();
+    for (number, var) in plan.vars.iter().enumerate() {
+        if let Some(i) = var.bound {
+            l.bound.entry(i).or_default().push(VarId(number as u32));
+        }
+    }
     l.declare_params(outputs, stored)?;
     l.kernel.sources = members.iter().fold(Sources::none(), |s, n| s.union(&graph.node(*n).sources));
     let sinks: Vec<SinkId> = (0..plan.sinks.len()).collect();
     l.kernel.body = l.scope(0, &sinks)?.0;
-    Ok(Lowered { kernel: l.kernel, args: l.args })
+    Ok(Lowered { kernel: l.kernel, args: l.args, checks: l.checks })
 }
 
 /// A name from what the kernel computes: its last operations, most telling first.
@@ -109,6 +122,7 @@ pub(crate) struct Lowering<'a> {
     args: Vec<NodeId>,
     /// For each parameter, the order of the value's dims.
     orders: Vec<DimVec<usize>>,
+    checks: Vec<CheckSite>,
     pub(crate) params: FxHashMap<NodeId, ParamId>,
     outputs: Vec<ParamId>,
     /// The kernel value of each instance, while it is in scope.
@@ -119,8 +133,12 @@ pub(crate) struct Lowering<'a> {
     pub(crate) substitution: FxHashMap<VarId, Index>,
     /// The extents of variables that the plan does not have.
     pub(crate) new_extents: FxHashMap<VarId, i64>,
-    /// The scopes that a loop ran over already.
-    opened: Vec<bool>,
+    /// The variables that a loop or a binding has already.
+    used_vars: FxHashSet<VarId>,
+    /// The variables that stand for the value of an instance.
+    bound: FxHashMap<InstanceId, SmallVec<[VarId; 1]>>,
+    /// The tiles of one element that hold results so far.
+    carried: FxHashMap<InstanceId, TileId>,
     /// The tile of the contraction, and the index of its element.
     pub(crate) dot_tile: Option<(TileId, [Index; 2])>,
     pub(crate) current: Block,
@@ -158,7 +176,8 @@ impl Lowering<'_> {
             self.params.insert(n, id);
         }
         for &n in outputs {
-            let id = self.declare(n, Access::Write, stored(n));
+            let updated = matches!(self.graph.op(n), Op::Scatter { .. });
+            let id = self.declare(n, if updated { Access::ReadWrite } else { Access::Write }, stored(n));
             self.outputs.push(id);
         }
         Ok(())
@@ -172,7 +191,7 @@ impl Lowering<'_> {
             _ => n.0.to_string(),
         };
         self.kernel.params.push(Param {
-            name: if access == Access::Write { format!("out{name}") } else { name },
+            name: if access == Access::Read { name } else { format!("out{name}") },
             dtype: node.types[0].dtype,
             dims: stored.order.iter().map(|&d| Extent::Const(extents[d] as u64)).collect(),
             strides: stored.order.iter().map(|&d| Stride::Const(stored.strides[d])).collect(),
@@ -218,13 +237,22 @@ impl Lowering<'_> {
         }
         self.write_values(&here, scope)?;
         for &s in &here {
-            if let SinkKind::Store { output, index } = &self.plan.sinks[s].kind {
-                let value = self.value(self.plan.sinks[s].value)?;
-                let param = self.outputs[*output];
-                let index = self.element(param, self.indices(index));
-                let to = Memory::Param(param);
-                self.push(StmtKind::Store { to, index, value, mask: None });
+            let (output, index, combine) = match &self.plan.sinks[s].kind {
+                SinkKind::Store { output, index } => (*output, index, None),
+                SinkKind::Update { output, index, op } => (*output, index, op.binary()),
+                SinkKind::Step { .. } => continue,
+            };
+            let mut value = self.value(self.plan.sinks[s].value)?;
+            let param = self.outputs[output];
+            let index = self.element(param, self.indices(index));
+            let to = Memory::Param(param);
+            if let Some(op) = combine {
+                let ty = self.type_of(value);
+                let held = self.emit(ty, Expr::Load { from: to, index: index.clone(), mask: None });
+                let e: &mut dyn Emit = self;
+                value = e.binary(op, held, value);
             }
+            self.push(StmtKind::Store { to, index, value, mask: None });
         }
         for i in kept {
             self.tiles.remove(&i);
@@ -253,6 +281,7 @@ impl Lowering<'_> {
             return self.panels(&dot, child, group);
         }
         let before: Vec<bool> = self.values.iter().map(Option::is_some).collect();
+        self.declare_carried(child, group);
         let vars = self.open_vars(child);
         let (mut body, here) = self.scope(child, group)?;
         let steps: Vec<SinkId> =
@@ -279,7 +308,7 @@ impl Lowering<'_> {
             let value = self.value(self.plan.sinks[s].value)?;
             let reducer = Reducer { op, ty: self.type_of(value) };
             yields.push(value);
-            if op == ReduceOp::ArgMax {
+            if op.is_position() {
                 yields.push(self.emit(ScalarType::I64, Expr::Index(position.clone())));
             }
             for ty in reducer.types() {
@@ -301,19 +330,36 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// The variables of a loop over a scope: the plan's own the first time, fresh ones after, for each loop has its own.
+    /// Declares, before the loop over a scope, what runs along it.
+    fn declare_carried(&mut self, child: ScopeId, group: &[SinkId]) {
+        let roots: Vec<InstanceId> = group.iter().flat_map(|&s| self.plan.sinks[s].roots()).collect();
+        for i in self.plan.cone(&roots, &|_| false) {
+            let instance = &self.plan.instances[i];
+            let Source::Scanned(n) = instance.source else { continue };
+            let Op::Cumulative { op, .. } = self.graph.op(n) else { continue };
+            if instance.scope != child || self.tiles_hold(i) {
+                continue;
+            }
+            let ty: ScalarType = self.instance_type(i).into();
+            let tile = Tile {
+                name: format!("so_far{}", self.kernel.tiles.len()),
+                ty,
+                dims: [1].into_iter().collect(),
+                valid: [None].into_iter().collect(),
+                scope: Scope::Thread,
+            };
+            let id = self.declare_tile(tile);
+            self.push(StmtKind::Fill(id, op.identity(ty.dtype())));
+            self.carried.insert(i, id);
+        }
+    }
+
+    /// The variables of a loop over a scope.
     fn open_vars(&mut self, scope: ScopeId) -> SmallVec<[(VarId, Extent); 2]> {
-        let again = std::mem::replace(&mut self.opened[scope], true);
         let mut vars = SmallVec::new();
         for &v in &self.plan.scopes[scope].vars {
-            let extent = self.extent(v);
-            let mut own = v;
-            if again {
-                own = self.kernel.new_var(self.kernel.vars[v.0 as usize].clone());
-                self.new_extents.insert(own, extent as i64);
-                self.substitution.insert(v, own.into());
-            }
-            vars.push((own, Extent::Const(extent)));
+            let extent = Extent::Const(self.extent(v));
+            vars.push((self.own_var(v), extent));
         }
         vars
     }
@@ -333,7 +379,7 @@ impl Lowering<'_> {
 
     /// Writes those values that the sinks need and that belong to `scope`, operands first.
     pub(crate) fn write_values(&mut self, sinks: &[SinkId], scope: ScopeId) -> Result<()> {
-        let roots: Vec<InstanceId> = sinks.iter().map(|&s| self.plan.sinks[s].value).collect();
+        let roots: Vec<InstanceId> = sinks.iter().flat_map(|&s| self.plan.sinks[s].roots()).collect();
         let held: std::cell::RefCell<Vec<InstanceId>> = Default::default();
         let cone = self.plan.cone(&roots, &|i| {
             let in_tile = self.values[i].is_none() && self.tiles_hold(i);
@@ -386,8 +432,30 @@ impl Lowering<'_> {
         if order.is_sorted() { index } else { order.iter().map(|&d| index[d].clone()).collect() }
     }
 
-    /// Writes the value of one instance.
+    /// Writes the value of one instance, and binds the variables that stand for it.
     fn write(&mut self, i: InstanceId) -> Result<()> {
+        self.write_value(i)?;
+        for v in self.bound.get(&i).cloned().unwrap_or_default() {
+            let extent = self.plan.vars[v.0 as usize].extent;
+            let own = self.own_var(v);
+            let value = self.value(i)?;
+            self.push(StmtKind::Bind { var: own, value, extent: Extent::Const(extent) });
+        }
+        Ok(())
+    }
+
+    /// The variable itself the first time, a fresh one after: each loop, and each binding, has its own.
+    fn own_var(&mut self, v: VarId) -> VarId {
+        if self.used_vars.insert(v) {
+            return v;
+        }
+        let own = self.kernel.new_var(self.kernel.vars[v.0 as usize].clone());
+        self.new_extents.insert(own, self.extent(v) as i64);
+        self.substitution.insert(v, own.into());
+        own
+    }
+
+    fn write_value(&mut self, i: InstanceId) -> Result<()> {
         let instance = self.plan.instances[i].clone();
         let mask = instance.mask.map(|m| self.value(m)).transpose()?;
         if let Some(tile) = self.tiles.get(&i).copied()
@@ -405,7 +473,7 @@ impl Lowering<'_> {
                 let index = self.element(param, self.indices(&instance.index));
                 self.emit(self.graph.node(*n).types[0].dtype.into(), Expr::Load { from, index, mask })
             }
-            Source::Constant(l) => self.emit(l.dtype().into(), Expr::Const(Const::Literal(*l))),
+            Source::Constant(l) => self.emit(l.scalar_type(), Expr::Const(l.in_kernel())),
             Source::Iota => {
                 let index = self.index(&instance.index[0]);
                 self.emit(ScalarType::I64, Expr::Index(index))
@@ -417,9 +485,31 @@ impl Lowering<'_> {
                 for &o in &instance.operands {
                     operands.push(self.value(o)?);
                 }
-                let value = self.compute(*n, &operands, &instance.index);
+                let value = self.compute(*n, &operands, &instance.index, mask);
                 self.sources = Sources::none();
                 value?
+            }
+            Source::Guarded(_) => {
+                let (inside, value) = (self.value(instance.operands[0])?, self.value(instance.operands[1])?);
+                let e: &mut dyn Emit = self;
+                let zero = e.number(value, 0.0);
+                e.select(inside, value, zero)
+            }
+            Source::Scanned(n) => {
+                let Op::Cumulative { op, .. } = self.graph.op(*n) else {
+                    return Err(Error::internal("what runs along a loop is no accumulation"));
+                };
+                let tile =
+                    self.carried.get(&i).copied().ok_or_else(|| Error::internal("a result so far without a tile"))?;
+                let (memory, at) = (Memory::Tile(tile), vec![Index::default()]);
+                let value = self.value(instance.operands[0])?;
+                self.sources = self.graph.node(*n).sources.clone();
+                let so_far = self.emit(self.type_of(value), Expr::Load { from: memory, index: at.clone(), mask: None });
+                let e: &mut dyn Emit = self;
+                let value = e.binary(op.binary(), so_far, value);
+                self.push(StmtKind::Store { to: memory, index: at, value, mask: None });
+                self.sources = Sources::none();
+                value
             }
             Source::Dot(_) => {
                 let (tile, index) =
@@ -459,17 +549,25 @@ impl Lowering<'_> {
             };
             let holds = e.compare(op, x, zero);
             all = Some(match all {
-                Some(before) => e.machine(MachineOp::And, &[before, holds]),
+                Some(before) => e.binary(BinaryOp::And, before, holds),
                 None => holds,
             });
         }
-        all.ok_or_else(|| Error::internal("a mask without conditions"))
+        Ok(all.unwrap_or_else(|| self.emit(ScalarType::Bool, Expr::Const(Literal::Bool(true)))))
     }
 
-    /// The operation of a member on operands that are written.
-    fn compute(&mut self, n: NodeId, operands: &[ValueId], index: &[Index]) -> Result<ValueId> {
+    /// The operation of a member on operands that are written, and the check of what it requires of them.
+    fn compute(&mut self, n: NodeId, operands: &[ValueId], index: &[Index], mask: Option<ValueId>) -> Result<ValueId> {
         let node = self.graph.node(n);
         let index = self.indices(index);
+        if let Some((requirement, position)) = requirement(&node.op, node.types[0].dtype) {
+            let at = linear(&index, &node.types[0].shape);
+            let (ok, value) = check(self, requirement, operands[position], mask);
+            let site = self.checks.len() as u32;
+            let operation = node.op.name();
+            self.checks.push(CheckSite { operation, sources: node.sources.clone(), requirement });
+            self.push(StmtKind::Check { ok, site, value, at });
+        }
         scalar_operation(self, &node.op, node.types[0].dtype, operands, &index, &node.types[0].shape)
     }
 
@@ -482,7 +580,7 @@ impl Lowering<'_> {
             let group = self.close(group, child);
             let again = computed.entry(child).or_default();
             let mut seen = FxHashSet::default();
-            let mut stack: Vec<InstanceId> = group.iter().map(|&s| self.plan.sinks[s].value).collect();
+            let mut stack: Vec<InstanceId> = group.iter().flat_map(|&s| self.plan.sinks[s].roots()).collect();
             while let Some(i) = stack.pop() {
                 if self.values[i].is_some() || kept.contains(&i) || !seen.insert(i) {
                     continue;
@@ -496,7 +594,8 @@ impl Lowering<'_> {
                         continue;
                     }
                 }
-                stack.extend(instance.operands.iter().chain(&instance.mask).copied());
+                let before = instance.operands.iter().chain(&instance.mask).chain(&instance.indexed_by);
+                stack.extend(before.copied());
             }
             again.extend(seen);
         }
@@ -530,11 +629,13 @@ impl Lowering<'_> {
         false
     }
 
-    fn instance_type(&self, i: InstanceId) -> DType {
+    pub(crate) fn instance_type(&self, i: InstanceId) -> DType {
         match &self.plan.instances[i].source {
-            Source::Load(n) | Source::Compute(n) | Source::Reduced(n) | Source::Row(n) | Source::Dot(n) => {
+            Source::Load(n) | Source::Compute(n) | Source::Reduced(n) | Source::Row(n) => {
                 self.graph.node(*n).types[0].dtype
             }
+            Source::Scanned(n) | Source::Dot(n) => self.graph.node(*n).types[0].dtype,
+            Source::Guarded(v) => self.instance_type(*v),
             Source::Constant(l) => l.dtype(),
             Source::Iota => DType::I64,
             Source::Mask(_) => DType::Bool,

@@ -71,6 +71,7 @@ fn accesses<'k>(
             | StmtKind::Tile(_)
             | StmtKind::Fill(..)
             | StmtKind::Check { .. }
+            | StmtKind::Bind { .. }
             | StmtKind::Barrier => {}
         }
     }

@@ -68,6 +68,7 @@ fn collect_pairs(block: &Block, pairs: &mut Vec<Pair>) {
             | StmtKind::Fill(..)
             | StmtKind::Dot(_)
             | StmtKind::Check { .. }
+            | StmtKind::Bind { .. }
             | StmtKind::Barrier => {}
         }
     }
@@ -84,7 +85,7 @@ fn collect_accesses(block: &Block, accesses: &mut Vec<Access>, loose: &mut FxHas
         match &s.kind {
             StmtKind::Let(_, Expr::Load { from, index, .. }) => accesses.push((*from, index.clone())),
             StmtKind::Let(_, Expr::Index(x)) => mention(x, loose),
-            StmtKind::Let(..) | StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Barrier => {}
+            StmtKind::Let(..) | StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Bind { .. } | StmtKind::Barrier => {}
             StmtKind::Store { to, index, .. } => accesses.push((*to, index.clone())),
             StmtKind::Check { at, .. } => mention(at, loose),
             StmtKind::Dot(d) => {
@@ -240,6 +241,7 @@ fn rewrite(block: &mut Block, merged: &[Pair]) {
             | StmtKind::Fill(..)
             | StmtKind::Dot(_)
             | StmtKind::Check { .. }
+            | StmtKind::Bind { .. }
             | StmtKind::Barrier => {}
         }
     }

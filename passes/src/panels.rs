@@ -6,9 +6,7 @@
 
 use crate::lower::Lowering;
 use crate::plan::{DotPlan, ScopeId, SinkId};
-use lazuli_ir::kernel::{
-    Axis, Block, Const, Dot, DotOperand, Extent, Loop, Memory, ScalarType, Scope, Stmt, StmtKind, Tile,
-};
+use lazuli_ir::kernel::{Axis, Block, Dot, DotOperand, Extent, Loop, Memory, ScalarType, Scope, Stmt, StmtKind, Tile};
 use lazuli_ir::{Error, Index, Literal, NodeId, Result, Target, TargetKind, VarId};
 
 /// One side of a panel.
@@ -117,7 +115,7 @@ impl Lowering<'_> {
             scope: Scope::Thread,
         };
         let acc = self.declare_tile(tile);
-        self.push(StmtKind::Fill(acc, Const::Literal(Literal::zero(node.types[0].dtype))));
+        self.push(StmtKind::Fill(acc, Literal::zero(node.types[0].dtype)));
         // The dot counts rows and columns with variables of its own.
         let (row, column) = (self.kernel.new_var("row"), self.kernel.new_var("col"));
         let operand = |l: &Self, (n, index): &(NodeId, Vec<Index>)| -> Result<DotOperand> {

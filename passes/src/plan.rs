@@ -20,7 +20,7 @@
 use crate::index_map::{Condition, operand_index};
 use crate::layout::Orders;
 use lazuli_ir::index::Range;
-use lazuli_ir::{DimVec, DotDims, Error, Graph, Index, Literal, NodeId, Op, ReduceOp, Result, Shape, VarId};
+use lazuli_ir::{DimVec, DotDims, Error, Graph, Index, Literal, NodeId, Op, ReduceOp, Result, ScatterOp, Shape, VarId};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -62,8 +62,12 @@ pub enum Source {
     Row(NodeId),
     /// The result of the group's contraction.
     Dot(NodeId),
+    /// The result so far of a member that accumulates along the scope's only variable.
+    Scanned(NodeId),
     /// Whether conditions hold (and operand 0, where there is one).
     Mask(Vec<Condition>),
+    /// The value of an instance where operand 0 holds, else zero.
+    Guarded(InstanceId),
 }
 
 /// A value wanted at an index tuple.
@@ -79,6 +83,8 @@ pub struct Instance {
     pub scope: ScopeId,
     /// What it is computed from.
     pub operands: SmallVec<[InstanceId; 3]>,
+    /// The instances whose values its index tuple (or conditions) contain.
+    pub indexed_by: SmallVec<[InstanceId; 1]>,
 }
 
 /// What ends a chain of computation.
@@ -90,6 +96,15 @@ pub enum SinkKind {
         output: usize,
         /// Its element.
         index: Vec<Index>,
+    },
+    /// The group's output of this number is combined with the value at this index, after all of it was stored.
+    Update {
+        /// Which output.
+        output: usize,
+        /// Its element.
+        index: Vec<Index>,
+        /// The combination.
+        op: ScatterOp,
     },
     /// One element goes into a reduction.
     Step {
@@ -111,8 +126,17 @@ pub struct Sink {
     pub scope: ScopeId,
     /// For each scope on the path to `scope`, the pass in which this sink runs there. One shorter than the path.
     pub levels: Vec<u32>,
-    /// All reductions it depends on, directly or not.
+    /// All sinks that run before it: reductions it depends on, directly or not, and what it updates.
     pub needs: Vec<SinkId>,
+    /// The instances whose values its index contains.
+    pub indexed_by: SmallVec<[InstanceId; 1]>,
+}
+
+impl Sink {
+    /// The instances that it needs.
+    pub fn roots(&self) -> impl Iterator<Item = InstanceId> + '_ {
+        std::iter::once(self.value).chain(self.indexed_by.iter().copied())
+    }
 }
 
 /// The contraction of a group.
@@ -143,6 +167,8 @@ pub struct Var {
     pub extent: u64,
     /// The scope that owns it.
     pub scope: ScopeId,
+    /// The instance whose value it is, where it counts no loop.
+    pub bound: Option<InstanceId>,
 }
 
 /// What a group of nodes becomes.
@@ -187,6 +213,8 @@ pub struct Frame {
     pub outputs: Vec<DimVec<Option<usize>>>,
     /// The tile dims form one scope, because the group also reduces over all of them.
     pub joined: bool,
+    /// Dims inside the tile are walked from their last element to the first.
+    pub backward: bool,
 }
 
 impl Plan {
@@ -209,6 +237,7 @@ impl Plan {
             },
             known_scopes: FxHashMap::default(),
             known: FxHashMap::default(),
+            bound: FxHashMap::default(),
             pending: BTreeMap::new(),
         };
         p.open_tile();
@@ -245,6 +274,7 @@ impl Plan {
                 _ => (0, 0, result),
             },
             SinkKind::Store { output, .. } => (1, output as u32, 0),
+            SinkKind::Update { output, .. } => (2, output as u32, 0),
         };
         let mut sinks = std::mem::take(&mut self.sinks);
         sinks.sort_by_key(|s| node(self, s));
@@ -253,12 +283,24 @@ impl Plan {
             .enumerate()
             .filter_map(|(i, s)| match s.kind {
                 SinkKind::Step { result, .. } => Some((result, i)),
-                SinkKind::Store { .. } => None,
+                SinkKind::Store { .. } | SinkKind::Update { .. } => None,
+            })
+            .collect();
+        let stores: Vec<(usize, SinkId)> = sinks
+            .iter()
+            .enumerate()
+            .filter_map(|(i, s)| match s.kind {
+                SinkKind::Store { output, .. } => Some((output, i)),
+                SinkKind::Step { .. } | SinkKind::Update { .. } => None,
             })
             .collect();
         for s in 0..sinks.len() {
             let mut needs: Vec<SinkId> = Vec::new();
-            for i in self.cone(&[sinks[s].value], &|_| false) {
+            if let SinkKind::Update { output, .. } = sinks[s].kind {
+                needs.extend(stores.iter().filter(|(o, _)| *o == output).map(|(_, i)| *i));
+            }
+            let roots: Vec<InstanceId> = sinks[s].roots().collect();
+            for i in self.cone(&roots, &|_| false) {
                 if let Some(&r) = step_of.get(&i) {
                     needs.push(r);
                     needs.extend_from_slice(&sinks[r].needs);
@@ -294,10 +336,26 @@ impl Plan {
             }
             stack.push((i, true));
             let instance = &self.instances[i];
-            stack.extend(instance.operands.iter().chain(&instance.mask).rev().map(|&o| (o, false)));
+            let before = instance.indexed_by.iter().chain(&instance.operands).chain(&instance.mask);
+            stack.extend(before.copied().collect::<SmallVec<[InstanceId; 4]>>().into_iter().rev().map(|o| (o, false)));
         }
         out
     }
+}
+
+/// Whether an operation only says where elements lie, so that it is computed wherever it is wanted.
+pub fn is_movement(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Alias
+            | Op::Detach
+            | Op::Permute(_)
+            | Op::Reshape(_)
+            | Op::Broadcast { .. }
+            | Op::Slice(_)
+            | Op::Flip(_)
+            | Op::Window(_)
+    )
 }
 
 type InstanceKey = (Source, Vec<Index>, Option<InstanceId>);
@@ -307,6 +365,8 @@ struct Planner<'a, 'g> {
     plan: Plan,
     known_scopes: FxHashMap<(ScopeId, Vec<u64>), ScopeId>,
     known: FxHashMap<InstanceKey, InstanceId>,
+    /// The variable bound to an instance's value below an extent.
+    bound: FxHashMap<(InstanceId, u64), VarId>,
     pending: BTreeMap<NodeId, Vec<InstanceId>>,
 }
 
@@ -315,8 +375,34 @@ impl Planner<'_, '_> {
         const NAMES: [&str; 12] = ["i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"];
         let n = self.plan.vars.len();
         let name = NAMES.get(n).map_or_else(|| format!("i{n}"), |s| (*s).to_owned());
-        self.plan.vars.push(Var { name, extent, scope });
+        self.plan.vars.push(Var { name, extent, scope, bound: None });
         VarId(n as u32)
+    }
+
+    /// The variable that stands for the value of an instance, which lies below `extent`.
+    fn bind(&mut self, instance: InstanceId, extent: u64) -> VarId {
+        if let Some(&v) = self.bound.get(&(instance, extent)) {
+            return v;
+        }
+        let v = self.new_var(extent, self.plan.instances[instance].scope);
+        self.plan.vars[v.0 as usize].bound = Some(instance);
+        self.bound.insert((instance, extent), v);
+        v
+    }
+
+    /// The instances whose values indices contain.
+    fn indexed_by<'x>(&self, index: impl Iterator<Item = &'x Index>) -> SmallVec<[InstanceId; 1]> {
+        let mut out: SmallVec<[InstanceId; 1]> = SmallVec::new();
+        for x in index {
+            x.for_each_var(&mut |v| {
+                if let Some(i) = self.plan.vars[v.0 as usize].bound
+                    && !out.contains(&i)
+                {
+                    out.push(i);
+                }
+            });
+        }
+        out
     }
 
     fn scope(&mut self, parent: ScopeId, extents: Vec<u64>) -> ScopeId {
@@ -370,20 +456,62 @@ impl Planner<'_, '_> {
                 if scope == parent { SmallVec::new() } else { self.plan.scopes[scope].vars.clone() }.into_iter();
             let mut index = vec![Index::default(); shape.rank()];
             for d in order {
+                let last = shape.extents()[d] as i64 - 1;
                 index[d] = match axes[d] {
                     Some(t) => Index::var(tile_vars[t]),
-                    None => inner_vars.next().map_or_else(Index::default, Index::var),
+                    None => match inner_vars.next() {
+                        Some(v) if self.group.frame.backward => Index::constant(last).add_scaled(&v.into(), -1),
+                        Some(v) => Index::var(v),
+                        None => Index::default(),
+                    },
                 };
             }
+            if let Op::Scatter { dim, op } = self.group.graph.op(node) {
+                self.want_scatter(output, node, (*dim, *op), index, parent, scope)?;
+                continue;
+            }
             let value = self.want(node, index.clone(), None)?;
-            self.plan.sinks.push(Sink {
-                kind: SinkKind::Store { output, index },
-                value,
-                scope,
-                levels: Vec::new(),
-                needs: Vec::new(),
-            });
+            self.sink(SinkKind::Store { output, index }, value, scope);
         }
+        Ok(())
+    }
+
+    fn sink(&mut self, kind: SinkKind, value: InstanceId, scope: ScopeId) {
+        let indexed_by = match &kind {
+            SinkKind::Store { index, .. } | SinkKind::Update { index, .. } => self.indexed_by(index.iter()),
+            SinkKind::Step { .. } => SmallVec::new(),
+        };
+        self.plan.sinks.push(Sink { kind, value, scope, levels: Vec::new(), needs: Vec::new(), indexed_by });
+    }
+
+    /// A scatter stores its operand as it is, and then runs along the updates, in order.
+    fn want_scatter(
+        &mut self,
+        output: usize,
+        node: NodeId,
+        (dim, op): (usize, ScatterOp),
+        index: Vec<Index>,
+        parent: ScopeId,
+        scope: ScopeId,
+    ) -> Result<()> {
+        let operands = self.group.graph.operands(node);
+        let [base, position, updates] = [0, 1, 2].map(|i| operands[i].node);
+        if self.group.frame.outputs[output].iter().filter(|a| a.is_none()).count() != 1 || self.group.frame.backward {
+            return Err(Error::internal("a scatter runs along another dim than its group"));
+        }
+        let value = self.want(base, index.clone(), None)?;
+        let (count, extent) = (self.shape(updates).extents()[dim] as u64, self.shape(base).extents()[dim] as u64);
+        self.sink(SinkKind::Store { output, index: index.clone() }, value, scope);
+        if self.shape(updates).is_empty() {
+            return Ok(());
+        }
+        let along = self.scope(parent, vec![count]);
+        let mut at = index;
+        at[dim] = self.plan.scopes[along].vars.first().map_or_else(Index::default, |v| Index::var(*v));
+        let target = self.want(position, at.clone(), None)?;
+        let update = self.want(updates, at.clone(), None)?;
+        at[dim] = Index::var(self.bind(target, extent));
+        self.sink(SinkKind::Update { output, index: at, op }, update, along);
         Ok(())
     }
 
@@ -394,7 +522,7 @@ impl Planner<'_, '_> {
     /// The instance of a node at an index tuple: passes through movements, and registers what is new.
     fn want(&mut self, node: NodeId, index: Vec<Index>, mask: Option<InstanceId>) -> Result<InstanceId> {
         let group = self.group;
-        let (node, index) = self.through_movements(node, index, &|n| (group.free)(n) || (group.member)(n))?;
+        let (node, index) = self.through_movements(node, index, mask, &|n| (group.free)(n) || (group.member)(n))?;
         let graph = self.group.graph;
         let member = (self.group.member)(node);
         let (source, index) = match graph.op(node) {
@@ -405,7 +533,12 @@ impl Planner<'_, '_> {
             Op::Constant { value, .. } => (Source::Constant(*value), Vec::new()),
             Op::Reduce { dims, .. } if member && dims.is_empty() => (Source::Constant(Literal::I64(0)), Vec::new()),
             Op::Iota { dim, .. } => (Source::Iota, vec![index[*dim].clone()]),
-            Op::Reduce { .. } if member => (Source::Reduced(node), index),
+            Op::Reduce { .. } | Op::WindowSum { .. } if member => (Source::Reduced(node), index),
+            Op::Cumulative { dim, reverse, .. } if member => {
+                self.runs_along(&index, *dim, *reverse, graph.node(node).types[0].shape.extents()[*dim])?;
+                (Source::Scanned(node), index)
+            }
+            Op::Scatter { .. } if member => return Err(Error::internal("the result of a scatter is stored")),
             Op::Dot { .. } if member => (Source::Dot(node), index),
             _ if member => (Source::Compute(node), index),
             _ => (Source::Load(node), index),
@@ -415,30 +548,74 @@ impl Planner<'_, '_> {
             Source::Constant(_) | Source::Iota => None,
             _ => mask,
         };
-        let pending = matches!(source, Source::Compute(_) | Source::Reduced(_) | Source::Dot(_)).then_some(node);
+        let pending = matches!(source, Source::Compute(_) | Source::Reduced(_) | Source::Scanned(_) | Source::Dot(_))
+            .then_some(node);
         Ok(self.intern(source, index, mask, pending))
     }
 
-    /// Follows movements, as far as they are computed wherever they are wanted.
+    /// What accumulates along a dim is wanted at a loop that walks it in that order.
+    fn runs_along(&self, index: &[Index], dim: usize, reverse: bool, extent: usize) -> Result<()> {
+        let forward =
+            if reverse { Index::constant(extent as i64 - 1).add_scaled(&index[dim], -1) } else { index[dim].clone() };
+        let alone = |v: VarId| {
+            let var = &self.plan.vars[v.0 as usize];
+            var.bound.is_none() && var.extent == extent as u64 && self.plan.scopes[var.scope].vars.len() == 1
+        };
+        let others = index.iter().enumerate().filter(|(d, _)| *d != dim);
+        let fits = forward.as_var().is_some_and(|v| {
+            let scope = self.plan.vars[v.0 as usize].scope;
+            alone(v) && self.plan.scope_of(index) == scope && !others.clone().any(|(_, x)| x.mentions(v))
+        });
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::internal("what accumulates along a dim is wanted elsewhere than at its loop"))
+        }
+    }
+
+    /// Follows movements, as far as they are computed wherever they are wanted. What is indexed by data is a movement too: the
+    /// index is the value of an instance.
     fn through_movements(
-        &self,
+        &mut self,
         mut node: NodeId,
         mut index: Vec<Index>,
+        mask: Option<InstanceId>,
         passes: &dyn Fn(NodeId) -> bool,
     ) -> Result<(NodeId, Vec<Index>)> {
         let graph = self.group.graph;
         loop {
             let op = graph.op(node);
             let moves = match op {
-                Op::Alias | Op::Detach | Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) => true,
+                Op::Gather { .. } | Op::DynamicSlice(_) => !self.shape(node).is_empty(),
                 // Of one element, the sum and the maximum are the element.
-                Op::Reduce { op, dims, .. } => dims.is_empty() && *op != ReduceOp::ArgMax,
-                _ => false,
+                Op::Reduce { op, dims, .. } => dims.is_empty() && !op.is_position(),
+                _ => is_movement(op),
             };
             if !moves || !passes(node) {
                 return Ok((node, index));
             }
-            let operand = graph.operands(node)[0].node;
+            let operands = graph.operands(node);
+            let operand = operands[0].node;
+            match op {
+                Op::Gather { dim } => {
+                    let extent = self.shape(operand).extents()[*dim] as u64;
+                    let position = self.want(operands[1].node, index.clone(), mask)?;
+                    index[*dim] = Index::var(self.bind(position, extent));
+                    node = operand;
+                    continue;
+                }
+                Op::DynamicSlice(sizes) => {
+                    let extents = self.shape(operand).extents();
+                    for (d, size) in sizes.iter().enumerate() {
+                        let start = self.want(operands[1 + d].node, Vec::new(), None)?;
+                        let v = self.bind(start, (extents[d] - size + 1) as u64);
+                        index[d] = index[d].add(&Index::var(v));
+                    }
+                    node = operand;
+                    continue;
+                }
+                _ => {}
+            }
             let ranges = |v: VarId| self.plan.range(v);
             index = operand_index(op, 0, self.shape(operand), self.shape(node), &index, &[], &ranges)?.index;
             node = operand;
@@ -458,16 +635,18 @@ impl Planner<'_, '_> {
         }
         let (source, index, mask) = key.clone();
         let mut scope = self.plan.scope_of(&index);
+        let mut indexed_by = self.indexed_by(index.iter());
         if let Source::Mask(conditions) = &source {
             for c in conditions {
                 scope = self.plan.deepest(scope, self.plan.scope_of(std::slice::from_ref(c.index())));
             }
+            indexed_by = self.indexed_by(conditions.iter().map(Condition::index));
         }
         if let Some(m) = mask {
             scope = self.plan.deepest(scope, self.plan.instances[m].scope);
         }
         let id = self.plan.instances.len();
-        self.plan.instances.push(Instance { source, index, mask, scope, operands: SmallVec::new() });
+        self.plan.instances.push(Instance { source, index, mask, scope, operands: SmallVec::new(), indexed_by });
         self.known.insert(key, id);
         if let Some(node) = pending {
             self.pending.entry(node).or_default().push(id);
@@ -488,8 +667,13 @@ impl Planner<'_, '_> {
                 }
             }
             Source::Reduced(node) => self.want_step(i, node, &index, mask, scope)?,
+            Source::Scanned(node) => {
+                let value = self.want(graph.operands(node)[0].node, index, mask)?;
+                self.plan.instances[i].operands.push(value);
+            }
             Source::Dot(node) => self.plan_dot(i, node, &index)?,
-            Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Row(_) | Source::Mask(_) => {}
+            Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Row(_) => {}
+            Source::Mask(_) | Source::Guarded(_) => {}
         }
         Ok(())
     }
@@ -509,8 +693,28 @@ impl Planner<'_, '_> {
             let draw = self.want(operand, vec![Index::constant(1)], None)?;
             return Ok(smallvec::smallvec![seed, draw]);
         }
+        if let Op::DynamicUpdateSlice { .. } = op {
+            return self.want_update(node, position, operand, index, mask);
+        }
+        let begin: Vec<Index> = match op {
+            Op::Concat { dim, .. } => {
+                let before = &self.group.graph.operands(node)[..position];
+                let begin: usize = before.iter().map(|v| self.shape(v.node).extents()[*dim]).sum();
+                vec![Index::constant(begin as i64)]
+            }
+            _ => Vec::new(),
+        };
         let ranges = |v: VarId| self.plan.range(v);
-        let mapped = operand_index(op, position, self.shape(operand), self.shape(node), index, &[], &ranges)?;
+        let mapped = operand_index(op, position, self.shape(operand), self.shape(node), index, &begin, &ranges)?;
+        if let Op::Concat { .. } = op {
+            // No element of an empty operand is wanted anywhere; every other is wanted under its mask.
+            if self.shape(operand).is_empty() {
+                return Ok(SmallVec::new());
+            }
+            let inner = self.intern(Source::Mask(mapped.conditions.clone()), Vec::new(), mask, None);
+            let value = self.want(operand, mapped.index, (!mapped.conditions.is_empty()).then_some(inner).or(mask))?;
+            return Ok(smallvec::smallvec![inner, value]);
+        }
         if mapped.conditions.is_empty() {
             let mask = if mapped.index.is_empty() { None } else { mask };
             return Ok(smallvec::smallvec![self.want(operand, mapped.index, mask)?]);
@@ -518,6 +722,41 @@ impl Planner<'_, '_> {
         let inner = self.intern(Source::Mask(mapped.conditions), Vec::new(), mask, None);
         let value = self.want(operand, mapped.index, Some(inner))?;
         Ok(smallvec::smallvec![inner, value])
+    }
+
+    /// Operands of a slice that is replaced: the element as it was; whether it lies in the slice, and the new one.
+    fn want_update(
+        &mut self,
+        node: NodeId,
+        position: usize,
+        operand: NodeId,
+        index: &[Index],
+        mask: Option<InstanceId>,
+    ) -> Result<SmallVec<[InstanceId; 2]>> {
+        match position {
+            0 => return Ok(smallvec::smallvec![self.want(operand, index.to_vec(), mask)?]),
+            1 => {}
+            _ => return Ok(SmallVec::new()),
+        }
+        let (whole, part) = (self.shape(node).extents(), self.shape(operand).extents());
+        if self.shape(operand).is_empty() {
+            return Ok(SmallVec::new());
+        }
+        let starts = self.group.graph.operands(node);
+        let (mut inside, mut conditions) = (Vec::new(), Vec::new());
+        for (d, x) in index.iter().enumerate() {
+            let start = self.want(starts[2 + d].node, Vec::new(), None)?;
+            let v = self.bind(start, (whole[d] - part[d] + 1) as u64);
+            let x = x.add_scaled(&Index::var(v), -1);
+            if part[d] != whole[d] {
+                conditions.push(Condition::NotNegative(x.clone()));
+                conditions.push(Condition::NotNegative(Index::constant(part[d] as i64 - 1).add_scaled(&x, -1)));
+            }
+            inside.push(x);
+        }
+        let covered = self.intern(Source::Mask(conditions.clone()), Vec::new(), mask, None);
+        let value = self.want(operand, inside, (!conditions.is_empty()).then_some(covered).or(mask))?;
+        Ok(smallvec::smallvec![covered, value])
     }
 
     fn want_step(
@@ -531,33 +770,48 @@ impl Planner<'_, '_> {
         let graph = self.group.graph;
         let operand = graph.operands(node)[0].node;
         let op = graph.op(node);
-        let Op::Reduce { op: reduce, dims, .. } = op else {
-            return Err(Error::internal(format!("{} is no reduction", op.name())));
-        };
-        // The position of a largest element counts in logical order; anything else is combined as it lies.
-        let order = if *reduce == ReduceOp::ArgMax { dims.clone() } else { self.group.orders.sorted(operand, dims) };
         let extents = self.shape(operand).extents();
-        let mut extents: Vec<u64> = order.iter().map(|&d| extents[d] as u64).collect();
+        // The position of a largest element counts in logical order; anything else is combined as it lies.
+        let (reduce, dims, order): (ReduceOp, DimVec<usize>, DimVec<usize>) = match op {
+            Op::Reduce { op, dims, .. } if op.is_position() => (*op, dims.clone(), dims.clone()),
+            Op::Reduce { op, dims, .. } => (*op, dims.clone(), self.group.orders.sorted(operand, dims)),
+            Op::WindowSum { dims, .. } => {
+                let inside: DimVec<usize> = (extents.len() - dims.len()..extents.len()).collect();
+                (ReduceOp::Sum, inside.clone(), inside)
+            }
+            _ => return Err(Error::internal(format!("{} is no reduction", op.name()))),
+        };
+        let mut over: Vec<u64> = order.iter().map(|&d| extents[d] as u64).collect();
         let mut scopes: SmallVec<[ScopeId; 2]> = SmallVec::new();
-        if let Some((tile, rows)) = self.row_scope(parent, &extents).filter(|_| *reduce != ReduceOp::ArgMax) {
-            extents.drain(..rows);
+        let whole = matches!(op, Op::Reduce { .. }) && !reduce.is_position();
+        if let Some((tile, rows)) = self.row_scope(parent, &over).filter(|_| whole) {
+            over.drain(..rows);
             scopes.push(tile);
         }
-        scopes.push(self.scope(scopes.last().copied().unwrap_or(parent), extents));
+        scopes.push(self.scope(scopes.last().copied().unwrap_or(parent), over));
         let vars: DimVec<VarId> = scopes.iter().flat_map(|s| self.plan.scopes[*s].vars.iter().copied()).collect();
         let at = |d: &usize| order.iter().position(|o| o == d).and_then(|i| vars.get(i));
         let inner: Vec<Index> = dims.iter().map(|d| at(d).map_or_else(Index::default, |&v| v.into())).collect();
         let ranges = |v: VarId| self.plan.range(v);
         let mapped = operand_index(op, 0, self.shape(operand), self.shape(node), index, &inner, &ranges)?;
-        let mut value = self.want(operand, mapped.index, mask)?;
+        let mut value = if mapped.conditions.is_empty() {
+            self.want(operand, mapped.index, mask)?
+        } else {
+            let inside = self.intern(Source::Mask(mapped.conditions), Vec::new(), mask, None);
+            let value = self.want(operand, mapped.index.clone(), Some(inside))?;
+            let guarded = self.intern(Source::Guarded(value), mapped.index, Some(inside), None);
+            self.plan.instances[guarded].operands = smallvec::smallvec![inside, value];
+            let scope = self.plan.deepest(self.plan.instances[guarded].scope, self.plan.instances[value].scope);
+            self.plan.instances[guarded].scope = scope;
+            guarded
+        };
         while let Some(scope) = scopes.pop() {
             let row = |&tile: &ScopeId| self.plan.scopes[tile].vars.iter().map(|&v| v.into()).collect();
             let result = match scopes.last().map(row) {
                 Some(row) => self.intern(Source::Row(node), row, None, None),
                 None => result,
             };
-            let kind = SinkKind::Step { op: *reduce, result };
-            self.plan.sinks.push(Sink { kind, value, scope, levels: Vec::new(), needs: Vec::new() });
+            self.sink(SinkKind::Step { op: reduce, result }, value, scope);
             value = result;
         }
         Ok(())
@@ -611,8 +865,9 @@ impl Planner<'_, '_> {
         };
         let left_index = place(false, left.rank(), &rows, batch);
         let right_index = place(true, right.rank(), &columns, batch + rows.len());
-        let a = self.through_movements(a, left_index, &|n| (self.group.free)(n))?;
-        let b = self.through_movements(b, right_index, &|n| (self.group.free)(n))?;
+        let group = self.group;
+        let a = self.through_movements(a, left_index, None, &|n| (group.free)(n))?;
+        let b = self.through_movements(b, right_index, None, &|n| (group.free)(n))?;
         self.plan.dot = Some(DotPlan { node, dims: dims.clone(), row, column, operands: [a, b], contract, unit });
         Ok(())
     }

@@ -3,20 +3,20 @@
 //! A key names the operation, the dtypes and the *layout class*: after the caller has permuted and merged dims jointly, each
 //! operand's stride along each remaining dim is 0, 1 or something else. Extents and other strides are run-time values, so one
 //! kernel serves every shape of its class. Movements need no kernel (they are views), an iota is a view of
-//! [`Primitive::Arange`], padding is a fill and a copy into a view. A contraction's panels depend on its shape, so
-//! [`dot`] takes exact types and layouts and lowers as compiled programs do: both modes give the same bits.
+//! [`Primitive::Arange`], padding is a fill and a copy into a view. What is more than one loop is a [`program`]
+//! of exact types and layouts, lowered as compiled programs are: both modes give the same bits.
 
 use crate::Options;
 use crate::compile::compile;
-use crate::scalar::scalar_operation;
+use crate::scalar::{requirement, scalar_operation};
 use crate::schedule::schedule_primitive;
 use lazuli_ir::kernel::{
     Access, Axis, Block, Emit, Expr, Extent, Kernel, Loop, Memory, Param, ParamId, Reduce, Reducer, ScalarType, Stmt,
     StmtKind, Stride, ValueId,
 };
 use lazuli_ir::{
-    BinaryOp, CompareOp, DType, DimVec, DotDims, Error, ExtentId, Graph, Index, Layout, Op, Program, ReduceOp, Result,
-    Shape, Sources, Target, TensorType, UnaryOp, VarId,
+    BinaryOp, CompareOp, DType, DimVec, Error, ExtentId, Graph, Index, Layout, Op, Program, ReduceOp, Result, Shape,
+    Sources, Target, TensorType, UnaryOp, VarId,
 };
 
 /// How an operand lies along one dim.
@@ -200,7 +200,7 @@ fn reduce(b: &mut Builder, op: ReduceOp, vars: &[VarId], kept: usize, value: Val
     let inner: smallvec::SmallVec<[(VarId, Extent); 2]> =
         vars.iter().enumerate().skip(kept).map(|(d, &v)| (v, Extent::Runtime(ExtentId(d as u32)))).collect();
     let mut yields = smallvec::smallvec![value];
-    if op == ReduceOp::ArgMax {
+    if op.is_position() {
         let [(v, _)] = inner.as_slice() else {
             return Err(Error::internal("argmax over several dims needs one merged dim"));
         };
@@ -223,12 +223,21 @@ fn reduce(b: &mut Builder, op: ReduceOp, vars: &[VarId], kept: usize, value: Val
     Ok(last)
 }
 
-/// The program of one contraction of operands that lie as the layouts say.
-pub fn dot(dims: &DotDims, dtype: DType, left: &Layout, right: &Layout, target: &Target) -> Result<Program> {
-    let mut g = Graph::new("dot");
-    let a = g.add_input("a", TensorType { shape: left.shape.clone(), dtype }, Sources::none());
-    let b = g.add_input("b", TensorType { shape: right.shape.clone(), dtype }, Sources::none());
-    let out = g.add(Op::Dot { dims: dims.clone(), acc: dtype }, &[a, b], Sources::none())?;
+/// Whether an operation checks its operands' values, so that it runs as a [`program`] and not as a kernel of its class.
+pub fn checks(op: &Op, dtype: DType) -> bool {
+    requirement(op, dtype).is_some()
+}
+
+/// The program of one operation on operands that lie as the layouts say.
+pub fn program(op: &Op, operands: &[(DType, Layout)], target: &Target) -> Result<Program> {
+    let mut g = Graph::new(op.name());
+    let mut inputs = Vec::new();
+    for (i, (dtype, layout)) in operands.iter().enumerate() {
+        let ty = TensorType { shape: layout.shape.clone(), dtype: *dtype };
+        inputs.push(g.add_input(format!("x{i}"), ty, Sources::none()));
+    }
+    let out = g.add(op.clone(), &inputs, Sources::none())?;
     g.add_output(out);
-    Ok(compile(&g, &[left.clone(), right.clone()], target, &Options::default())?.program)
+    let layouts: Vec<Layout> = operands.iter().map(|(_, layout)| layout.clone()).collect();
+    Ok(compile(&g, &layouts, target, &Options::default())?.program)
 }

@@ -3,7 +3,7 @@
 
 use crate::{Options, Pass, optimize, vjp};
 use lazuli_ir::reference::{Dense, evaluate};
-use lazuli_ir::{DType, Graph, Literal, Op, Sources, Value};
+use lazuli_ir::{Graph, Literal, Op, Sources, Value};
 use lazuli_oracles::{Options as Draw, RandomProgram, Values, random_program};
 
 fn program(seed: u64) -> (Graph, Vec<Dense>) {
@@ -34,15 +34,7 @@ fn gradient_program(seed: u64) -> (Graph, Vec<Dense>) {
 
 /// The values' bits, every NaN alike.
 fn bits(x: &Dense) -> Vec<u64> {
-    let bits = |l: Literal| match l {
-        Literal::F32(v) if v.is_nan() => u64::MAX,
-        Literal::Bool(_) | Literal::I64(_) | Literal::F32(_) => l.bits(),
-    };
-    match x.ty().dtype {
-        DType::Bool => x.to_vec::<bool>().unwrap().into_iter().map(|v| bits(Literal::Bool(v))).collect(),
-        DType::I64 => x.to_vec::<i64>().unwrap().into_iter().map(|v| bits(Literal::I64(v))).collect(),
-        DType::F32 => x.to_vec::<f32>().unwrap().into_iter().map(|v| bits(Literal::F32(v))).collect(),
-    }
+    x.literals().map(|l| if l.is_nan() { u64::MAX } else { l.bits() }).collect()
 }
 
 #[test]

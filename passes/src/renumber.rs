@@ -3,7 +3,7 @@
 //! Kernels that do the same become equal this way, whatever numbers lowering and scheduling went through.
 
 use lazuli_ir::index::Range;
-use lazuli_ir::kernel::{Block, Const, Expr, Kernel, Memory, Stmt, StmtKind, TileId, ValueId};
+use lazuli_ir::kernel::{Block, Expr, Kernel, Memory, Stmt, StmtKind, TileId, ValueId};
 use lazuli_ir::{Index, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -58,6 +58,9 @@ fn sweep(block: &mut Block, used: &mut FxHashSet<ValueId>) {
                 sweep(body, used);
             }
             StmtKind::Check { ok, value, .. } => used.extend([&*ok, &*value]),
+            StmtKind::Bind { value, .. } => {
+                used.insert(*value);
+            }
             StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Dot(_) | StmtKind::Barrier => {}
         }
         kept.push(s);
@@ -119,7 +122,7 @@ impl Renumber {
                             self.indices(index);
                         }
                         Expr::Index(x) => *x = rename(x, &self.vars),
-                        Expr::Const(Const::Literal(_) | Const::I32(_))
+                        Expr::Const(_)
                         | Expr::Scalar(_)
                         | Expr::Unary(..)
                         | Expr::Binary(..)
@@ -167,6 +170,10 @@ impl Renumber {
                     self.value(ok);
                     self.value(value);
                     *at = rename(at, &self.vars);
+                }
+                StmtKind::Bind { var, value, .. } => {
+                    self.value(value);
+                    self.var(var);
                 }
                 StmtKind::Barrier => {}
             }

@@ -1,6 +1,9 @@
 //! At least one instance of every primitive with operand types it takes, for tests that must not forget one.
 
-use lazuli_ir::{BinaryOp, CompareOp, DType, DotDims, Op, PadDim, ReduceOp, Shape, SliceDim, TensorType, UnaryOp};
+use lazuli_ir::{
+    BinaryOp, CompareOp, CumulativeOp, DType, DimVec, Domain, DotDims, Op, PadDim, ReduceOp, ScatterOp, Shape,
+    SliceDim, TensorType, UnaryOp, WindowDim,
+};
 use smallvec::smallvec;
 
 /// Every primitive that has operands, where it can in `f32`.
@@ -19,8 +22,35 @@ pub(crate) fn operations() -> Vec<(Op, Vec<TensorType>)> {
         (Op::Random { stream: 0, shape: Shape::new([3]) }, vec![TensorType::new([2], DType::I64)]),
     ];
     all.extend(DType::ALL.map(|d| (Op::Cast(d), vec![f(&[2])])));
-    all.extend(UnaryOp::ALL.iter().map(|op| (Op::Unary(*op), vec![f(&[2, 3])])));
-    all.extend(BinaryOp::ALL.iter().map(|op| (Op::Binary(*op), vec![f(&[2, 3]), f(&[2, 3])])));
+    let taken = |domain: Domain| if domain.contains(DType::F32) { DType::F32 } else { DType::I64 };
+    for op in UnaryOp::ALL {
+        all.push((Op::Unary(*op), vec![TensorType::new([2, 3], taken(op.row().domain))]));
+    }
+    for op in BinaryOp::ALL {
+        let ty = TensorType::new([2, 3], taken(op.domain()));
+        all.push((Op::Binary(*op), vec![ty.clone(), ty]));
+    }
+    let index = |extents: &[usize]| TensorType::new(extents, DType::I64);
+    let windows: DimVec<WindowDim> = smallvec![window(0, 2, 1, 1), window(2, 2, 2, 2)];
+    all.push((Op::Flip(smallvec![0, 2]), vec![f(&[2, 3, 4])]));
+    all.push((Op::Concat { dim: 1, count: 3 }, vec![f(&[2, 1]), f(&[2, 3]), f(&[2, 2])]));
+    all.push((Op::Window(windows.clone()), vec![f(&[3, 2, 5])]));
+    all.push((Op::WindowSum { dims: windows, shape: Shape::new([3, 2, 5]) }, vec![f(&[2, 2, 2, 2, 2])]));
+    all.push((Op::DynamicSlice(smallvec![1, 2]), vec![f(&[2, 3]), index(&[]), index(&[])]));
+    all.push((Op::DynamicUpdateSlice { rank: 2 }, vec![f(&[2, 3]), f(&[1, 2]), index(&[]), index(&[])]));
+    all.push((Op::CheckIndex { extent: 2, wrap: true }, vec![index(&[2, 3])]));
+    all.push((Op::Gather { dim: 1 }, vec![f(&[2, 3]), index(&[2, 4])]));
+    for op in ScatterOp::ALL {
+        // Of several that are set at one place all have its gradient, as in PyTorch: no difference shows that.
+        let rows = if *op == ScatterOp::Set { 1 } else { 4 };
+        all.push((Op::Scatter { dim: 0, op: *op }, vec![f(&[3, 2]), index(&[rows, 2]), f(&[rows, 2])]));
+    }
+    for op in CumulativeOp::ALL {
+        for reverse in [false, true] {
+            all.push((Op::Cumulative { op: *op, dim: 1, reverse }, vec![f(&[2, 4, 2])]));
+        }
+    }
+    all.push((Op::Sort { dim: 1, descending: false }, vec![f(&[2, 3])]));
     all.extend(CompareOp::ALL.iter().map(|op| (Op::Compare(*op), vec![f(&[2, 3]), f(&[2, 3])])));
     for op in ReduceOp::ALL {
         for dims in [&[1][..], &[0, 2], &[0, 1, 2]] {
@@ -42,6 +72,10 @@ fn slice(start: usize, stop: usize, step: usize) -> SliceDim {
     SliceDim { start, stop, step }
 }
 
+fn window(dim: usize, size: usize, stride: usize, dilation: usize) -> WindowDim {
+    WindowDim { dim, size, stride, dilation }
+}
+
 fn pad(low: usize, high: usize, interior: usize) -> PadDim {
     PadDim { low, high, interior }
 }
@@ -50,5 +84,6 @@ fn pad(low: usize, high: usize, interior: usize) -> PadDim {
 fn every_variant_has_a_sample() {
     let variants: std::collections::BTreeSet<&str> = operations().iter().map(|(op, _)| op.name()).collect();
     let elementwise = UnaryOp::ALL.len() + BinaryOp::ALL.len() + CompareOp::ALL.len();
-    assert_eq!(variants.len(), elementwise + ReduceOp::ALL.len() + 11);
+    let indexed = ReduceOp::ALL.len() + ScatterOp::ALL.len() + CumulativeOp::ALL.len();
+    assert_eq!(variants.len(), elementwise + indexed + 20);
 }

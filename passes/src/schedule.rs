@@ -53,7 +53,11 @@ fn is_compound(s: &Stmt) -> bool {
 pub(crate) fn split_root(kernel: &mut Kernel) {
     let compounds = kernel.body.iter().filter(|s| is_compound(s)).count();
     let simple = |s: &Stmt| is_compound(s) || matches!(s.kind, StmtKind::Let(..) | StmtKind::Store { .. });
-    if compounds != 1 || !kernel.body.iter().all(simple) {
+    if compounds != 1 || !kernel.body.iter().all(|s| simple(s) || binds(s)) {
+        return;
+    }
+    if kernel.body.iter().any(binds) {
+        sink_binds(kernel);
         return;
     }
     let body = std::mem::take(&mut kernel.body);
@@ -76,6 +80,25 @@ pub(crate) fn split_root(kernel: &mut Kernel) {
     rename_shared(kernel, &root, &mut finish);
     kernel.body = vec![root];
     kernel.finish = finish;
+}
+
+fn binds(s: &Stmt) -> bool {
+    matches!(s.kind, StmtKind::Bind { .. } | StmtKind::Check { .. })
+}
+
+/// Moves indices that are bound (and checked) before the one loop at the root to the start of its iterations, where nothing
+/// stands behind it: an iteration of the outermost loop is work enough to look at them again.
+fn sink_binds(kernel: &mut Kernel) {
+    if !kernel.body.last().is_some_and(|s| matches!(s.kind, StmtKind::Loop(_))) {
+        return;
+    }
+    let Some(mut root) = kernel.body.pop() else { return };
+    let mut body = std::mem::take(&mut kernel.body);
+    if let StmtKind::Loop(l) = &mut root.kind {
+        body.append(&mut l.body);
+        l.body = body;
+    }
+    kernel.body = vec![root];
 }
 
 /// Those of `lets` that `users` need, directly or not, in order.
@@ -114,6 +137,9 @@ fn uses(s: &Stmt, used: &mut FxHashSet<ValueId>) {
             block(body, used);
         }
         StmtKind::Check { ok, value, .. } => used.extend([ok, value]),
+        StmtKind::Bind { value, .. } => {
+            used.insert(*value);
+        }
         StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Dot(_) | StmtKind::Barrier => {}
     }
 }
@@ -180,6 +206,7 @@ fn defined(block: &Block, out: &mut FxHashSet<ValueId>) {
             | StmtKind::Fill(..)
             | StmtKind::Dot(_)
             | StmtKind::Check { .. }
+            | StmtKind::Bind { .. }
             | StmtKind::Barrier => {}
         }
     }
@@ -223,31 +250,70 @@ pub(crate) fn stride(kernel: &Kernel, memory: Memory, index: &[Index], v: VarId)
 }
 
 fn lie(kernel: &Kernel, block: &Block, v: VarId, out: &mut Lie) {
-    for s in block {
-        let (access, stores) = match &s.kind {
-            StmtKind::Let(_, Expr::Load { from, index, .. }) => (Some((*from, index)), false),
-            StmtKind::Store { to, index, .. } => (Some((*to, index)), true),
-            StmtKind::Loop(l) => {
-                lie(kernel, &l.body, v, out);
-                (None, false)
+    Along { kernel, v, varying: FxHashSet::default(), jumping: Vec::new() }.block(block, out);
+}
+
+/// A walk that knows what differs between iterations of a loop.
+struct Along<'a> {
+    kernel: &'a Kernel,
+    v: VarId,
+    /// Values that may differ.
+    varying: FxHashSet<ValueId>,
+    /// Variables bound to such values: they jump from one iteration to the next.
+    jumping: Vec<VarId>,
+}
+
+impl Along<'_> {
+    fn differs(&self, x: &Index) -> bool {
+        x.mentions(self.v) || self.jumping.iter().any(|j| x.mentions(*j))
+    }
+
+    fn block(&mut self, block: &Block, out: &mut Lie) {
+        for s in block {
+            match &s.kind {
+                StmtKind::Let(v, expr) => {
+                    let mut varies = match expr {
+                        Expr::Load { index, .. } => index.iter().any(|x| self.differs(x)),
+                        Expr::Index(x) => self.differs(x),
+                        _ => false,
+                    };
+                    expr.for_each_operand(&mut |o| varies |= self.varying.contains(&o));
+                    if varies {
+                        self.varying.insert(*v);
+                    }
+                    if let Expr::Load { from, index, .. } = expr {
+                        self.access(*from, index, false, out);
+                    }
+                }
+                StmtKind::Store { to, index, .. } => self.access(*to, index, true, out),
+                StmtKind::Loop(l) => self.block(&l.body, out),
+                StmtKind::Reduce(r) => {
+                    self.block(&r.body, out);
+                    if r.yields.iter().any(|y| self.varying.contains(y)) {
+                        self.varying.extend(r.results.iter());
+                    }
+                }
+                StmtKind::Bind { var, value, .. } if self.varying.contains(value) => self.jumping.push(*var),
+                // Local memory would be needed once a lane.
+                StmtKind::Tile(_)
+                | StmtKind::Dot(_)
+                | StmtKind::Guard(..)
+                | StmtKind::Check { .. }
+                | StmtKind::Barrier => out.stuck += 1,
+                StmtKind::Fill(..) | StmtKind::Bind { .. } => {}
             }
-            StmtKind::Reduce(r) => {
-                lie(kernel, &r.body, v, out);
-                (None, false)
-            }
-            // Local memory would be needed once a lane.
-            StmtKind::Tile(_) | StmtKind::Dot(_) | StmtKind::Guard(..) | StmtKind::Check { .. } | StmtKind::Barrier => {
-                out.stuck += 1;
-                (None, false)
-            }
-            StmtKind::Let(..) | StmtKind::Fill(..) => (None, false),
-        };
-        if let Some((memory, index)) = access {
-            match stride(kernel, memory, index, v) {
-                Some(0) if stores => out.stuck += 1,
-                Some(0 | 1) => out.good += 1,
-                Some(_) | None => out.bad += 1,
-            }
+        }
+    }
+
+    fn access(&self, memory: Memory, index: &[Index], stores: bool, out: &mut Lie) {
+        let jumps = index.iter().any(|x| self.jumping.iter().any(|j| x.mentions(*j)));
+        match stride(self.kernel, memory, index, self.v) {
+            // Two lanes may store to one place.
+            _ if jumps && stores => out.stuck += 1,
+            _ if jumps => out.bad += 1,
+            Some(0) if stores => out.stuck += 1,
+            Some(0 | 1) => out.good += 1,
+            Some(_) | None => out.bad += 1,
         }
     }
 }
@@ -354,6 +420,7 @@ fn vectorize(kernel: &Kernel, block: &mut Block) {
             | StmtKind::Fill(..)
             | StmtKind::Dot(_)
             | StmtKind::Check { .. }
+            | StmtKind::Bind { .. }
             | StmtKind::Barrier => {}
         }
     }
@@ -510,6 +577,7 @@ fn param_accesses(block: &Block, out: &mut Vec<(usize, Vec<Index>)>) {
             | StmtKind::Tile(_)
             | StmtKind::Fill(..)
             | StmtKind::Check { .. }
+            | StmtKind::Bind { .. }
             | StmtKind::Barrier => {}
         }
     }

@@ -18,6 +18,9 @@ pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
         Op::Cast(to) => cast(c, *to),
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
         Op::Alias | Op::Detach | Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) => None,
+        Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => None,
+        Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => None,
+        Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => None,
         Op::Pad(_) | Op::Reduce { .. } | Op::Dot { .. } => None,
     }
 }
@@ -48,29 +51,21 @@ enum Known {
 }
 
 fn known(literal: Option<Literal>) -> Known {
-    const NEGATIVE_ZERO: u32 = (-0.0f32).to_bits();
-    const ZERO: u32 = 0.0f32.to_bits();
     let Some(literal) = literal else { return Known::Other };
-    match literal {
-        Literal::F32(v) => match v.to_bits() {
-            NEGATIVE_ZERO => Known::Nothing,
-            ZERO => Known::Zero,
-            _ if v == 1.0 => Known::One,
-            _ if v == -1.0 => Known::MinusOne,
-            _ if v == f32::NEG_INFINITY => Known::Lowest,
-            _ if v == f32::INFINITY => Known::Highest,
-            _ => Known::Other,
-        },
-        Literal::I64(v) => match v {
-            0 => Known::Nothing,
-            1 => Known::One,
-            -1 => Known::MinusOne,
-            i64::MIN => Known::Lowest,
-            i64::MAX => Known::Highest,
-            _ => Known::Other,
-        },
-        Literal::Bool(false) => Known::Lowest,
-        Literal::Bool(true) => Known::Highest,
+    let dtype = literal.dtype();
+    if literal == Literal::lowest(dtype) && dtype != DType::U8 {
+        return Known::Lowest;
+    }
+    if literal == Literal::highest(dtype) {
+        return Known::Highest;
+    }
+    match (literal.as_i64(), literal.as_f64()) {
+        (Some(0), _) => Known::Nothing,
+        (None, v) if v == 0.0 && v.is_sign_negative() => Known::Nothing,
+        (None, 0.0) => Known::Zero,
+        (_, 1.0) => Known::One,
+        (_, -1.0) => Known::MinusOne,
+        _ => Known::Other,
     }
 }
 
@@ -98,7 +93,14 @@ fn identity(c: &Candidate<'_>, op: BinaryOp) -> Option<Step> {
         (BinaryOp::Max, Known::Lowest, _) | (BinaryOp::Min, Known::Highest, _) => Some(Step::Use(b)),
         (BinaryOp::Max, _, Known::Highest) | (BinaryOp::Min, _, Known::Lowest) if integer => Some(Step::Use(b)),
         (BinaryOp::Max, Known::Highest, _) | (BinaryOp::Min, Known::Lowest, _) if integer => Some(Step::Use(a)),
+        (BinaryOp::And | BinaryOp::Or, ..) if a == b => Some(Step::Use(a)),
+        (BinaryOp::Pow, _, Known::One) => Some(Step::Use(a)),
         (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Max | BinaryOp::Min, ..) => None,
+        (BinaryOp::Pow | BinaryOp::Remainder | BinaryOp::Fmod | BinaryOp::FloorDiv | BinaryOp::TruncDiv, ..) => None,
+        (BinaryOp::Atan2 | BinaryOp::Hypot | BinaryOp::Copysign | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor, ..) => {
+            None
+        }
+        (BinaryOp::ShiftLeft | BinaryOp::ShiftRight, ..) => None,
     }
 }
 
@@ -176,12 +178,22 @@ fn cast(c: &Candidate<'_>, to: DType) -> Option<Step> {
     }
     let Op::Cast(_) = c.operand_op(0) else { return None };
     let x = c.inner(0)[0];
-    let lossless = match (c.graph.ty(x).dtype, via) {
-        (DType::Bool, DType::Bool | DType::I64 | DType::F32) => true,
-        // No integer but 0 rounds to 0.0.
-        (DType::I64, DType::F32) => to == DType::Bool,
-        (DType::I64, DType::I64) | (DType::F32, DType::F32) => true,
-        (DType::I64 | DType::F32, DType::Bool) | (DType::F32, DType::I64) => false,
-    };
-    if lossless { Step::node(Op::Cast(to), [x]) } else { None }
+    let from = c.graph.ty(x).dtype;
+    // No integer but 0 rounds to 0.0.
+    let truth = from.is_int() && via.is_float() && to == DType::Bool;
+    if truth || holds_all(via, from) { Step::node(Op::Cast(to), [x]) } else { None }
+}
+
+/// Whether `wide` has every value of `narrow`.
+fn holds_all(wide: DType, narrow: DType) -> bool {
+    match narrow {
+        DType::Bool => true,
+        DType::U8 => !matches!(wide, DType::Bool),
+        DType::I32 => matches!(wide, DType::I32 | DType::I64 | DType::F64),
+        DType::I64 => wide == DType::I64,
+        DType::F16 => matches!(wide, DType::F16 | DType::F32 | DType::F64),
+        DType::BF16 => matches!(wide, DType::BF16 | DType::F32 | DType::F64),
+        DType::F32 => matches!(wide, DType::F32 | DType::F64),
+        DType::F64 => wide == DType::F64,
+    }
 }

@@ -10,6 +10,9 @@ pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
         Op::Permute(perm) => swap(c, perm),
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
         Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => None,
+        Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => None,
+        Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => None,
+        Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => None,
         Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) | Op::Reduce { .. } => None,
     }
 }

@@ -19,8 +19,28 @@ pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
         Op::Reduce { op, dims, .. } => reduce(c, *op, dims),
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
         Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => None,
+        Op::Flip(dims) => flip(c, dims),
+        Op::Concat { count: 1, .. } => Some(Step::Use(c.operands[0])),
+        Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => None,
+        Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => None,
+        Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => None,
         Op::Dot { .. } => None,
     }
+}
+
+/// Dims of one element have no order, and two flips of a dim cancel.
+fn flip(c: &Candidate<'_>, dims: &[usize]) -> Option<Step> {
+    let shape = &c.ty.shape;
+    let long: DimVec<usize> = dims.iter().copied().filter(|&d| !shape.dim(d).is_one()).collect();
+    if long.is_empty() {
+        return Some(Step::Use(c.operands[0]));
+    }
+    if long.len() < dims.len() {
+        return Step::node(Op::Flip(long), [c.operands[0]]);
+    }
+    let Op::Flip(inner) = c.operand_op(0) else { return None };
+    let once = (0..shape.rank()).filter(|d| dims.contains(d) != inner.contains(d)).collect();
+    Step::node(Op::Flip(once), c.inner(0))
 }
 
 fn permute(c: &Candidate<'_>, perm: &[usize]) -> Option<Step> {
@@ -245,7 +265,9 @@ fn reduce(c: &Candidate<'_>, op: ReduceOp, dims: &[usize]) -> Option<Step> {
             let sum = Op::Reduce { op, dims: DimVec::new(), acc: c.ty.dtype };
             Step::chain(Op::Reshape(shape.clone()), [c.operands[0]], sum)
         }
-        ReduceOp::Sum | ReduceOp::Max => Step::node(Op::Reshape(shape.clone()), [c.operands[0]]),
-        ReduceOp::ArgMax => Step::constant(Literal::I64(0), shape),
+        ReduceOp::Sum | ReduceOp::Prod | ReduceOp::Max | ReduceOp::Min | ReduceOp::Amax | ReduceOp::Amin => {
+            Step::node(Op::Reshape(shape.clone()), [c.operands[0]])
+        }
+        ReduceOp::ArgMax | ReduceOp::ArgMin => Step::constant(Literal::I64(0), shape),
     }
 }

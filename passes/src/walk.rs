@@ -19,7 +19,7 @@ pub fn for_each_index(block: &mut Block, f: &mut dyn FnMut(&mut Index)) {
             StmtKind::Guard(_, body) => for_each_index(body, f),
             StmtKind::Dot(d) => d.a.index.iter_mut().chain(&mut d.b.index).for_each(&mut *f),
             StmtKind::Check { at, .. } => f(at),
-            StmtKind::Let(..) | StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Barrier => {}
+            StmtKind::Let(..) | StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Bind { .. } | StmtKind::Barrier => {}
         }
     }
 }

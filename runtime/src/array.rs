@@ -3,6 +3,7 @@
 //! An [`Array`] whose layout reaches outside its buffer cannot be built; everything that reads or launches relies on it.
 
 use crate::buffer::Buffer;
+use half::{bf16, f16};
 use lazuli_ir::{DType, Element, Error, ErrorKind, Layout, Literal, Result, Shape, TensorType};
 use std::sync::Arc;
 
@@ -43,10 +44,16 @@ impl Array {
     /// One value everywhere: one stored element, every stride 0.
     pub fn full(value: Literal, shape: &Shape) -> Result<Array> {
         shape.check(value.dtype())?;
+        let one = Shape::scalar();
         let scalar = match value {
-            Literal::Bool(v) => Array::from_vec(vec![v], &Shape::scalar())?,
-            Literal::I64(v) => Array::from_vec(vec![v], &Shape::scalar())?,
-            Literal::F32(v) => Array::from_vec(vec![v], &Shape::scalar())?,
+            Literal::Bool(v) => Array::from_vec(vec![v], &one)?,
+            Literal::U8(v) => Array::from_vec(vec![v], &one)?,
+            Literal::I32(v) => Array::from_vec(vec![v], &one)?,
+            Literal::I64(v) => Array::from_vec(vec![v], &one)?,
+            Literal::F16(v) => Array::from_vec(vec![v], &one)?,
+            Literal::BF16(v) => Array::from_vec(vec![v], &one)?,
+            Literal::F32(v) => Array::from_vec(vec![v], &one)?,
+            Literal::F64(v) => Array::from_vec(vec![v], &one)?,
         };
         let layout = scalar.layout.broadcast(shape, &[]);
         Ok(Array { layout, ..scalar })
@@ -157,12 +164,18 @@ impl Array {
         if self.layout.shape.is_empty() {
             return None;
         }
+        let at = self.as_ptr();
         // SAFETY: there is an element, and it lies within the buffer.
         Some(unsafe {
             match self.dtype {
-                DType::Bool => Literal::Bool(read::<bool>(self.as_ptr())),
-                DType::I64 => Literal::I64(read::<i64>(self.as_ptr())),
-                DType::F32 => Literal::F32(read::<f32>(self.as_ptr())),
+                DType::Bool => read::<bool>(at).literal(),
+                DType::U8 => read::<u8>(at).literal(),
+                DType::I32 => read::<i32>(at).literal(),
+                DType::I64 => read::<i64>(at).literal(),
+                DType::F16 => read::<f16>(at).literal(),
+                DType::BF16 => read::<bf16>(at).literal(),
+                DType::F32 => read::<f32>(at).literal(),
+                DType::F64 => read::<f64>(at).literal(),
             }
         })
     }

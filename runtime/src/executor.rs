@@ -8,9 +8,10 @@ use crate::allocator::{self, Block};
 use crate::array::Array;
 use crate::buffer::Buffer;
 use crate::cpu::dispatch::{self, Step, Steps};
+use crate::cpu::sort::{self, SortPlan};
 use crate::cpu::{self, KernelCode, Status, abi, reach, template};
-use lazuli_ir::program::{BufferDecl, KernelCall, OutputDecl, Place, Program};
-use lazuli_ir::{Error, ErrorKind, Result, Target};
+use lazuli_ir::program::{self, BufferDecl, KernelCall, OutputDecl, Place, Program, SortCall};
+use lazuli_ir::{DType, Error, ErrorKind, Result, Target};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -47,7 +48,10 @@ struct Inner {
     addresses: Vec<(usize, u32, isize)>,
     /// Words that take the address of partial results, and its offset and bytes in the workspace.
     partials: Vec<(usize, usize, usize)>,
-    statuses: Vec<usize>,
+    /// Steps with checks: their number, and the word that takes the address of their status.
+    statuses: Vec<(usize, usize)>,
+    /// What the steps that are sorts do; their words hold its address.
+    sorts: Vec<Box<SortPlan>>,
     workspace_bytes: usize,
 }
 
@@ -57,11 +61,12 @@ impl Executable {
         let codes = cpu::compile(&program.kernels, target)?;
         let mut inner = Inner {
             workspace_bytes: program.workspace_bytes,
-            steps: Arc::new(Steps::new(Vec::new(), Vec::new())),
+            steps: Arc::new(Steps::new(Vec::new(), Vec::new(), 0)),
             words: Vec::new(),
             addresses: Vec::new(),
             partials: Vec::new(),
             statuses: Vec::new(),
+            sorts: Vec::new(),
             program,
             codes,
         };
@@ -143,31 +148,55 @@ enum Storage {
 
 impl Inner {
     fn place_steps(&mut self) -> Result<()> {
-        let mut steps = Vec::with_capacity(self.program.steps.len());
-        for call in &self.program.steps {
-            let wrong = || Error::internal("a program refers to a kernel or buffer that does not exist");
-            let code = self.codes.get(call.kernel).ok_or_else(wrong)?;
-            check_call(&self.program, code, call)?;
-            let first_word = self.words.len();
-            let strides: Vec<&[i64]> = call.args.iter().map(|a| a.strides.as_slice()).collect();
-            self.words.extend(template(code, &strides, &call.extents, &call.scalars));
-            for (i, arg) in call.args.iter().enumerate() {
-                let decl = self.program.buffers.get(arg.buffer.0 as usize).ok_or_else(wrong)?;
-                let offset = arg.offset as isize * decl.dtype.size() as isize;
-                self.addresses.push((first_word + abi::PARAMS + i, arg.buffer.0, offset));
-            }
-            self.statuses.push(first_word + abi::STATUS);
-            if code.partial_words() > 0 {
-                let at = self.workspace_bytes.next_multiple_of(allocator::ALIGNMENT);
-                let bytes = code.partial_words() * 8 * call.iterations.max(1) as usize;
-                self.partials.push((first_word + abi::PARTIALS, at, bytes));
-                self.workspace_bytes = at + bytes;
-            }
-            let (iterations, grain) = (call.iterations, call.grain);
-            steps.push(Step { entry: code.entry(), finish: code.finish(), first_word, iterations, grain });
-        }
-        self.steps = Arc::new(Steps::new(steps, self.codes.clone()));
+        let calls = std::mem::take(&mut self.program.steps);
+        let steps = calls.iter().enumerate().map(|(number, step)| match step {
+            program::Step::Kernel(call) => self.place_kernel(number, call),
+            program::Step::Sort(call) => self.place_sort(call),
+        });
+        let steps = steps.collect::<Result<Vec<Step>>>()?;
+        self.program.steps = calls;
+        let scratch = self.sorts.iter().map(|s| s.scratch_bytes()).max().unwrap_or(0);
+        self.steps = Arc::new(Steps::new(steps, self.codes.clone(), scratch));
         Ok(())
+    }
+
+    fn place_kernel(&mut self, number: usize, call: &KernelCall) -> Result<Step> {
+        let code = self.codes.get(call.kernel).ok_or_else(missing)?;
+        check_call(&self.program, code, call)?;
+        let first_word = self.words.len();
+        let strides: Vec<&[i64]> = call.args.iter().map(|a| a.strides.as_slice()).collect();
+        self.words.extend(template(code, &strides, &call.extents, &call.scalars));
+        for (i, arg) in call.args.iter().enumerate() {
+            let decl = self.program.buffers.get(arg.buffer.0 as usize).ok_or_else(missing)?;
+            let offset = arg.offset as isize * decl.dtype.size() as isize;
+            self.addresses.push((first_word + abi::PARAMS + i, arg.buffer.0, offset));
+        }
+        if !call.checks.is_empty() {
+            self.statuses.push((number, first_word + abi::STATUS));
+        }
+        if code.partial_words() > 0 {
+            let at = self.workspace_bytes.next_multiple_of(allocator::ALIGNMENT);
+            let bytes = code.partial_words() * 8 * call.iterations.max(1) as usize;
+            self.partials.push((first_word + abi::PARTIALS, at, bytes));
+            self.workspace_bytes = at + bytes;
+        }
+        let (iterations, grain) = (call.iterations, call.grain);
+        Ok(Step { entry: code.entry(), finish: code.finish(), first_word, iterations, grain })
+    }
+
+    fn place_sort(&mut self, call: &SortCall) -> Result<Step> {
+        let operand = self.program.buffers.get(call.operand.0 as usize).ok_or_else(missing)?;
+        let result = self.program.buffers.get(call.result.0 as usize).ok_or_else(missing)?;
+        check_sort(&self.program, operand, result, call)?;
+        let plan = Box::new(SortPlan::new(operand.dtype, &call.layout, call.dim, call.descending));
+        let first_word = self.words.len();
+        self.words.resize(first_word + sort::WORDS, 0);
+        self.words[first_word + sort::PLAN] = &raw const *plan as u64;
+        self.addresses.push((first_word + sort::OPERAND, call.operand.0, 0));
+        self.addresses.push((first_word + sort::RESULT, call.result.0, 0));
+        let (iterations, grain) = (plan.lines(), plan.grain());
+        self.sorts.push(plan);
+        Ok(Step { entry: sort::sort_lines, finish: None, first_word, iterations, grain })
     }
 
     fn run(&self, mut arguments: Vec<Argument>, report: Option<&mut CallReport>) -> Result<Vec<Array>> {
@@ -187,7 +216,7 @@ impl Inner {
             pointers.push(pointer);
             storage.push(own);
         }
-        let status = Status::default();
+        let statuses: SmallVec<[Status; 2]> = self.statuses.iter().map(|_| Status::default()).collect();
         let mut words = self.words.clone();
         for &(word, buffer, offset) in &self.addresses {
             words[word] = pointers[buffer as usize].wrapping_offset(offset) as u64;
@@ -195,15 +224,19 @@ impl Inner {
         for &(word, offset, bytes) in &self.partials {
             words[word] = workspace.place(offset, bytes)? as u64;
         }
-        for &word in &self.statuses {
-            words[word] = &raw const status as u64;
+        for (&(_, word), status) in self.statuses.iter().zip(&statuses) {
+            words[word] = &raw const *status as u64;
         }
         let mut report = report;
         let times = report.as_deref_mut().map(|r| &mut r.step_nanos);
-        // SAFETY: the table was built by each kernel's own layout; `check_call` and `check_arguments` have made sure that
-        // buffers hold what parameters reach; inputs, outputs and the workspace live until the end of this function.
+        // SAFETY: the table was built by each step's own layout; `check_call`, `check_sort` and `check_arguments` have made
+        // sure that buffers hold what parameters reach; inputs, outputs and the workspace live until the end of this function.
         unsafe { dispatch::run(&self.steps, words, times)? };
-        status.result()?;
+        for (&(number, _), status) in self.statuses.iter().zip(&statuses) {
+            if let Some(program::Step::Kernel(call)) = self.program.steps.get(number) {
+                status.result(&call.checks)?;
+            }
+        }
         if let Some(report) = report {
             report.taken_over = vec![false; arguments.len()];
             for own in storage.iter().flatten() {
@@ -268,6 +301,10 @@ fn output(decl: &BufferDecl, donor: Option<usize>, arguments: &mut [Argument]) -
     Ok((buffer.as_ptr(), Storage::New(buffer)))
 }
 
+fn missing() -> Error {
+    Error::internal("a program refers to a kernel or buffer that does not exist")
+}
+
 /// Checks that every buffer holds what the kernel's parameters reach.
 fn check_call(program: &Program, code: &KernelCode, call: &KernelCall) -> Result<()> {
     let kernel = code.kernel();
@@ -286,18 +323,35 @@ fn check_call(program: &Program, code: &KernelCode, call: &KernelCall) -> Result
             return wrong(format!("the strides of {} are not as many as it takes", param.name));
         };
         let (low, high) = (low.saturating_add(arg.offset), high.saturating_add(arg.offset));
-        let elements = decl.elements as i64;
-        let inside = match decl.place {
-            // The pointer is the view's first element, from where a negative stride goes down.
-            Place::Input(_) => high.saturating_sub(low) <= elements,
-            Place::Output { .. } => low >= 0 && high <= elements,
-            Place::Workspace(offset) => {
-                low >= 0 && high <= elements && offset.saturating_add(decl.bytes()) <= program.workspace_bytes
-            }
-        };
+        let elements = decl.elements;
+        let inside = lies_inside(program, decl, low, high);
         if low < high && (!inside || param.dtype != decl.dtype) {
             return wrong(format!("{} reaches {low}..{high} in a buffer of {elements} {}", param.name, decl.dtype));
         }
     }
     Ok(())
+}
+
+/// Whether a buffer holds the elements `low..high`, counted from its pointer.
+fn lies_inside(program: &Program, decl: &BufferDecl, low: i64, high: i64) -> bool {
+    let elements = decl.elements as i64;
+    match decl.place {
+        // The pointer is the view's first element, from where a negative stride goes down.
+        Place::Input(_) => high.saturating_sub(low) <= elements,
+        Place::Output { .. } => low >= 0 && high <= elements,
+        Place::Workspace(offset) => {
+            low >= 0 && high <= elements && offset.saturating_add(decl.bytes()) <= program.workspace_bytes
+        }
+    }
+}
+
+/// Checks that the operand and the result of a sort hold what it reaches.
+fn check_sort(program: &Program, operand: &BufferDecl, result: &BufferDecl, call: &SortCall) -> Result<()> {
+    let (low, high) = call.layout.bounds();
+    let elements = call.layout.shape.elements() as i64;
+    let fits = low >= high || lies_inside(program, operand, low, high);
+    if fits && lies_inside(program, result, 0, elements) && result.dtype == DType::I64 {
+        return Ok(());
+    }
+    Err(Error::internal(format!("a sort of {} does not fit its buffers", call.layout.shape)))
 }

@@ -4,18 +4,111 @@
 //! exact version), elsewhere `gemm`. Both take strides; what they are not made for (strides of 0, one row or one column,
 //! a handful of elements) runs as plain loops.
 
-use crate::cpu::DotCall;
+use crate::cpu::{DotCall, half_word};
+use half::{bf16, f16};
+use lazuli_ir::half_code::Half;
 
 /// Below this many multiplications a call costs more than the loops.
 const SMALL: i64 = 512;
 
-/// `acc += a b` of `f32` matrices.
+/// A float type that the libraries multiply.
+trait Float: Copy + Default + 'static + std::ops::Add<Output = Self> + std::ops::AddAssign {
+    /// What `private-gemm-x86` calls it.
+    #[cfg(target_arch = "x86_64")]
+    const DTYPE: private_gemm_x86::DType;
+    const ONE: Self;
+    fn mul_add(self, a: Self, b: Self) -> Self;
+}
+
+impl Float for f32 {
+    #[cfg(target_arch = "x86_64")]
+    const DTYPE: private_gemm_x86::DType = private_gemm_x86::DType::F32;
+    const ONE: f32 = 1.0;
+    fn mul_add(self, a: f32, b: f32) -> f32 {
+        self.mul_add(a, b)
+    }
+}
+
+impl Float for f64 {
+    #[cfg(target_arch = "x86_64")]
+    const DTYPE: private_gemm_x86::DType = private_gemm_x86::DType::F64;
+    const ONE: f64 = 1.0;
+    fn mul_add(self, a: f64, b: f64) -> f64 {
+        self.mul_add(a, b)
+    }
+}
+
+/// `acc += a b` of `f32` matrices; operands that consist of halves are widened first.
 ///
 /// # Safety
 /// All elements that the extents and strides reach must lie in valid memory, the accumulator's apart from the operands'.
 pub(crate) unsafe extern "C" fn dot_f32(call: *const DotCall) {
     // SAFETY: by the contract.
-    let c = unsafe { *call };
+    let mut c = unsafe { *call };
+    if c.m <= 0 || c.n <= 0 || c.k <= 0 {
+        return;
+    }
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    // SAFETY: by the contract.
+    unsafe {
+        if c.a_half != 0 {
+            widen(c.a, c.a_half, (c.m, c.a_row), (c.k, c.a_inner), &mut a);
+            (c.a, c.a_row, c.a_inner) = (a.as_ptr().cast(), c.k, 1);
+        }
+        if c.b_half != 0 {
+            widen(c.b, c.b_half, (c.k, c.b_inner), (c.n, c.b_column), &mut b);
+            (c.b, c.b_inner, c.b_column) = (b.as_ptr().cast(), c.n, 1);
+        }
+        dot::<f32>(&c);
+    }
+}
+
+/// `acc += a b` of `f64` matrices.
+///
+/// # Safety
+/// As for [`dot_f32`].
+pub(crate) unsafe extern "C" fn dot_f64(call: *const DotCall) {
+    // SAFETY: by the contract.
+    unsafe { dot::<f64>(&*call) }
+}
+
+macro_rules! integer_dots {
+    ($($(#[$doc:meta])* $name:ident: $t:ty;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// As for [`dot_f32`].
+        pub(crate) unsafe extern "C" fn $name(call: *const DotCall) {
+            // SAFETY: by the contract.
+            unsafe { rows(&*call, |x: $t, a: $t, b: $t| x.wrapping_add(a.wrapping_mul(b))) }
+        }
+    )*};
+}
+
+integer_dots! {
+    /// `acc += a b` of `u8` matrices; wraps.
+    dot_u8: u8;
+    /// `acc += a b` of `i32` matrices; wraps.
+    dot_i32: i32;
+    /// `acc += a b` of `i64` matrices; wraps.
+    dot_i64: i64;
+}
+
+/// A matrix of halves as one of `f32` in row-major order.
+unsafe fn widen(from: *const u8, half: i64, (m, row): (i64, i64), (n, column): (i64, i64), out: &mut Vec<f32>) {
+    out.reserve_exact((m * n) as usize);
+    let from = from.cast::<u16>();
+    for i in 0..m {
+        for j in 0..n {
+            // SAFETY: by the caller's contract.
+            let bits = unsafe { *from.offset((i * row + j * column) as isize) };
+            let bf16 = half == half_word(Some(Half::BF16));
+            out.push(if bf16 { bf16::from_bits(bits).to_f32() } else { f16::from_bits(bits).to_f32() });
+        }
+    }
+}
+
+unsafe fn dot<T: Float>(c: &DotCall) {
     if c.m <= 0 || c.n <= 0 || c.k <= 0 {
         return;
     }
@@ -24,33 +117,22 @@ pub(crate) unsafe extern "C" fn dot_f32(call: *const DotCall) {
         || c.acc_column <= 0
         || [c.a_row, c.a_inner, c.b_inner, c.b_column].iter().any(|s| *s <= 0);
     if plain {
-        // SAFETY: by the contract.
-        unsafe { plain_f32(&c) }
+        // SAFETY: by the caller's contract.
+        unsafe { plain_loops::<T>(c) }
     } else {
-        // SAFETY: by the contract.
-        unsafe { library_f32(&c) }
+        // SAFETY: by the caller's contract.
+        unsafe { library::<T>(c) }
     }
 }
 
-/// `acc += a b` of `i64` matrices; wraps.
-///
-/// # Safety
-/// As for [`dot_f32`].
-pub(crate) unsafe extern "C" fn dot_i64(call: *const DotCall) {
-    // SAFETY: by the contract.
-    let c = unsafe { *call };
-    // SAFETY: by the contract.
-    unsafe { rows(&c, |x: i64, a: i64, b: i64| x.wrapping_add(a.wrapping_mul(b))) }
-}
-
-unsafe fn plain_f32(c: &DotCall) {
+unsafe fn plain_loops<T: Float>(c: &DotCall) {
     // A row or column vector as accumulator sums in a register; all else runs along rows of the result.
     if c.n == 1 || c.k > 4 * c.n {
         // SAFETY: by the caller's contract.
-        unsafe { inner_products(c) }
+        unsafe { inner_products::<T>(c) }
     } else {
         // SAFETY: by the caller's contract.
-        unsafe { rows(c, |x: f32, a: f32, b: f32| a.mul_add(b, x)) }
+        unsafe { rows(c, |x: T, a: T, b: T| a.mul_add(b, x)) }
     }
 }
 
@@ -74,11 +156,11 @@ unsafe fn rows<T: Copy>(c: &DotCall, step: impl Fn(T, T, T) -> T) {
 }
 
 /// Each element as an inner product, in eight accumulators of a fixed order.
-unsafe fn inner_products(c: &DotCall) {
-    let (acc, a, b) = (c.acc.cast::<f32>(), c.a.cast::<f32>(), c.b.cast::<f32>());
+unsafe fn inner_products<T: Float>(c: &DotCall) {
+    let (acc, a, b) = (c.acc.cast::<T>(), c.a.cast::<T>(), c.b.cast::<T>());
     for i in 0..c.m {
         for j in 0..c.n {
-            let mut sums = [0f32; 8];
+            let mut sums = [T::default(); 8];
             for k in 0..c.k {
                 // SAFETY: by the caller's contract.
                 let (x, y) = unsafe {
@@ -99,21 +181,21 @@ unsafe fn inner_products(c: &DotCall) {
 }
 
 #[cfg(target_arch = "x86_64")]
-unsafe fn library_f32(c: &DotCall) {
-    use private_gemm_x86::{Accum, DType, DstKind, IType, InstrSet};
+unsafe fn library<T: Float>(c: &DotCall) {
+    use private_gemm_x86::{Accum, DstKind, IType, InstrSet};
     let instructions = if std::is_x86_feature_detected!("avx512f") {
         InstrSet::Avx512
     } else if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
         InstrSet::Avx256
     } else {
         // SAFETY: by the caller's contract.
-        return unsafe { plain_f32(c) };
+        return unsafe { plain_loops::<T>(c) };
     };
-    let one = 1f32;
+    let one = T::ONE;
     // SAFETY: by the caller's contract; the instruction set was detected.
     unsafe {
         private_gemm_x86::gemm(
-            DType::F32,
+            T::DTYPE,
             IType::U64,
             instructions,
             c.m as usize,
@@ -143,25 +225,25 @@ unsafe fn library_f32(c: &DotCall) {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-unsafe fn library_f32(c: &DotCall) {
+unsafe fn library<T: Float>(c: &DotCall) {
     // SAFETY: by the caller's contract.
     unsafe {
         gemm::gemm(
             c.m as usize,
             c.n as usize,
             c.k as usize,
-            c.acc.cast::<f32>(),
+            c.acc.cast::<T>(),
             c.acc_column as isize,
             c.acc_row as isize,
             true,
-            c.a.cast::<f32>(),
+            c.a.cast::<T>(),
             c.a_inner as isize,
             c.a_row as isize,
-            c.b.cast::<f32>(),
+            c.b.cast::<T>(),
             c.b_column as isize,
             c.b_inner as isize,
-            1.0,
-            1.0,
+            T::ONE,
+            T::ONE,
             false,
             false,
             false,
@@ -232,6 +314,8 @@ mod tests {
                     b: b[b0..].as_ptr().cast(),
                     b_inner,
                     b_column,
+                    a_half: 0,
+                    b_half: 0,
                 };
                 // SAFETY: the operands were sized for their strides.
                 unsafe { dot_f32(&call) };
@@ -256,6 +340,8 @@ mod tests {
             b: b.as_ptr().cast(),
             b_inner: 1,
             b_column: 1,
+            a_half: 0,
+            b_half: 0,
         };
         // SAFETY: the matrices are as described.
         unsafe { dot_i64(&call) };

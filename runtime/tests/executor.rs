@@ -2,7 +2,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
-use lazuli_ir::program::{BufferArg, BufferDecl, BufferId, KernelCall, KernelCost, OutputDecl, Place};
+use lazuli_ir::program::{BufferArg, BufferDecl, BufferId, KernelCall, KernelCost, OutputDecl, Place, Step};
 use lazuli_ir::{DType, ErrorKind, Kernel, Layout, Literal, Program, Shape};
 use lazuli_runtime::cpu::{host_target, set_num_threads};
 use lazuli_runtime::{Argument, Array, Executable};
@@ -24,6 +24,7 @@ fn call(kernel: usize, args: &[(u32, i64)], iterations: u64, grain: u64) -> Kern
         scalars: Vec::new(),
         iterations,
         grain,
+        checks: Vec::new(),
         cost: KernelCost::default(),
     }
 }
@@ -51,9 +52,9 @@ fn program(grain: u64) -> Program {
             decl(1, Place::Output { donor: None }),
         ],
         steps: vec![
-            call(0, &[(0, 0), (1, 0)], n, grain),
-            call(1, &[(1, 0), (2, 0)], n, grain),
-            call(2, &[(2, 0), (3, 0)], n.div_ceil(512), 1),
+            Step::Kernel(call(0, &[(0, 0), (1, 0)], n, grain)),
+            Step::Kernel(call(1, &[(1, 0), (2, 0)], n, grain)),
+            Step::Kernel(call(2, &[(2, 0), (3, 0)], n.div_ceil(512), 1)),
         ],
         outputs: vec![
             output(2, row.clone()),
@@ -144,7 +145,9 @@ fn wrong_programs_and_arguments_are_refused() {
     let short = Array::full(Literal::F32(1.0), &Shape::new([3])).unwrap();
     assert!(program_ok.run(vec![Argument { array: short, donated: false }]).is_err());
     let mut wrong = program(N as u64);
-    wrong.steps[1].args[1].offset = 1;
+    let mut plus = call(1, &[(1, 0), (2, 0)], N as u64, N as u64);
+    plus.args[1].offset = 1;
+    wrong.steps[1] = Step::Kernel(plus);
     assert_eq!(Executable::new(wrong, host_target()).unwrap_err().kind(), ErrorKind::Internal);
     let mut wrong = program(N as u64);
     wrong.workspace_bytes = 100;
@@ -162,7 +165,7 @@ fn call_overhead() {
         let program = Program {
             kernels: vec![Kernel::parse(text).unwrap()],
             buffers: vec![decl(Place::Input(0)), decl(Place::Output { donor: None })],
-            steps: vec![step; kernels],
+            steps: vec![Step::Kernel(step); kernels],
             outputs: vec![OutputDecl {
                 buffer: BufferId(1),
                 dtype: DType::F32,

@@ -1,130 +1,15 @@
-//! Generated code against the evaluator of kernels: every feature, awkward extents and strides, several chunkings.
+//! Generated code against the evaluator of kernels: loops, layouts, reductions, tiles, awkward extents, several chunkings.
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
-use lazuli_ir::kernel::Extent;
-use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
+mod support;
+
+use lazuli_ir::kernel_eval::KernelBuffer;
 use lazuli_ir::philox::{philox, uniform};
-use lazuli_ir::{DType, Kernel, Layout, Literal, Shape, UnaryOp};
-use lazuli_runtime::Array;
+use lazuli_ir::program::{CheckSite, Requirement};
+use lazuli_ir::{ErrorKind, Kernel, Literal, Sources, UnaryOp};
 use lazuli_runtime::cpu::{CompileOptions, LaunchArg, compile_with, host_target, launch};
-
-/// Numbers without a pattern, in [-2, 2), with special values among them where asked for.
-fn noise(n: usize) -> Vec<f32> {
-    (0..n as u64).map(|i| 4.0 * uniform(philox(7, 1, i)) - 2.0).collect()
-}
-
-fn specials(n: usize) -> Vec<f32> {
-    let special =
-        [0.0, -0.0, 1e-45, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN, 16_777_217.0, -1e30];
-    noise(n).into_iter().enumerate().map(|(i, v)| if i % 3 == 0 { special[i / 3 % special.len()] } else { v }).collect()
-}
-
-/// Small integers: sums and products of them are exact in any order.
-fn small(n: usize) -> Vec<f32> {
-    (0..n as u64).map(|i| (philox(3, 1, i) % 9) as f32 - 4.0).collect()
-}
-
-fn integers(n: usize) -> Vec<i64> {
-    (0..n as u64).map(|i| i64::from(philox(3, 2, i) % 101) - 50).collect()
-}
-
-fn truths(n: usize) -> Vec<bool> {
-    (0..n as u64).map(|i| philox(3, 3, i).is_multiple_of(3)).collect()
-}
-
-fn array(data: &KernelData) -> Array {
-    let shape = Shape::new([data.len()]);
-    match data {
-        KernelData::F32(v) => Array::from_vec(v.clone(), &shape).unwrap(),
-        KernelData::I64(v) => Array::from_vec(v.clone(), &shape).unwrap(),
-        KernelData::Bool(v) => Array::from_vec(v.clone(), &shape).unwrap(),
-    }
-}
-
-fn data(array: &Array) -> KernelData {
-    let n = array.buffer().bytes() / array.dtype().size();
-    let whole = array.with_layout(Layout::contiguous(Shape::new([n]))).unwrap();
-    match array.dtype() {
-        DType::F32 => KernelData::F32(whole.to_vec().unwrap()),
-        DType::I64 => KernelData::I64(whole.to_vec().unwrap()),
-        DType::Bool => KernelData::Bool(whole.to_vec().unwrap()),
-    }
-}
-
-fn iterations(kernel: &Kernel, extents: &[u64]) -> u64 {
-    let of = |e: Extent| match e {
-        Extent::Const(n) => n,
-        Extent::Runtime(e) => extents[e.0 as usize],
-    };
-    kernel.parallel_space().iter().map(|(_, e, step)| of(*e).div_ceil(*step)).product()
-}
-
-/// Runs generated code whole and in chunks: all must give the same bits.
-fn generated(kernel: &Kernel, buffers: &[KernelBuffer], extents: &[u64], scalars: &[Literal]) -> Vec<KernelData> {
-    let options = CompileOptions { keep_clif: true };
-    let code = compile_with(std::slice::from_ref(kernel), host_target(), options);
-    let code = code.unwrap_or_else(|e| panic!("{e}\n{kernel}")).remove(0);
-    let n = iterations(kernel, extents);
-    let mut results = Vec::new();
-    for grain in [n.max(1), 1, 3, 7] {
-        let arrays: Vec<Array> = buffers.iter().map(|b| array(&b.data)).collect();
-        let views: Vec<Array> = arrays
-            .iter()
-            .zip(buffers)
-            .map(|(a, b)| {
-                a.with_layout(Layout { shape: Shape::scalar(), strides: Default::default(), offset: b.offset as i64 })
-                    .unwrap_or_else(|_| a.clone())
-            })
-            .collect();
-        let args: Vec<LaunchArg<'_>> =
-            views.iter().zip(buffers).map(|(array, b)| LaunchArg { array, strides: &b.strides }).collect();
-        launch(&code, &args, extents, scalars, n, grain).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
-        results.push(arrays.iter().map(data).collect::<Vec<_>>());
-    }
-    for (i, r) in results.iter().enumerate() {
-        assert_eq!(r, &results[0], "chunking {i} of\n{kernel}\n{}", code.clif());
-    }
-    results.remove(0)
-}
-
-fn run(text: &str, buffers: &[KernelBuffer], extents: &[u64], scalars: &[Literal], tolerance: f32) -> Vec<KernelData> {
-    let kernel = Kernel::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    let mut expected = buffers.to_vec();
-    evaluate(&kernel, &mut expected, extents, scalars, ThreadOrder::Forward)
-        .unwrap_or_else(|e| panic!("{e}\n{kernel}"));
-    let found = generated(&kernel, buffers, extents, scalars);
-    for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        if tolerance == 0.0 {
-            assert_same(found, &expected.data, number, &kernel);
-            continue;
-        }
-        let (KernelData::F32(a), KernelData::F32(b)) = (found, &expected.data) else {
-            assert_eq!(found, &expected.data, "buffer {number} of\n{kernel}");
-            continue;
-        };
-        for (i, (a, b)) in a.iter().zip(b).enumerate() {
-            let close = (a - b).abs() <= tolerance * b.abs().max(1.0);
-            assert!(
-                close || a == b || (a.is_nan() && b.is_nan()),
-                "element {i} of buffer {number}: {a}, expected {b}\n{kernel}"
-            );
-        }
-    }
-    found
-}
-
-/// Equal bits, but for those of NaNs, whose sign and payload no operation promises.
-fn assert_same(found: &KernelData, expected: &KernelData, number: usize, kernel: &Kernel) {
-    if let (KernelData::F32(a), KernelData::F32(b)) = (found, expected) {
-        for (i, (a, b)) in a.iter().zip(b).enumerate() {
-            let same = a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
-            assert!(same, "element {i} of buffer {number}: {a}, expected {b}\n{kernel}");
-        }
-        return;
-    }
-    assert_eq!(found, expected, "buffer {number} of\n{kernel}");
-}
+use support::{array, generated, integers, noise, run, small, specials, truths};
 
 const EXTENTS: [u64; 9] = [0, 1, 3, 4, 5, 15, 16, 37, 130];
 const AXES: [&str; 6] =
@@ -233,8 +118,8 @@ fn layouts_gather_and_scatter() {
     for axis in AXES {
         let text = text.replace("AXIS", axis.strip_prefix("parallel").unwrap_or(axis));
         for (m, n) in [(0, 3), (1, 10), (12, 10), (7, 5), (5, 9)] {
-            let x = KernelBuffer { data: KernelData::F32(noise(400)), offset: 399, strides: vec![-1, -13] };
-            let z = KernelBuffer { data: KernelData::F32(vec![0.0; 200]), offset: 0, strides: vec![m as i64 + 1] };
+            let x = KernelBuffer { data: noise(400).into(), offset: 399, strides: vec![-1, -13] };
+            let z = KernelBuffer { data: vec![0f32; 200].into(), offset: 0, strides: vec![m as i64 + 1] };
             let buffers =
                 [x, vec![3f32].into(), noise(120).into(), vec![0f32; m * n].into(), z, vec![0i64; m * n].into()];
             run_loose(&text, &buffers, &[m as u64, n as u64]);
@@ -334,7 +219,7 @@ fn nested_reductions_and_column_sums() {
         );
         for (n, m, k) in [(3u64, 5, 13), (1, 700, 4), (0, 2, 3), (9, 1, 21)] {
             let x = small((n * m * k) as usize);
-            let x = KernelBuffer { data: KernelData::F32(x), offset: 0, strides: vec![(m * k) as i64, k as i64] };
+            let x = KernelBuffer { data: x.into(), offset: 0, strides: vec![(m * k) as i64, k as i64] };
             let out = vec![0f32; k as usize];
             run(&text, &[x, out.clone().into(), out.into()], &[n, m, k], &[], 0.0);
         }
@@ -372,7 +257,7 @@ fn sums_stay_accurate() {
         let x: Vec<f32> = (0..n as u64).map(|i| uniform(philox(7, 1, i))).collect();
         let exact: f64 = x.iter().map(|v| f64::from(*v)).sum();
         let found = generated(&kernel, &[x.into(), vec![0f32].into()], &[n as u64], &[]);
-        let KernelData::F32(found) = &found[1] else { panic!() };
+        let found: Vec<f32> = found[1].to_vec();
         let error = (f64::from(found[0]) - exact).abs() / exact;
         assert!(error < 4e-7, "{axis}: {error}");
     }
@@ -392,8 +277,8 @@ fn rows_with_tiles() {
     }";
     for axis in ["", "parallel"] {
         for n in [1, 4, 11, 40] {
-            let x = KernelBuffer { data: KernelData::F32(noise(5 * n)), offset: 0, strides: vec![n as i64] };
-            let y = KernelBuffer { data: KernelData::F32(vec![0.0; 5 * n]), offset: 0, strides: vec![n as i64] };
+            let x = KernelBuffer { data: noise(5 * n).into(), offset: 0, strides: vec![n as i64] };
+            let y = KernelBuffer { data: vec![0f32; 5 * n].into(), offset: 0, strides: vec![n as i64] };
             run(&text.replace("AXIS", axis), &[x, y], &[n as u64], &[], 0.0);
         }
     }
@@ -439,12 +324,17 @@ fn a_failed_check_is_the_error_of_lowest_index() {
     let n = 50;
     let mut x: Vec<i64> = vec![1; n];
     (x[13], x[7], x[49]) = (11, 12, 13);
-    let (x, y) = (array(&KernelData::I64(x)), array(&KernelData::I64(vec![0; n])));
+    let (x, y) = (array(&x.into()), array(&vec![0i64; n].into()));
     let args = [LaunchArg { array: &x, strides: &[] }, LaunchArg { array: &y, strides: &[] }];
-    let error = launch(&code, &args, &[n as u64], &[], n as u64, 4).unwrap_err();
-    assert!(error.message().contains("value 12 at element 7"), "{error}");
+    let requirement = Requirement::Index { extent: 10, wrap: false };
+    let sites = [CheckSite { operation: "check_index", sources: Sources::none(), requirement }];
+    for grain in [4, 50] {
+        let error = launch(&code, &args, &[n as u64], &[], &sites, n as u64, grain).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Index);
+        assert!(error.message().contains("index 12 is out of range for 10"), "{error}");
+    }
     // An array that is too short is refused before anything runs.
-    assert!(launch(&code, &args, &[n as u64 + 1], &[], n as u64 + 1, 4).is_err());
+    assert!(launch(&code, &args, &[n as u64 + 1], &[], &sites, n as u64 + 1, 4).is_err());
 }
 
 #[test]

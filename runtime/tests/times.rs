@@ -9,7 +9,7 @@ use std::time::Instant;
 
 fn code(text: &str) -> KernelCode {
     let kernel = Kernel::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    let options = CompileOptions { keep_clif: true };
+    let options = CompileOptions { keep_clif: true, baseline: false };
     let start = Instant::now();
     let code = compile_with(&[kernel], host_target(), options).unwrap().remove(0);
     let micros = start.elapsed().as_micros();
@@ -39,7 +39,7 @@ fn time(code: &KernelCode, sizes: &[usize], extents: &[u64], iterations: u64) {
     let args: Vec<LaunchArg<'_>> =
         arrays.iter().zip(&strides).map(|(array, s)| LaunchArg { array, strides: s }).collect();
     let scalars = vec![Literal::F32(0.5); code.kernel().scalars.len()];
-    let run = || launch(code, &args, extents, &scalars, iterations, iterations.max(1)).unwrap();
+    let run = || launch(code, &args, extents, &scalars, &[], iterations, iterations.max(1)).unwrap();
     let elements = sizes.iter().copied().max().unwrap_or(1);
     // Short windows: the best of many is one that no other process interrupted.
     let rounds = (200_000 / elements).clamp(1, 2000);

@@ -10,7 +10,7 @@ use super::signature::{LayoutClass, LeafSignature, Signature};
 use crate::trace::{self, TraceId};
 use crate::tree::Structure;
 use crate::{Compilation, Error, ErrorKind, Report, Result, Tensor, generator};
-use lazuli_ir::{DType, Literal, Source};
+use lazuli_ir::{DType, Element, Source, with_element};
 use lazuli_passes::Options;
 use lazuli_runtime::Array;
 use std::sync::Arc;
@@ -111,9 +111,7 @@ fn materialised(array: Array) -> Result<Array> {
     let (n, shape) = (layout.shape.elements(), layout.shape.clone());
     match array.literal_at_first() {
         None => Ok(array),
-        Some(Literal::Bool(v)) => Array::from_vec(filled(v, n)?, &shape),
-        Some(Literal::I64(v)) => Array::from_vec(filled(v, n)?, &shape),
-        Some(Literal::F32(v)) => Array::from_vec(filled(v, n)?, &shape),
+        Some(l) => with_element!(l.dtype(), T => Array::from_vec(filled(T::from_literal(l), n)?, &shape)),
     }
 }
 

@@ -120,7 +120,7 @@ impl Code {
 
     /// What Cranelift was given, made anew.
     pub(crate) fn clif(&self) -> Result<String> {
-        let options = cpu::CompileOptions { keep_clif: true };
+        let options = cpu::CompileOptions { keep_clif: true, ..Default::default() };
         let codes = cpu::compile_with(&self.program().kernels, cpu::host_target(), options)?;
         Ok(codes.iter().map(|code| format!("; {}\n{}", code.kernel().name, code.clif())).collect::<Vec<_>>().join("\n"))
     }

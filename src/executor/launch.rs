@@ -116,7 +116,7 @@ pub(super) fn reduce(x: &Array, reduced: Reduced, out: &Array) -> Result<bool> {
         loops.once();
     }
     let inner = loops.extents.len() - loops.kept;
-    if op == ReduceOp::ArgMax && inner != 1 {
+    if op.is_position() && inner != 1 {
         return Ok(false);
     }
     if let Some(result) = loops.strides.last_mut() {
@@ -144,7 +144,7 @@ fn start(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array) 
     } else {
         grain(code.kernel(), iterations, bytes, elements * cost(primitive), cpu::host_target())
     };
-    cpu::launch(&code, &args, &loops.extents, &[], iterations, claim)
+    cpu::launch(&code, &args, &loops.extents, &[], &[], iterations, claim)
 }
 
 fn is_parallel_reduce(kernel: &Kernel) -> bool {

@@ -200,18 +200,10 @@ impl Tensor {
             return self.clone();
         }
         let options = options.into();
-        let largest = largest(self.dtype());
+        let largest = self.dtype().largest();
         let y = where_(self.isnan(), options.nan, self);
         let y = where_(self.eq(f64::INFINITY), options.posinf.unwrap_or(largest), y);
         where_(self.eq(f64::NEG_INFINITY), options.neginf.unwrap_or(-largest), y).named("nan_to_num", &[self])
-    }
-}
-
-/// The largest finite number of a float dtype.
-fn largest(dtype: DType) -> f64 {
-    match dtype {
-        DType::Bool | DType::I64 => f64::MAX,
-        DType::F32 => f64::from(f32::MAX),
     }
 }
 

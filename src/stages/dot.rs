@@ -9,10 +9,7 @@ use std::fmt::Write;
 /// The optimised graph with a box around the operations of each step.
 pub(super) fn fusion(module: &Module) -> String {
     let program = module.code.program();
-    let name = |step: usize| {
-        let kernel = program.steps.get(step).and_then(|s| program.kernels.get(s.kernel));
-        format!("{}. {}", step + 1, kernel.map_or("", |k| &k.name))
-    };
+    let name = |step: usize| format!("{}. {}", step + 1, program.steps.get(step).map_or("", |s| program.step_name(s)));
     let groups = module.code.groups().iter().enumerate();
     let groups: Vec<(String, &[NodeId])> = groups.map(|(step, nodes)| (name(step), nodes.as_slice())).collect();
     module.improved.graph.to_dot_in_groups(&groups)
@@ -27,14 +24,13 @@ pub(super) fn kernels(module: &Module) -> String {
         let _ = writeln!(dot, "  buffer{i} [shape=ellipse, label={}];", DotString(&label));
     }
     for (i, step) in program.steps.iter().enumerate() {
-        let kernel = program.kernels.get(step.kernel);
-        let name = kernel.map_or("", |k| &k.name);
-        let label = format!("{}. {name}\n{}\n{}", i + 1, step.cost.operations.join(" "), step.cost.sources);
+        let (name, cost) = (program.step_name(step), step.cost());
+        let label = format!("{}. {name}\n{}\n{}", i + 1, cost.operations.join(" "), cost.sources);
         let _ = writeln!(dot, "  step{i} [label={}];", DotString(label.trim_end()));
-        for (arg, param) in step.args.iter().zip(kernel.map_or(&[][..], |k| &k.params)) {
-            let _ = match param.access {
-                Access::Write => writeln!(dot, "  step{i} -> buffer{};", arg.buffer.0),
-                Access::Read => writeln!(dot, "  buffer{} -> step{i};", arg.buffer.0),
+        for (buffer, access) in program.accesses(step) {
+            let _ = match access {
+                Access::Write | Access::ReadWrite => writeln!(dot, "  step{i} -> buffer{};", buffer.0),
+                Access::Read => writeln!(dot, "  buffer{} -> step{i};", buffer.0),
             };
         }
     }

@@ -8,9 +8,12 @@ const LOOSER: &[(&str, f64, f64, &str)] = &[];
 /// The relative and absolute tolerance: those of `torch.testing.assert_close`.
 fn tolerance(op: &str, dtype: DType) -> (f64, f64) {
     match (LOOSER.iter().find(|(name, ..)| *name == op), dtype) {
-        (_, DType::Bool | DType::I64) => (0.0, 0.0),
+        (_, DType::Bool | DType::U8 | DType::I32 | DType::I64) => (0.0, 0.0),
         (Some((_, relative, absolute, _)), DType::F32) => (*relative, *absolute),
+        (_, DType::F16) => (1e-3, 1e-5),
+        (_, DType::BF16) => (1.6e-2, 1e-5),
         (None, DType::F32) => (1.3e-6, 1e-5),
+        (_, DType::F64) => (1e-7, 1e-7),
     }
 }
 
@@ -43,12 +46,7 @@ pub fn same(op: &str, found: &Tensor, expected: &Tensor) -> Result<(), String> {
 
 /// The elements, exactly: integers of the samples are far below 2^53.
 fn values(t: &Tensor) -> Result<Vec<f64>, String> {
-    let elements = match t.dtype() {
-        DType::Bool => t.to_vec::<bool>().map(|v| v.into_iter().map(|b| f64::from(u8::from(b))).collect()),
-        DType::I64 => t.to_vec::<i64>().map(|v| v.into_iter().map(|i| i as f64).collect()),
-        DType::F32 => t.to_vec::<f32>().map(|v| v.into_iter().map(f64::from).collect()),
-    };
-    elements.map_err(|e| e.to_string())
+    t.to(DType::F64).to_vec::<f64>().map_err(|e| e.to_string())
 }
 
 /// The index of the `i`th element.

@@ -54,6 +54,11 @@ impl Samples {
         let (data, shape) = (view.data(), view.shape());
         Ok(match view.dtype() {
             Dtype::F32 => Tensor::from_vec(words(data, f32::from_le_bytes), shape),
+            Dtype::F64 => Tensor::from_vec(words(data, f64::from_le_bytes), shape),
+            Dtype::F16 => Tensor::from_vec(words(data, lazuli::f16::from_le_bytes), shape),
+            Dtype::BF16 => Tensor::from_vec(words(data, lazuli::bf16::from_le_bytes), shape),
+            Dtype::I32 => Tensor::from_vec(words(data, i32::from_le_bytes), shape),
+            Dtype::U8 => Tensor::from_vec(data.to_vec(), shape),
             Dtype::I64 => Tensor::from_vec(words(data, i64::from_le_bytes), shape),
             Dtype::BOOL => Tensor::from_vec(words(data, |[byte]| byte != 0), shape),
             other => return Err(Unsupported(format!("{other:?}").to_lowercase())),

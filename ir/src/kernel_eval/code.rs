@@ -2,10 +2,10 @@
 
 use crate::index::Atom;
 use crate::kernel::{
-    Binding, Block, Const, Dot, DotOperand, Emit, Expr, Extent, MachineOp, Memory, Reduce, Reducer, ScalarType,
-    StmtKind, ValueId,
+    Binding, Block, Dot, DotOperand, Emit, Expr, Extent, MachineOp, Memory, Reduce, Reducer, ScalarType, StmtKind,
+    ValueId,
 };
-use crate::{BinaryOp, CompareOp, Error, ExtentId, Index, Kernel, Literal, Result, Sources};
+use crate::{BinaryOp, CompareOp, Error, ExtentId, Index, Kernel, Literal, Result, Sources, UnaryOp};
 
 /// Where a value lies.
 pub(super) type Slot = usize;
@@ -52,12 +52,9 @@ pub(super) enum Code {
     Index(Slot, Affine),
     Load(Slot, Place),
     Store(Slot, Place),
-    UnaryF(Slot, fn(f64) -> f64, Slot),
-    UnaryI(Slot, fn(i64) -> i64, bool, Slot),
-    BinaryF(Slot, BinaryOp, Slot, Slot),
-    BinaryI(Slot, BinaryOp, bool, Slot, Slot),
-    CompareF(Slot, CompareOp, Slot, Slot),
-    CompareI(Slot, CompareOp, Slot, Slot),
+    Unary(Slot, UnaryOp, ScalarType, Slot),
+    Binary(Slot, BinaryOp, ScalarType, Slot, Slot),
+    Compare(Slot, CompareOp, ScalarType, Slot, Slot),
     Select(Slot, Slot, Slot, Slot),
     Convert(Slot, ScalarType, ScalarType, Slot),
     Machine(Slot, MachineOp, ScalarType, [Slot; 3]),
@@ -69,6 +66,7 @@ pub(super) enum Code {
     Dot(Box<DotCode>),
     Guard(Slot, Vec<Step>),
     Check { ok: Slot, site: u32, value: Slot, at: Affine },
+    Bind { var: usize, value: Slot, extent: i64 },
     Barrier,
 }
 
@@ -112,7 +110,7 @@ pub(super) struct DotCode {
     pub contract: Vec<(usize, i64)>,
     pub a: Place,
     pub b: Place,
-    pub float: bool,
+    pub ty: ScalarType,
 }
 
 /// A kernel as code.
@@ -123,14 +121,6 @@ pub(super) struct KernelCode {
     pub dims: Vec<Vec<i64>>,
     pub body: Vec<Step>,
     pub finish: Vec<Step>,
-}
-
-/// The bits of a constant in a slot: integers are sign-extended, truth values 0 or 1.
-pub(super) fn bits(c: Const) -> u64 {
-    match c {
-        Const::I32(v) => i64::from(v) as u64,
-        Const::Literal(l) => l.bits(),
-    }
 }
 
 /// Compiles a verified kernel.
@@ -236,7 +226,7 @@ impl Compiler<'_> {
                 let valid = &self.kernel.tiles[t.index()].valid;
                 Code::Tile(t.index(), valid.iter().map(|v| v.as_ref().map(|v| self.affine(v))).collect())
             }
-            StmtKind::Fill(t, c) => Code::Fill(t.index(), bits(*c)),
+            StmtKind::Fill(t, c) => Code::Fill(t.index(), c.bits()),
             StmtKind::Loop(l) => Code::Loop(LoopCode {
                 var: l.var.0 as usize,
                 extent: self.extent(l.extent)?,
@@ -251,6 +241,9 @@ impl Compiler<'_> {
             StmtKind::Check { ok, site, value, at } => {
                 Code::Check { ok: ok.index(), site: *site, value: value.index(), at: self.affine(at) }
             }
+            StmtKind::Bind { var, value, extent } => {
+                Code::Bind { var: var.0 as usize, value: value.index(), extent: self.extent(*extent)? }
+            }
             StmtKind::Barrier => Code::Barrier,
         };
         self.push(code, sources);
@@ -259,30 +252,20 @@ impl Compiler<'_> {
 
     fn define(&mut self, to: Slot, expr: &Expr, sources: &Sources) {
         let ty = |s: &Self, v: &ValueId| s.types[v.index()];
-        let narrow = |t: ScalarType| t == ScalarType::I32;
         let code = match expr {
             Expr::Const(c) => {
-                self.slots[to] = bits(*c);
+                self.slots[to] = c.bits();
                 return;
             }
             Expr::Scalar(s) => {
-                self.slots[to] = self.scalars[s.index()].bits();
+                self.slots[to] = self.scalars[s.index()].in_kernel().bits();
                 return;
             }
             Expr::Index(i) => Code::Index(to, self.affine(i)),
             Expr::Load { from, index, mask } => Code::Load(to, self.place(*from, index, *mask)),
-            Expr::Unary(op, a) => match ty(self, a) {
-                ScalarType::F32 => Code::UnaryF(to, op.row().float, a.index()),
-                t => Code::UnaryI(to, op.row().int, narrow(t), a.index()),
-            },
-            Expr::Binary(op, a, b) => match ty(self, a) {
-                ScalarType::F32 => Code::BinaryF(to, *op, a.index(), b.index()),
-                t => Code::BinaryI(to, *op, narrow(t), a.index(), b.index()),
-            },
-            Expr::Compare(op, a, b) => match ty(self, a) {
-                ScalarType::F32 => Code::CompareF(to, *op, a.index(), b.index()),
-                ScalarType::Bool | ScalarType::I32 | ScalarType::I64 => Code::CompareI(to, *op, a.index(), b.index()),
-            },
+            Expr::Unary(op, a) => Code::Unary(to, *op, ty(self, a), a.index()),
+            Expr::Binary(op, a, b) => Code::Binary(to, *op, ty(self, a), a.index(), b.index()),
+            Expr::Compare(op, a, b) => Code::Compare(to, *op, ty(self, a), a.index(), b.index()),
             Expr::Select(c, a, b) => Code::Select(to, c.index(), a.index(), b.index()),
             Expr::Convert(a) => Code::Convert(to, ty(self, a), self.types[to], a.index()),
             Expr::Machine(op, operands) => {
@@ -314,7 +297,7 @@ impl Compiler<'_> {
             chunk: (r.axis.binding == Binding::Parallel).then_some(r.chunk as i64),
             body,
             yields: slots(&r.yields),
-            identity: r.reducers.iter().flat_map(|x| x.identity()).map(bits).collect(),
+            identity: r.reducers.iter().flat_map(|x| x.identity()).map(Literal::bits).collect(),
             acc: slots(&acc),
             element: slots(&element),
             combine,
@@ -342,7 +325,7 @@ impl Compiler<'_> {
             contract: self.vars(&d.contract)?,
             a: operand(&d.a),
             b: operand(&d.b),
-            float: self.kernel.tiles[d.acc.index()].ty == ScalarType::F32,
+            ty: self.kernel.tiles[d.acc.index()].ty,
         })
     }
 }

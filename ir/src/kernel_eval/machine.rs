@@ -1,10 +1,10 @@
 //! Runs the evaluator's code, one scalar at a time.
 
 use super::code::{Affine, Code, DotCode, KernelCode, LoopCode, Place, ReduceCode, Step};
-use super::{KernelBuffer, KernelData, ThreadOrder};
+use super::{KernelBuffer, ThreadOrder};
 use crate::kernel::{MachineOp, Memory, ScalarType, Stride};
 use crate::philox::{philox, uniform};
-use crate::{BinaryOp, Error, ErrorKind, Kernel, Result};
+use crate::{BinaryOp, CompareOp, DType, Error, ErrorKind, Kernel, Literal, Result, UnaryOp};
 
 /// A parameter's view of its storage.
 struct View {
@@ -41,9 +41,19 @@ fn f_bits(v: f32) -> u64 {
     u64::from(v.to_bits())
 }
 
-/// An integer result in its type.
-fn i_bits(narrow: bool, v: i64) -> u64 {
-    if narrow { i64::from(v as i32) as u64 } else { v as u64 }
+/// The number in a slot of a float type.
+fn float(ty: ScalarType, bits: u64) -> f64 {
+    if ty == ScalarType::F64 { f64::from_bits(bits) } else { f64::from(f(bits)) }
+}
+
+/// A number rounded to a float type, as a slot.
+fn float_bits(ty: ScalarType, v: f64) -> u64 {
+    if ty == ScalarType::F64 { v.to_bits() } else { f_bits(v as f32) }
+}
+
+/// An integer wrapped to its type, as a slot: sign-extended, truth values 0 or 1.
+fn int_bits(ty: ScalarType, v: i64) -> u64 {
+    ty.dtype().wrap(v) as u64
 }
 
 impl<'a> Machine<'a> {
@@ -112,12 +122,9 @@ impl<'a> Machine<'a> {
         let (to, value) = match code {
             Code::Index(to, i) => (*to, i.at(&self.vars) as u64),
             Code::Load(to, place) => (*to, self.load(place)?),
-            Code::UnaryF(to, op, a) => (*to, f_bits(op(f64::from(f(s[*a]))) as f32)),
-            Code::UnaryI(to, op, narrow, a) => (*to, i_bits(*narrow, op(s[*a] as i64))),
-            Code::BinaryF(to, op, a, b) => (*to, f_bits(binary(*op, f(s[*a]), f(s[*b])))),
-            Code::BinaryI(to, op, narrow, a, b) => (*to, i_bits(*narrow, op.int(s[*a] as i64, s[*b] as i64))),
-            Code::CompareF(to, op, a, b) => (*to, u64::from(op.holds(f(s[*a]), f(s[*b])))),
-            Code::CompareI(to, op, a, b) => (*to, u64::from(op.holds(s[*a] as i64, s[*b] as i64))),
+            Code::Unary(to, op, ty, a) => (*to, unary(*op, *ty, s[*a])),
+            Code::Binary(to, op, ty, a, b) => (*to, binary(*op, *ty, s[*a], s[*b])),
+            Code::Compare(to, op, ty, a, b) => (*to, u64::from(compare(*op, *ty, s[*a], s[*b]))),
             Code::Select(to, c, a, b) => (*to, if s[*c] != 0 { s[*a] } else { s[*b] }),
             Code::Convert(to, from, ty, a) => (*to, convert(*from, *ty, s[*a])),
             Code::Machine(to, op, ty, [a, b, c]) => (*to, machine(*op, *ty, s[*a], s[*b], s[*c])),
@@ -130,6 +137,7 @@ impl<'a> Machine<'a> {
             | Code::Dot(_)
             | Code::Guard(..)
             | Code::Check { .. }
+            | Code::Bind { .. }
             | Code::Barrier => return self.effect(code),
         };
         self.slots[to] = value;
@@ -160,14 +168,15 @@ impl<'a> Machine<'a> {
                 }
                 Ok(())
             }
+            Code::Bind { var, value, extent } => {
+                self.vars[*var] = (self.slots[*value] as i64).clamp(0, (*extent - 1).max(0));
+                Ok(())
+            }
             Code::Index(..)
             | Code::Load(..)
-            | Code::UnaryF(..)
-            | Code::UnaryI(..)
-            | Code::BinaryF(..)
-            | Code::BinaryI(..)
-            | Code::CompareF(..)
-            | Code::CompareI(..)
+            | Code::Unary(..)
+            | Code::Binary(..)
+            | Code::Compare(..)
             | Code::Select(..)
             | Code::Convert(..)
             | Code::Machine(..)
@@ -232,12 +241,11 @@ impl<'a> Machine<'a> {
             return Err(self.out_of_range("load", place, "is out of range"));
         };
         match place.memory {
-            Memory::Param(p) => match &self.buffers[p.index()].data {
-                KernelData::F32(v) => v.get(at).map(|v| f_bits(*v)),
-                KernelData::I64(v) => v.get(at).map(|v| *v as u64),
-                KernelData::Bool(v) => v.get(at).map(|v| u64::from(*v)),
-            }
-            .ok_or_else(|| self.out_of_range("load", place, "is beyond the storage")),
+            Memory::Param(p) => self.buffers[p.index()]
+                .data
+                .get(at)
+                .map(|l| l.in_kernel().bits())
+                .ok_or_else(|| self.out_of_range("load", place, "is beyond the storage")),
             Memory::Tile(t) => match self.tiles[t.index()].elements.get(at) {
                 Some(Some(v)) => Ok(*v),
                 Some(None) | None => Err(self.out_of_range("load", place, "reads what nothing wrote")),
@@ -253,11 +261,11 @@ impl<'a> Machine<'a> {
             return Err(self.out_of_range("store", place, "is out of range"));
         };
         let stored = match place.memory {
-            Memory::Param(p) => match &mut self.buffers[p.index()].data {
-                KernelData::F32(v) => v.get_mut(at).map(|e| *e = f(value)),
-                KernelData::I64(v) => v.get_mut(at).map(|e| *e = value as i64),
-                KernelData::Bool(v) => v.get_mut(at).map(|e| *e = value != 0),
-            },
+            Memory::Param(p) => {
+                let data = &mut self.buffers[p.index()].data;
+                let held = ScalarType::from(data.dtype()).dtype();
+                data.set(at, Literal::from_bits(held, value).cast(data.dtype()))
+            }
             Memory::Tile(t) => self.tiles[t.index()].elements.get_mut(at).map(|e| *e = Some(value)),
         };
         stored.ok_or_else(|| self.out_of_range("store", place, "is beyond the storage"))
@@ -355,7 +363,7 @@ impl<'a> Machine<'a> {
                     let name = &self.kernel.tiles[d.acc].name;
                     return Err(self.error(format_args!("dot adds to %{name}[{row},{column}], which nothing wrote")));
                 };
-                let value = if d.float { f_bits(f(acc) + f(sum)) } else { acc.wrapping_add(sum) };
+                let value = binary(BinaryOp::Add, d.ty, acc, sum);
                 self.tiles[d.acc].elements[at] = Some(value);
             }
         }
@@ -368,7 +376,11 @@ impl<'a> Machine<'a> {
         d.contract.iter().for_each(|v| self.vars[v.0] = 0);
         loop {
             let (a, b) = (self.load(&d.a)?, self.load(&d.b)?);
-            sum = if d.float { f_bits(f(a).mul_add(f(b), f(sum))) } else { sum.wrapping_add(a.wrapping_mul(b)) };
+            sum = match d.ty {
+                ScalarType::F32 => f_bits(f(a).mul_add(f(b), f(sum))),
+                ScalarType::F64 => f64::from_bits(a).mul_add(f64::from_bits(b), f64::from_bits(sum)).to_bits(),
+                ty => int_bits(ty, (sum as i64).wrapping_add((a as i64).wrapping_mul(b as i64))),
+            };
             if !advance(&mut self.vars, &d.contract) {
                 return Ok(sum);
             }
@@ -388,43 +400,41 @@ fn advance(vars: &mut [i64], counted: &[(usize, i64)]) -> bool {
     false
 }
 
-fn binary(op: BinaryOp, a: f32, b: f32) -> f32 {
-    match op {
-        BinaryOp::Add => a + b,
-        BinaryOp::Sub => a - b,
-        BinaryOp::Mul => a * b,
-        BinaryOp::Div => a / b,
-        BinaryOp::Max | BinaryOp::Min => op.float(f64::from(a), f64::from(b)) as f32,
+fn unary(op: UnaryOp, ty: ScalarType, a: u64) -> u64 {
+    let row = op.row();
+    if ty.is_float() { float_bits(ty, (row.float)(float(ty, a))) } else { int_bits(ty, (row.int)(a as i64)) }
+}
+
+fn binary(op: BinaryOp, ty: ScalarType, a: u64, b: u64) -> u64 {
+    if ty.is_float() {
+        float_bits(ty, op.float(float(ty, a), float(ty, b)))
+    } else {
+        int_bits(ty, op.int(ty.dtype(), a as i64, b as i64))
     }
 }
 
+fn compare(op: CompareOp, ty: ScalarType, a: u64, b: u64) -> bool {
+    if ty.is_float() { op.holds(float(ty, a), float(ty, b)) } else { op.holds(a as i64, b as i64) }
+}
+
 fn convert(from: ScalarType, to: ScalarType, v: u64) -> u64 {
-    match (from, to) {
-        (ScalarType::F32, ScalarType::F32) => v,
-        (ScalarType::F32, ScalarType::I64) => f(v) as i64 as u64,
-        (ScalarType::F32, ScalarType::I32) => i_bits(true, i64::from(f(v) as i32)),
-        (ScalarType::F32, ScalarType::Bool) => u64::from(f(v) != 0.0),
-        (ScalarType::Bool | ScalarType::I32 | ScalarType::I64, ScalarType::F32) => f_bits(v as i64 as f32),
-        (ScalarType::Bool | ScalarType::I32 | ScalarType::I64, ScalarType::I64) => v,
-        (ScalarType::Bool | ScalarType::I32 | ScalarType::I64, ScalarType::I32) => i_bits(true, v as i64),
-        (ScalarType::Bool | ScalarType::I32 | ScalarType::I64, ScalarType::Bool) => u64::from(v != 0),
-    }
+    Literal::from_bits(from.dtype(), v).cast(to.dtype()).bits()
 }
 
 fn machine(op: MachineOp, ty: ScalarType, a: u64, b: u64, c: u64) -> u64 {
     let narrow = ty == ScalarType::I32;
+    let i_bits = |narrow: bool, v: i64| int_bits(if narrow { ScalarType::I32 } else { ScalarType::I64 }, v);
     // Counts are constants below the width; the mask only keeps Rust's shift from panicking.
     let count = (b & if narrow { 31 } else { 63 }) as u32;
     match op {
         MachineOp::Fma => f_bits(f(a).mul_add(f(b), f(c))),
         MachineOp::BitsOfF32 => i_bits(true, i64::from(a as u32 as i32)),
         MachineOp::F32OfBits => u64::from(a as u32),
-        MachineOp::And => a & b,
-        MachineOp::Or => a | b,
-        MachineOp::Xor => a ^ b,
         MachineOp::ShiftLeft => i_bits(narrow, (a << count) as i64),
         MachineOp::ShiftRight => i_bits(narrow, a as i64 >> count),
         MachineOp::ShiftRightLogical if narrow => i_bits(true, i64::from(((a as u32) >> count) as i32)),
         MachineOp::ShiftRightLogical => a >> count,
+        MachineOp::RoundF16 => f_bits(DType::F16.round(f64::from(f(a))) as f32),
+        MachineOp::RoundBF16 => f_bits(DType::BF16.round(f64::from(f(a))) as f32),
     }
 }

@@ -80,12 +80,17 @@ impl<'a> Parser<'a> {
     /// A loop's own `%name`, which comes into scope.
     pub(super) fn new_var(&mut self) -> Result<VarId> {
         let name = self.name()?;
+        Ok(self.enters(name))
+    }
+
+    /// A new variable of this name comes into scope.
+    pub(super) fn enters(&mut self, name: &'a str) -> VarId {
         let v = match self.listed_vars.remove(name) {
             Some(v) => v,
             None => self.kernel.new_var(name),
         };
         self.scope.push((name, v));
-        Ok(v)
+        v
     }
 
     pub(super) fn memory_name(&mut self) -> Result<Memory> {

@@ -11,10 +11,11 @@ use smallvec::SmallVec;
 impl<'a> Parser<'a> {
     pub(super) fn braced(&mut self) -> Result<Block> {
         self.c.require("{")?;
-        let mut block = Block::new();
+        let (mut block, scope) = (Block::new(), self.scope.len());
         while !self.c.eat("}") {
             self.deeper(|p| p.statement(&mut block))?;
         }
+        self.scope.truncate(scope);
         Ok(block)
     }
 
@@ -89,6 +90,16 @@ impl<'a> Parser<'a> {
                     return Err(self.c.expected("`at`"));
                 }
                 StmtKind::Check { ok, site, value, at: self.index()? }
+            }
+            "bind" => {
+                let name = self.name_at()?;
+                self.c.require("=")?;
+                let value = self.operand(block)?;
+                if !self.c.eat_word("in") {
+                    return Err(self.c.expected("`in`"));
+                }
+                let extent = self.extent()?;
+                StmtKind::Bind { var: self.enters(name.0), value, extent }
             }
             "barrier" => StmtKind::Barrier,
             _ => return Ok(None),

@@ -1,7 +1,7 @@
 //! Values: their numbers, operands, expressions and constants.
 
 use super::Parser;
-use crate::kernel::{Block, Const, Expr, MachineOp, ScalarType, StmtKind, ValueId};
+use crate::kernel::{Block, Expr, MachineOp, ScalarType, StmtKind, ValueId};
 use crate::kernel_text::derived_type;
 use crate::{BinaryOp, CompareOp, DType, Literal, Result, UnaryOp};
 use smallvec::SmallVec;
@@ -71,7 +71,7 @@ impl<'a> Parser<'a> {
                 }
             }
             _ => match self.constant()? {
-                Some(c) => self.emit(block, at, (c.ty(), Expr::Const(c))),
+                Some(c) => self.emit(block, at, (c.scalar_type(), Expr::Const(c))),
                 None => Err(self.c.expected("a value: %name, a constant, or an expression in parentheses")),
             },
         }
@@ -94,7 +94,7 @@ impl<'a> Parser<'a> {
         parse_constant(text).is_some()
     }
 
-    pub(super) fn constant(&mut self) -> Result<Option<Const>> {
+    pub(super) fn constant(&mut self) -> Result<Option<Literal>> {
         let mut ahead = self.c;
         match parse_constant(ahead.run(is_constant)) {
             Some(c) => {
@@ -120,7 +120,7 @@ impl<'a> Parser<'a> {
     pub(super) fn expr(&mut self, block: &mut Block) -> Result<(ScalarType, Expr)> {
         let at = self.c.position();
         if let Some(c) = self.constant()? {
-            return Ok((c.ty(), Expr::Const(c)));
+            return Ok((c.scalar_type(), Expr::Const(c)));
         }
         let mut ahead = self.c;
         let word = ahead.word().unwrap_or("");
@@ -198,18 +198,22 @@ fn is_constant(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-' | ':')
 }
 
-/// `3` is an i64, `3i32` an i32; a float shows a point, an exponent or a word.
-fn parse_constant(text: &str) -> Option<Const> {
-    if let Some(number) = text.strip_suffix("i32") {
-        return number.parse().ok().map(Const::I32);
+/// `3` is an i64, `3i32` an i32, `0.5` an f32, `0.5f64` an f64; a float shows a point, an exponent or a word.
+fn parse_constant(text: &str) -> Option<Literal> {
+    if let Some(digits) = text.strip_prefix("bits:0x") {
+        return Literal::parse(if digits.len() > 8 { DType::F64 } else { DType::F32 }, text);
+    }
+    for dtype in [DType::U8, DType::I32, DType::F64] {
+        if let Some(number) = text.strip_suffix(dtype.name()) {
+            return Literal::parse(dtype, number);
+        }
     }
     let dtype = match text {
         "true" | "false" => DType::Bool,
         "inf" | "-inf" | "NaN" => DType::F32,
-        _ if text.starts_with("bits:") => DType::F32,
         _ if !text.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit()) => return None,
         _ if text.contains(['.', 'e']) => DType::F32,
         _ => DType::I64,
     };
-    Literal::parse(dtype, text).map(Const::Literal)
+    Literal::parse(dtype, text)
 }

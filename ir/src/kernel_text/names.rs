@@ -1,8 +1,8 @@
 //! Names in the text, and indices by them.
 
 use crate::index::Atom;
-use crate::kernel::{Const, Extent, Memory};
-use crate::{ExtentId, Index, Kernel, VarId};
+use crate::kernel::{Extent, Memory, ScalarType};
+use crate::{ExtentId, Index, Kernel, Literal, VarId};
 use rustc_hash::FxHashSet;
 use std::fmt::{self, Display, Formatter};
 
@@ -130,12 +130,11 @@ impl Display for Index {
     }
 }
 
-impl Display for Const {
-    /// A literal as graphs print it, `-3i32` for 32-bit integers.
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Const::Literal(l) => write!(f, "{l}"),
-            Const::I32(v) => write!(f, "{v}i32"),
-        }
+/// A constant of a kernel: an `i64` and an `f32` as graphs print them, others with their type behind: `-3i32`, `0.5f64`.
+pub(crate) fn constant_text(c: Literal) -> String {
+    match c.scalar_type() {
+        ScalarType::Bool | ScalarType::I64 | ScalarType::F32 => c.to_string(),
+        ScalarType::F64 if c.is_nan() && c.to_string().starts_with("bits:") => c.to_string(),
+        ScalarType::U8 | ScalarType::I32 | ScalarType::F64 => format!("{c}{}", c.scalar_type().name()),
     }
 }

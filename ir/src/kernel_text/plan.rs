@@ -74,6 +74,7 @@ impl<'k> Plan<'k> {
                 StmtKind::Let(v, expr) => self.define(*v, Some(expr)),
                 StmtKind::Tile(t) if self.tiles.contains(t) => {}
                 StmtKind::Tile(t) => self.tiles.push(*t),
+                StmtKind::Bind { var, .. } => self.vars.push(*var),
                 StmtKind::Loop(l) => {
                     self.vars.push(l.var);
                     self.survey(&l.body);
@@ -159,6 +160,7 @@ impl<'k> Plan<'k> {
             | StmtKind::Fill(..)
             | StmtKind::Dot(_)
             | StmtKind::Check { .. }
+            | StmtKind::Bind { .. }
             | StmtKind::Barrier => {}
         }
     }

@@ -1,8 +1,8 @@
 //! Expressions and the types of their operands.
 
 use super::Verifier;
-use crate::kernel::{Access, Const, Expr, MachineOp, Memory, ScalarType, ValueId};
-use crate::{DType, Domain, Literal, Result};
+use crate::kernel::{Access, Expr, MachineOp, Memory, ScalarType, ValueId};
+use crate::{Domain, Literal, Result};
 
 impl Verifier<'_> {
     pub(super) fn expr(&mut self, expr: &Expr) -> Result<()> {
@@ -41,16 +41,11 @@ impl Verifier<'_> {
     pub(super) fn readable(&self, m: Memory) -> Result<()> {
         let Memory::Param(p) = m else { return Ok(()) };
         let p = &self.kernel.params[p.index()];
-        self.check(p.access == Access::Read, || format!("%{} is loaded from, and is mut", p.name))
+        self.check(p.access != Access::Write, || format!("%{} is loaded from, and is mut", p.name))
     }
 
     pub(super) fn in_domain(&self, name: &str, domain: Domain, ty: ScalarType) -> Result<()> {
-        let dtype = match ty {
-            ScalarType::Bool => DType::Bool,
-            ScalarType::I32 | ScalarType::I64 => DType::I64,
-            ScalarType::F32 => DType::F32,
-        };
-        self.check(domain.contains(dtype), || format!("{name} of {} does not exist", ty.name()))
+        self.check(domain.contains(ty.dtype()), || format!("{name} of {} does not exist", ty.name()))
     }
 
     pub(super) fn machine(&self, op: MachineOp, operands: &[ValueId]) -> Result<()> {
@@ -58,8 +53,8 @@ impl Verifier<'_> {
         let first = self.read(operands[0])?;
         let takes = match op {
             MachineOp::Fma | MachineOp::BitsOfF32 => first == ScalarType::F32,
+            MachineOp::RoundF16 | MachineOp::RoundBF16 => first == ScalarType::F32,
             MachineOp::F32OfBits => first == ScalarType::I32,
-            MachineOp::And | MachineOp::Or | MachineOp::Xor => first != ScalarType::F32,
             MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => {
                 matches!(first, ScalarType::I32 | ScalarType::I64)
             }
@@ -68,19 +63,16 @@ impl Verifier<'_> {
         operands.iter().try_for_each(|v| self.read_as(*v, first, "an operand"))?;
         match op {
             MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => {
-                let fits = match self.constants[operands[1].index()] {
-                    Some(Const::I32(n)) => (0..32).contains(&n),
-                    Some(Const::Literal(Literal::I64(n))) => (0..64).contains(&n),
-                    Some(Const::Literal(Literal::F32(_) | Literal::Bool(_))) | None => false,
-                };
+                let width = 8 * first.dtype().size() as i64;
+                let count = self.constants[operands[1].index()].and_then(Literal::as_i64);
+                let fits = count.is_some_and(|n| (0..width).contains(&n));
                 self.check(fits, || format!("{} by what is no constant below the width", op.name()))
             }
             MachineOp::Fma
             | MachineOp::BitsOfF32
             | MachineOp::F32OfBits
-            | MachineOp::And
-            | MachineOp::Or
-            | MachineOp::Xor => Ok(()),
+            | MachineOp::RoundF16
+            | MachineOp::RoundBF16 => Ok(()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::contraction;
 use super::dense::{Data, Dense, collect};
+use super::indexing;
 use super::rounding::{Nearest, Rounding};
 use crate::philox::{philox, uniform};
 use crate::{BinaryOp, CompareOp, Error, ErrorKind, Layout, Op, PadDim, Result, Shape, TensorType, UnaryOp, infer};
@@ -34,13 +35,26 @@ pub(super) fn run(op: &Op, operands: &[&Dense], ty: &TensorType, rounding: &mut 
         (Op::Broadcast { shape, dims }, [x]) => gather(x, &layout(x).broadcast(shape, dims)),
         (Op::Slice(dims), [x]) => gather(x, &layout(x).slice(dims)),
         (Op::Pad(dims), [x, value]) => pad(dims, x, value, &ty.shape)?,
+        (Op::Flip(dims), [x]) => gather(x, &layout(x).flip(dims)),
+        (Op::Concat { dim, .. }, operands) if !operands.is_empty() => indexing::concat(*dim, operands, &ty.shape)?,
+        (Op::Window(dims), [x]) => gather(x, &layout(x).window(dims)),
+        (Op::WindowSum { dims, .. }, [x]) => contraction::window_sum(dims, x, ty, rounding)?,
+        (Op::DynamicSlice(_), [x, starts @ ..]) => indexing::dynamic_slice(x, &ty.shape, starts)?,
+        (Op::DynamicUpdateSlice { .. }, [x, update, starts @ ..]) => indexing::dynamic_update_slice(x, update, starts)?,
+        (Op::CheckIndex { extent, wrap }, [x]) => indexing::check_index(*extent, *wrap, x)?,
+        (Op::Gather { dim }, [x, index]) => indexing::gather_along(*dim, x, index)?,
+        (Op::Scatter { dim, op }, [x, index, updates]) => indexing::scatter(*dim, *op, x, index, updates, rounding)?,
+        (Op::Cumulative { op, dim, reverse }, [x]) => indexing::cumulative(*op, *dim, *reverse, x, rounding)?,
+        (Op::Sort { dim, descending }, [x]) => indexing::sort(*dim, *descending, x),
         (Op::Reduce { op, dims, .. }, [x]) => contraction::reduce(*op, dims, x, ty, rounding),
         (Op::Dot { dims, .. }, [a, b]) => contraction::dot(dims, a, b, ty, rounding)?,
         (Op::Input { index, .. }, _) => return Err(Error::internal(format!("input {index} has no value by itself"))),
         (Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } | Op::Alias | Op::Detach, _)
         | (Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_), _)
         | (Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_), _)
-        | (Op::Reduce { .. } | Op::Dot { .. }, _) => {
+        | (Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } | Op::DynamicSlice(_), _)
+        | (Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } | Op::Gather { .. } | Op::Scatter { .. }, _)
+        | (Op::Cumulative { .. } | Op::Sort { .. } | Op::Reduce { .. } | Op::Dot { .. }, _) => {
             return Err(Error::internal(format!("{} on {} operands", op.name(), operands.len())));
         }
     };
@@ -99,7 +113,7 @@ fn unary(op: UnaryOp, x: &Dense, rounding: &mut dyn Rounding) -> Result<Data> {
         Data::Float(v) => {
             Ok(Data::Float(v.iter().map(|&x| rounding.rounded(dtype, (row.float)(x), row.ulps)).collect()))
         }
-        Data::Int(v) => Ok(Data::Int(v.iter().map(|&x| (row.int)(x)).collect())),
+        Data::Int(v) => Ok(Data::Int(v.iter().map(|&x| dtype.wrap((row.int)(x))).collect())),
         Data::Bool(_) => Err(mixed(row.name)),
     }
 }
@@ -111,9 +125,15 @@ fn binary(op: BinaryOp, a: &Dense, b: &Dense, rounding: &mut dyn Rounding) -> Re
             let exact = a.iter().zip(b).map(|(&a, &b)| op.float(a, b));
             Ok(Data::Float(exact.map(|v| rounding.rounded(dtype, v, op.ulps())).collect()))
         }
-        (Data::Int(a), Data::Int(b)) => Ok(Data::Int(a.iter().zip(b).map(|(&a, &b)| op.int(a, b)).collect())),
+        (Data::Int(_), Data::Int(b)) if op.divides() && b.contains(&0) => {
+            let at = b.iter().position(|b| *b == 0).unwrap_or(0);
+            Err(Error::new(ErrorKind::Value, format!("{}: the divisor at element {at} is 0", op.name())))
+        }
+        (Data::Int(a), Data::Int(b)) => {
+            Ok(Data::Int(a.iter().zip(b).map(|(&a, &b)| dtype.wrap(op.int(dtype, a, b))).collect()))
+        }
         (Data::Bool(a), Data::Bool(b)) => {
-            Ok(Data::Bool(a.iter().zip(b).map(|(&a, &b)| op.int(i64::from(a), i64::from(b)) != 0).collect()))
+            Ok(Data::Bool(a.iter().zip(b).map(|(&a, &b)| op.int(dtype, i64::from(a), i64::from(b)) != 0).collect()))
         }
         (Data::Bool(_) | Data::Int(_) | Data::Float(_), _) => Err(mixed(op.name())),
     }

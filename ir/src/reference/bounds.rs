@@ -17,8 +17,11 @@ use super::apply;
 use super::check_inputs;
 use super::contraction::groups;
 use super::dense::{Data, Dense};
+use super::indexing::lines;
 use super::rounding::{Moved, Nearest, Recorded, spacing};
-use crate::{BinaryOp, DType, Graph, Literal, Op, ReduceOp, Result, Shape, TensorType};
+use crate::{
+    BinaryOp, CumulativeOp, DType, Graph, Literal, Op, ReduceOp, Result, ScatterOp, Shape, TensorType, UnaryOp,
+};
 use std::rc::Rc;
 
 /// Runs whose roundings are moved: three pairs. Movements of two operations in a row may cancel; that they do in all three pairs
@@ -146,8 +149,12 @@ fn is_inexact(op: &Op, dtype: DType) -> bool {
         Op::Unary(op) => op.row().ulps > 0.5,
         Op::Binary(op) => op.ulps() > 0.5,
         // A largest zero may have either sign.
-        Op::Reduce { op: ReduceOp::Sum | ReduceOp::Max, .. } | Op::Dot { .. } => true,
-        Op::Reduce { op: ReduceOp::ArgMax, .. } => false,
+        Op::Reduce { op, .. } => !op.is_position(),
+        Op::Dot { .. } | Op::WindowSum { .. } => true,
+        Op::Scatter { op, .. } => matches!(op, ScatterOp::Add | ScatterOp::Mul),
+        Op::Cumulative { op, .. } => matches!(op, CumulativeOp::Sum | CumulativeOp::Prod),
+        Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } => false,
+        Op::CheckIndex { .. } | Op::Gather { .. } | Op::Sort { .. } => false,
         // An integer becomes the nearest float: every evaluator gives the same.
         Op::Cast(_) => false,
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => false,
@@ -166,19 +173,46 @@ fn inherited(op: &Op, operands: &[&Runs], shape: &Shape) -> Result<Option<Vec<bo
         Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
             Ok(Some((0..shape.elements()).map(|i| operands.iter().any(|x| x.is_undetermined(i))).collect()))
         }
-        Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => {
-            let Some(mask) = operands.first().and_then(|x| x.undetermined.clone()) else { return Ok(None) };
-            let ty = TensorType { shape: operands[0].values[0].ty().shape.clone(), dtype: DType::Bool };
-            let mask = Dense::computed(&ty, Data::Bool(mask));
-            let around = Dense::splat(Literal::Bool(false), &Shape::scalar());
-            let all = [&mask, &around];
-            let ty = TensorType { shape: shape.clone(), dtype: DType::Bool };
-            let moved = apply::run(op, &all[..op.arity()], &ty, &mut Nearest)?;
-            Ok(Some(moved.to_vec()?))
+        Op::CheckIndex { .. } => Ok(operands.first().and_then(|x| x.undetermined.clone())),
+        // Indices that may differ, and lines that may sort otherwise: nothing of the result is compared.
+        Op::Gather { .. } | Op::Scatter { .. } | Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. }
+            if operands.iter().any(|x| x.undetermined.is_some() && x.values[0].ty().dtype == DType::I64) =>
+        {
+            Ok(Some(vec![true; shape.elements()]))
         }
+        Op::Sort { .. } | Op::Cumulative { .. } => Ok(Some(vec![true; shape.elements()])),
+        Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) | Op::Flip(_) => {
+            moved_marks(op, operands, shape).map(Some)
+        }
+        Op::Concat { .. } | Op::Window(_) | Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } => {
+            moved_marks(op, operands, shape).map(Some)
+        }
+        Op::Gather { .. } => moved_marks(op, operands, shape).map(Some),
+        Op::Scatter { op: ScatterOp::Set | ScatterOp::Max | ScatterOp::Min, .. } => {
+            Ok(Some(vec![true; shape.elements()]))
+        }
+        Op::Scatter { op: ScatterOp::Add | ScatterOp::Mul, .. } | Op::WindowSum { .. } => Ok(None),
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => Ok(None),
         Op::Reduce { .. } | Op::Dot { .. } => Ok(None),
     }
+}
+
+/// Where a movement puts the marks of its operands; operands that are indices stay as they are.
+fn moved_marks(op: &Op, operands: &[&Runs], shape: &Shape) -> Result<Vec<bool>> {
+    let mask = |(i, x): (usize, &&Runs)| {
+        let value = &x.values[0];
+        let ty = TensorType { shape: value.ty().shape.clone(), dtype: DType::Bool };
+        let is_index = value.ty().dtype == DType::I64 && i > 0;
+        match (&x.undetermined, op) {
+            (_, Op::Gather { .. } | Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. }) if is_index => value.clone(),
+            (Some(marks), _) => Dense::computed(&ty, Data::Bool(marks.clone())),
+            (None, _) => Dense::splat(Literal::Bool(false), &ty.shape),
+        }
+    };
+    let masks: Vec<Dense> = operands.iter().enumerate().map(mask).collect();
+    let ty = TensorType { shape: shape.clone(), dtype: DType::Bool };
+    let moved = apply::run(op, &masks.iter().collect::<Vec<_>>(), &ty, &mut Nearest)?;
+    moved.to_vec()
 }
 
 /// Makes the runs decide both ways where rounding may turn a decision, and marks what differs.
@@ -206,29 +240,115 @@ fn decide(op: &Op, operands: &[&Runs], result: &mut Runs) {
                 });
             }
         }
-        Op::Reduce { op: ReduceOp::ArgMax, dims, .. } => {
+        Op::Reduce { op: op @ (ReduceOp::ArgMax | ReduceOp::ArgMin), dims, .. } => {
             let [x] = operands else { return };
             let by_group: Vec<(Data, usize)> = x.values.iter().map(|run| groups(dims, run)).collect();
-            decide_each(result, |i, _| rival(&by_group, i));
+            let sign = if *op == ReduceOp::ArgMax { 1.0 } else { -1.0 };
+            decide_each(result, |i, _| rival(&by_group, i, sign));
+        }
+        // The runs sort for themselves: positions that differ, or keys so close that they might, are not compared.
+        Op::Sort { dim, .. } => {
+            let [x] = operands else { return };
+            let close = close_lines(*dim, x);
+            mark_where(result, |i| close[i]);
         }
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => {}
         Op::Unary(op) => {
             let [x] = operands else { return };
-            let pole = |v: f64| !(op.row().float)(v).is_finite();
-            // At a pole, or the end of a domain, infinity, NaN and numbers are neighbours.
-            if result.values[0].ty().dtype.is_float() && (pole(0.0) || pole(-f64::MIN_POSITIVE)) {
-                mark_where(result, |i| may_cross_zero(&x.at(i)));
-            }
+            unary_steps(*op, x, result);
         }
-        Op::Binary(BinaryOp::Div) => {
-            let [_, b] = operands else { return };
-            mark_where(result, |i| may_cross_zero(&b.at(i)));
+        Op::Binary(op) => {
+            let [a, b] = operands else { return };
+            binary_steps(*op, a, b, result);
         }
         Op::Alias | Op::Detach | Op::Select => {}
-        Op::Binary(BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Max | BinaryOp::Min) => {}
         Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => {}
-        Op::Reduce { op: ReduceOp::Sum | ReduceOp::Max, .. } | Op::Dot { .. } => {}
+        Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } => {}
+        Op::CheckIndex { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } => {}
+        Op::WindowSum { .. } | Op::Dot { .. } => {}
+        Op::Reduce { op: ReduceOp::Sum | ReduceOp::Prod, .. } => {}
+        Op::Reduce { op: ReduceOp::Max | ReduceOp::Min | ReduceOp::Amax | ReduceOp::Amin, .. } => {}
     }
+}
+
+/// Marks where a function of one number has a step, a pole or the end of its domain within the bound of its operand.
+fn unary_steps(op: UnaryOp, x: &Runs, result: &mut Runs) {
+    if !result.values[0].ty().dtype.is_float() {
+        return;
+    }
+    let crosses = |i: usize, at: f64| may_cross_zero(&x.at(i).iter().map(|v| v - at).collect::<Vec<_>>());
+    match op {
+        UnaryOp::Ceil | UnaryOp::Floor | UnaryOp::Trunc => {
+            mark_where(result, |i| crosses(i, x.at(i)[0].round()));
+        }
+        UnaryOp::Round => mark_where(result, |i| {
+            let v = x.at(i)[0];
+            crosses(i, v.floor() + 0.5) || crosses(i, v.floor() - 0.5) || crosses(i, v.floor() + 1.5)
+        }),
+        UnaryOp::Sign => mark_where(result, |i| crosses(i, 0.0)),
+        UnaryOp::Log1p => mark_where(result, |i| crosses(i, -1.0)),
+        UnaryOp::Asin | UnaryOp::Acos | UnaryOp::Atanh => {
+            mark_where(result, |i| crosses(i, 1.0) || crosses(i, -1.0));
+        }
+        UnaryOp::Acosh => mark_where(result, |i| crosses(i, 1.0)),
+        UnaryOp::Tan => mark_where(result, |i| {
+            let at = x.at(i);
+            let period = (at[0] / std::f64::consts::PI - 0.5).round() + 0.5;
+            crosses(i, period * std::f64::consts::PI)
+        }),
+        UnaryOp::Log | UnaryOp::Log2 | UnaryOp::Log10 | UnaryOp::Sqrt | UnaryOp::Rsqrt | UnaryOp::Reciprocal => {
+            mark_where(result, |i| crosses(i, 0.0));
+        }
+        UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Not => {}
+        UnaryOp::Exp | UnaryOp::Exp2 | UnaryOp::Expm1 | UnaryOp::Sigmoid | UnaryOp::Sin | UnaryOp::Cos => {}
+        UnaryOp::Atan | UnaryOp::Sinh | UnaryOp::Cosh | UnaryOp::Tanh | UnaryOp::Asinh => {}
+        UnaryOp::Erf | UnaryOp::Erfc => {}
+    }
+}
+
+/// Marks where a function of two numbers has a step or a pole within the bound of its operands.
+fn binary_steps(op: BinaryOp, a: &Runs, b: &Runs, result: &mut Runs) {
+    if !result.values[0].ty().dtype.is_float() {
+        return;
+    }
+    let runs = result.values.len();
+    let ratio = |i: usize| -> Vec<f64> { (0..runs).map(|r| a.run(r).f64_at(i) / b.run(r).f64_at(i)).collect() };
+    match op {
+        BinaryOp::Div => mark_where(result, |i| may_cross_zero(&b.at(i))),
+        BinaryOp::Remainder | BinaryOp::Fmod | BinaryOp::FloorDiv => mark_where(result, |i| {
+            let ratio = ratio(i);
+            let step = ratio[0].round();
+            may_cross_zero(&b.at(i)) || may_cross_zero(&ratio.iter().map(|q| q - step).collect::<Vec<_>>())
+        }),
+        BinaryOp::Pow => mark_where(result, |i| {
+            let exponent = b.at(i);
+            let whole = exponent[0].round();
+            may_cross_zero(&a.at(i)) || may_cross_zero(&exponent.iter().map(|v| v - whole).collect::<Vec<_>>())
+        }),
+        // The angle jumps where y changes its sign, for negative x.
+        BinaryOp::Atan2 => mark_where(result, |i| may_cross_zero(&a.at(i))),
+        BinaryOp::Copysign => mark_where(result, |i| may_cross_zero(&b.at(i))),
+        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Max | BinaryOp::Min | BinaryOp::Hypot => {}
+        BinaryOp::TruncDiv | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => {}
+        BinaryOp::ShiftLeft | BinaryOp::ShiftRight => {}
+    }
+}
+
+/// For each element whether its line along `dim` has two elements that rounding may put in another order.
+fn close_lines(dim: usize, x: &Runs) -> Vec<bool> {
+    let mut close = vec![false; x.values[0].len()];
+    for line in lines(dim, x.values[0].ty()) {
+        let mut sorted = line.clone();
+        let key = |i: &usize| x.values[0].f64_at(*i);
+        sorted.sort_by(|a, b| key(a).total_cmp(&key(b)));
+        let turned = sorted.windows(2).any(|pair| {
+            let gap: Vec<f64> =
+                (0..x.values.len()).map(|r| x.run(r).f64_at(pair[0]) - x.run(r).f64_at(pair[1])).collect();
+            may_cross_zero(&gap)
+        });
+        line.iter().for_each(|&i| close[i] = turned);
+    }
+    close
 }
 
 /// Marks elements where the runs cannot show all that may come out.
@@ -261,11 +381,11 @@ fn decide_each(result: &mut Runs, outcomes: impl Fn(usize, usize) -> Option<[i64
     }
 }
 
-/// The positions of the largest element of group `i` and of the first other one that rounding may make larger.
-fn rival(runs: &[(Data, usize)], i: usize) -> Option<[i64; 2]> {
+/// The positions of the largest element (times `sign`) of group `i` and of the first other one that rounding may make larger.
+fn rival(runs: &[(Data, usize)], i: usize, sign: f64) -> Option<[i64; 2]> {
     let count = runs[0].1;
     let at = |r: usize, k: usize| match &runs[r].0 {
-        Data::Float(v) => v[i * count + k],
+        Data::Float(v) => sign * v[i * count + k],
         Data::Bool(_) | Data::Int(_) => f64::NAN,
     };
     let best = (1..count).fold(0, |best, k| if at(0, k) > at(0, best) { k } else { best });

@@ -3,7 +3,7 @@
 use super::apply::{gather, mixed};
 use super::dense::{Data, Dense};
 use super::rounding::Rounding;
-use crate::{BinaryOp, CompareOp, DimVec, DotDims, Layout, ReduceOp, Result, TensorType};
+use crate::{BinaryOp, CompareOp, DimVec, DotDims, Layout, ReduceOp, Result, TensorType, WindowDim};
 
 /// The operand's elements with the reduced dims last, and how many there are for each element of the result.
 pub(super) fn groups(dims: &[usize], x: &Dense) -> (Data, usize) {
@@ -26,36 +26,77 @@ pub(super) fn reduce(op: ReduceOp, dims: &[usize], x: &Dense, ty: &TensorType, r
                 Data::Float((0..n).map(|i| rounding.sum(ty.dtype, &mut v[group(i)].iter().copied(), false)).collect())
             }
             Data::Int(v) => {
-                Data::Int((0..n).map(|i| v[group(i)].iter().fold(0i64, |a, b| a.wrapping_add(*b))).collect())
+                let sum = |i: usize| v[group(i)].iter().fold(0i64, |a, b| a.wrapping_add(*b));
+                Data::Int((0..n).map(|i| ty.dtype.wrap(sum(i))).collect())
             }
             Data::Bool(v) => Data::Int((0..n).map(|i| v[group(i)].iter().filter(|b| **b).count() as i64).collect()),
         },
-        ReduceOp::Max => match data {
-            Data::Float(v) => Data::Float((0..n).map(|i| largest(&v[group(i)], rounding)).collect()),
+        ReduceOp::Prod => match data {
+            Data::Float(v) => {
+                Data::Float((0..n).map(|i| rounding.product(ty.dtype, &mut v[group(i)].iter().copied())).collect())
+            }
+            Data::Int(v) => {
+                let product = |i: usize| v[group(i)].iter().fold(1i64, |a, b| a.wrapping_mul(*b));
+                Data::Int((0..n).map(|i| ty.dtype.wrap(product(i))).collect())
+            }
+            Data::Bool(v) => Data::Int((0..n).map(|i| i64::from(v[group(i)].iter().all(|b| *b))).collect()),
+        },
+        ReduceOp::Max | ReduceOp::Amax => match data {
+            Data::Float(v) => Data::Float((0..n).map(|i| extreme(BinaryOp::Max, &v[group(i)], rounding)).collect()),
             Data::Int(v) => Data::Int((0..n).map(|i| v[group(i)].iter().copied().max().unwrap_or(i64::MIN)).collect()),
             Data::Bool(v) => Data::Bool((0..n).map(|i| v[group(i)].contains(&true)).collect()),
         },
-        ReduceOp::ArgMax => Data::Int(match data {
-            Data::Float(v) => (0..n).map(|i| first_largest(&v[group(i)])).collect(),
-            Data::Int(v) => (0..n).map(|i| first_largest(&v[group(i)])).collect(),
-            Data::Bool(v) => (0..n).map(|i| first_largest(&v[group(i)])).collect(),
-        }),
+        ReduceOp::Min | ReduceOp::Amin => match data {
+            Data::Float(v) => Data::Float((0..n).map(|i| extreme(BinaryOp::Min, &v[group(i)], rounding)).collect()),
+            Data::Int(v) => Data::Int((0..n).map(|i| v[group(i)].iter().copied().min().unwrap_or(i64::MAX)).collect()),
+            Data::Bool(v) => Data::Bool((0..n).map(|i| !v[group(i)].contains(&false)).collect()),
+        },
+        ReduceOp::ArgMax | ReduceOp::ArgMin => {
+            let beats = if op == ReduceOp::ArgMax { CompareOp::Gt } else { CompareOp::Lt };
+            Data::Int(match data {
+                Data::Float(v) => (0..n).map(|i| first(beats, &v[group(i)])).collect(),
+                Data::Int(v) => (0..n).map(|i| first(beats, &v[group(i)])).collect(),
+                Data::Bool(v) => (0..n).map(|i| first(beats, &v[group(i)])).collect(),
+            })
+        }
     }
 }
 
-/// The largest of floats. Of zeros of both signs either may come out: which is met first depends on the order.
-fn largest(v: &[f64], rounding: &mut dyn Rounding) -> f64 {
-    let result = v.iter().fold(f64::NEG_INFINITY, |a, &b| BinaryOp::Max.float(a, b));
+/// Each element of the result as the sum of its places in all windows.
+pub(super) fn window_sum(dims: &[WindowDim], x: &Dense, ty: &TensorType, rounding: &mut dyn Rounding) -> Result<Data> {
+    // Where each element of a window comes from.
+    let from: Vec<i64> = Layout::contiguous(ty.shape.clone()).window(dims).numbers().collect();
+    let n = ty.shape.elements();
+    match x.data() {
+        Data::Float(v) => {
+            let mut terms: Vec<Vec<f64>> = vec![Vec::new(); n];
+            from.iter().zip(v).for_each(|(i, x)| terms[*i as usize].push(*x));
+            let sums = terms.iter().map(|t| rounding.sum(ty.dtype, &mut t.iter().copied(), false));
+            Ok(Data::Float(sums.collect()))
+        }
+        Data::Int(v) => {
+            let mut sums = vec![0i64; n];
+            from.iter().zip(v).for_each(|(i, x)| sums[*i as usize] = sums[*i as usize].wrapping_add(*x));
+            Ok(Data::Int(sums.into_iter().map(|s| ty.dtype.wrap(s)).collect()))
+        }
+        Data::Bool(_) => Err(mixed("window_sum")),
+    }
+}
+
+/// The largest (or smallest) of floats. Of zeros of both signs either may come out: which is met first depends on the order.
+fn extreme(op: BinaryOp, v: &[f64], rounding: &mut dyn Rounding) -> f64 {
+    let nothing = if op == BinaryOp::Max { f64::NEG_INFINITY } else { f64::INFINITY };
+    let result = v.iter().fold(nothing, |a, &b| op.float(a, b));
     let other = |x: &f64| *x == 0.0 && x.is_sign_negative() != result.is_sign_negative();
     if result == 0.0 && v.iter().any(other) { rounding.either(result, -result) } else { result }
 }
 
-/// The position of the first largest element, or of the first that does not equal itself.
-fn first_largest<T: PartialOrd + Copy>(v: &[T]) -> i64 {
+/// The position of the first element that none beats, or of the first that does not equal itself.
+fn first<T: PartialOrd + Copy>(beats: CompareOp, v: &[T]) -> i64 {
     let is_nan = |x: T| CompareOp::Ne.holds(x, x);
     let mut best = 0;
     for (i, &x) in v.iter().enumerate().skip(1) {
-        if !is_nan(v[best]) && (x > v[best] || is_nan(x)) {
+        if !is_nan(v[best]) && (beats.holds(x, v[best]) || is_nan(x)) {
             best = i;
         }
     }
@@ -97,7 +138,7 @@ pub(super) fn dot(dims: &DotDims, a: &Dense, b: &Dense, ty: &TensorType, roundin
         (Data::Int(a), Data::Int(b)) => {
             let cell = |&(l, r): &(usize, usize)| {
                 let terms = a[l..l + k].iter().zip(&b[r..r + k]);
-                terms.fold(0i64, |sum, (a, b)| sum.wrapping_add(a.wrapping_mul(*b)))
+                ty.dtype.wrap(terms.fold(0i64, |sum, (a, b)| sum.wrapping_add(a.wrapping_mul(*b))))
             };
             Ok(Data::Int(cells.iter().map(cell).collect()))
         }

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Data {
     /// Truth values.
     Bool(Vec<bool>),
-    /// Integers.
+    /// Integers of any width.
     Int(Vec<i64>),
     /// Floats of any width. Each is a value that the dtype can hold, but in the runs that measure bounds.
     Float(Vec<f64>),
@@ -30,10 +30,10 @@ impl Data {
     }
 
     fn holds(&self, dtype: DType) -> bool {
-        match dtype {
-            DType::Bool => matches!(self, Data::Bool(_)),
-            DType::I64 => matches!(self, Data::Int(_)),
-            DType::F32 => matches!(self, Data::Float(_)),
+        match self {
+            Data::Bool(_) => dtype == DType::Bool,
+            Data::Int(_) => dtype.is_int(),
+            Data::Float(_) => dtype.is_float(),
         }
     }
 }
@@ -80,6 +80,14 @@ impl Dense {
         Dense::new(TensorType::new(shape, T::DTYPE), data)
     }
 
+    /// A tensor of a type with these elements, each of its dtype, in row-major order.
+    ///
+    /// # Errors
+    /// Where the number of elements is not the shape's.
+    pub fn of_literals(ty: &TensorType, elements: impl IntoIterator<Item = Literal>) -> Result<Dense> {
+        Dense::new(ty.clone(), collect(ty.dtype, elements.into_iter()))
+    }
+
     /// The elements in row-major order.
     ///
     /// # Errors
@@ -122,8 +130,8 @@ impl Dense {
     pub fn literals(&self) -> impl ExactSizeIterator<Item = Literal> + '_ {
         (0..self.len()).map(|i| match &self.data {
             Data::Bool(v) => Literal::Bool(v[i]),
-            Data::Int(v) => Literal::I64(v[i]),
-            Data::Float(v) => Literal::F32(v[i] as f32),
+            Data::Int(v) => Literal::from_i64(self.ty.dtype, v[i]),
+            Data::Float(v) => Literal::from_f64(self.ty.dtype, v[i]),
         })
     }
 
@@ -163,10 +171,12 @@ impl Dense {
 
 /// The data of literals of one dtype.
 pub(crate) fn collect(dtype: DType, literals: impl Iterator<Item = Literal>) -> Data {
-    match dtype {
-        DType::Bool => Data::Bool(literals.map(bool::from_literal).collect()),
-        DType::I64 => Data::Int(literals.map(i64::from_literal).collect()),
-        DType::F32 => Data::Float(literals.map(Literal::as_f64).collect()),
+    if dtype == DType::Bool {
+        Data::Bool(literals.map(bool::from_literal).collect())
+    } else if dtype.is_int() {
+        Data::Int(literals.map(i64::from_literal).collect())
+    } else {
+        Data::Float(literals.map(Literal::as_f64).collect())
     }
 }
 

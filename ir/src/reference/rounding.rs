@@ -28,6 +28,9 @@ pub(crate) trait Rounding {
     /// The sum of floats; the terms of a contraction are `products`, exact in `f64`.
     fn sum(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>, products: bool) -> f64;
 
+    /// The product of floats.
+    fn product(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>) -> f64;
+
     /// One of two results that are both right; the first is the reference's.
     fn either(&mut self, reference: f64, other: f64) -> f64;
 }
@@ -42,6 +45,10 @@ impl Rounding for Nearest {
 
     fn sum(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>, _: bool) -> f64 {
         round(dtype, terms.fold(0.0, |sum, x| sum + x))
+    }
+
+    fn product(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>) -> f64 {
+        round(dtype, terms.fold(1.0, |product, x| product * x))
     }
 
     fn either(&mut self, reference: f64, _: f64) -> f64 {
@@ -66,6 +73,11 @@ impl Rounding for Recorded {
         let sum = Nearest.sum(dtype, &mut noted, products);
         self.0.push((accumulator - sum).abs());
         sum
+    }
+
+    fn product(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>) -> f64 {
+        self.0.push(f64::NAN);
+        Nearest.product(dtype, terms)
     }
 
     fn either(&mut self, reference: f64, other: f64) -> f64 {
@@ -110,6 +122,7 @@ impl Rounding for Moved {
     fn rounded(&mut self, dtype: DType, exact: f64, ulps: f64) -> f64 {
         let nominal = self.nominal.get(self.at).copied();
         self.at += 1;
+        let ulps = stated(dtype, ulps);
         let amount = self.draw() * ulps * spacing(dtype, exact);
         let untouched = ulps <= 0.5 && nominal.map(f64::to_bits) == Some(exact.to_bits());
         let vanishes = exact.abs() < spacing(dtype, 0.0) / 8.0;
@@ -152,17 +165,48 @@ impl Rounding for Moved {
         overflowed(dtype, if exact || untouched || !total.is_finite() { total } else { moved })
     }
 
+    /// Each factor after the first rounds once. Where factors of one kind alone leave the dtype's range, the order decides
+    /// what comes out.
+    fn product(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>) -> f64 {
+        let (mut n, mut total, mut large, mut small, mut integers) = (0.0f64, 1.0, 1.0f64, 1.0f64, true);
+        for x in terms {
+            n += 1.0;
+            total *= x;
+            let magnitude = x.abs();
+            if magnitude > 1.0 && magnitude.is_finite() {
+                large *= magnitude;
+            } else if magnitude > 0.0 && magnitude < 1.0 {
+                small *= magnitude;
+            }
+            integers &= x.fract() == 0.0;
+        }
+        let moved = self.rounded(dtype, total, 0.5 * n.max(1.0));
+        let tiny = small < 1.0 && small < spacing(dtype, 0.0) / unit_roundoff(dtype);
+        if !round(dtype, large).is_finite() || tiny {
+            return [moved, f64::NAN, f64::INFINITY, f64::NEG_INFINITY][self.run % 4];
+        }
+        let exact = integers && large * unit_roundoff(dtype) <= 1.0;
+        if exact || n <= 1.0 { round(dtype, total) } else { moved }
+    }
+
     fn either(&mut self, reference: f64, other: f64) -> f64 {
         if self.opposite() { other } else { reference }
     }
 }
 
+/// The error of an operation in units of its result's dtype. Halves are computed in `f32` and rounded once, so that all of an
+/// error but half a unit is that of the `f32`.
+fn stated(dtype: DType, ulps: f64) -> f64 {
+    match dtype {
+        DType::F16 if ulps > 0.5 => 0.5 + ulps / 8192.0,
+        DType::BF16 if ulps > 0.5 => 0.5 + ulps / 65536.0,
+        _ => ulps,
+    }
+}
+
 /// The nearest value of a dtype.
 pub(crate) fn round(dtype: DType, v: f64) -> f64 {
-    match dtype {
-        DType::F32 => f64::from(v as f32),
-        DType::Bool | DType::I64 => v,
-    }
+    dtype.round(v)
 }
 
 /// The value itself, or the infinity that it is in this dtype.
@@ -174,20 +218,30 @@ fn overflowed(dtype: DType, v: f64) -> f64 {
 /// Half the distance between 1 and the next number of a dtype; 0 for exact ones.
 fn unit_roundoff(dtype: DType) -> f64 {
     match dtype {
+        DType::F16 => 1.0 / 2048.0,
+        DType::BF16 => 1.0 / 256.0,
         DType::F32 => f64::from(f32::EPSILON) / 2.0,
-        DType::Bool | DType::I64 => 0.0,
+        DType::F64 => f64::EPSILON / 2.0,
+        DType::Bool | DType::U8 | DType::I32 | DType::I64 => 0.0,
     }
 }
 
 /// One unit in the last place: the distance from `v`, rounded, to the next number of the dtype away from zero.
 pub(crate) fn spacing(dtype: DType, v: f64) -> f64 {
-    match dtype {
-        DType::F32 => {
-            let magnitude = v.abs().min(f64::from(f32::MAX.next_down())) as f32;
-            f64::from(magnitude.next_up()) - f64::from(magnitude)
+    // The exponents of the smallest number and of the unit at 1, and the largest number.
+    let (smallest, unit, largest) = match dtype {
+        DType::F16 => (-24, -10, 65504.0),
+        DType::BF16 => (-133, -7, f64::from(half::bf16::MAX)),
+        DType::F32 => (-149, -23, f64::from(f32::MAX)),
+        DType::F64 => {
+            let magnitude = v.abs().min(f64::MAX.next_down());
+            return magnitude.next_up() - magnitude;
         }
-        DType::Bool | DType::I64 => 0.0,
-    }
+        DType::Bool | DType::U8 | DType::I32 | DType::I64 => return 0.0,
+    };
+    let magnitude = round(dtype, v.abs().min(largest)).min(largest);
+    let exponent = if magnitude == 0.0 { smallest } else { libm::ilogb(magnitude) + unit };
+    libm::ldexp(1.0, exponent.max(smallest))
 }
 
 pub(crate) use emulated::Emulated;
@@ -224,6 +278,14 @@ mod emulated {
                 *lane = if fused { (f64::from(*lane) + x) as f32 } else { *lane + x as f32 };
             }
             f64::from(lanes.into_iter().reduce(|a, b| a + b).unwrap_or(0.0))
+        }
+
+        fn product(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>) -> f64 {
+            let mut terms: Vec<f64> = terms.collect();
+            if self.0.once_in(2) {
+                self.0.shuffle(&mut terms);
+            }
+            terms.into_iter().fold(1.0, |product, x| round(dtype, product * x))
         }
 
         fn either(&mut self, reference: f64, other: f64) -> f64 {

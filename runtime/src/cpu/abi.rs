@@ -4,6 +4,7 @@
 //! `args` is a table of words: four fixed ones, then a pointer a parameter, the run-time strides of all parameters, the
 //! extents, the scalars. Generated code holds no address: what it calls and its constants it finds through the table.
 
+use lazuli_ir::half_code::Half;
 use lazuli_ir::kernel::{Kernel, Stride};
 
 /// Generated code.
@@ -46,29 +47,61 @@ impl Words {
 /// What generated code calls, in the order of the words of the table it reads.
 #[repr(C)]
 pub(crate) struct Functions {
-    /// A contraction of `f32` matrices.
+    /// Contractions of matrices of a type.
     pub dot_f32: unsafe extern "C" fn(*const DotCall),
-    /// A contraction of `i64` matrices.
+    pub dot_f64: unsafe extern "C" fn(*const DotCall),
+    pub dot_u8: unsafe extern "C" fn(*const DotCall),
+    pub dot_i32: unsafe extern "C" fn(*const DotCall),
     pub dot_i64: unsafe extern "C" fn(*const DotCall),
     /// A check failed: status, site, value, linear index.
     pub check_failed: unsafe extern "C" fn(*const super::Status, i64, i64, i64),
+    /// An elementwise operation, by number.
+    pub unary: extern "C" fn(i64, f64) -> f64,
+    pub binary: extern "C" fn(i64, f64, f64) -> f64,
+    pub integer_binary: extern "C" fn(i64, i64, i64) -> i64,
+    /// Fused multiply-add.
+    pub fma: extern "C" fn(f32, f32, f32) -> f32,
 }
 
 /// Where a function stands in [`Functions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Callee {
     DotF32,
+    DotF64,
+    DotU8,
+    DotI32,
     DotI64,
     CheckFailed,
+    Unary,
+    Binary,
+    IntegerBinary,
+    Fma,
 }
 
 impl Callee {
     pub(crate) fn offset(self) -> i32 {
-        match self {
-            Callee::DotF32 => std::mem::offset_of!(Functions, dot_f32) as i32,
-            Callee::DotI64 => std::mem::offset_of!(Functions, dot_i64) as i32,
-            Callee::CheckFailed => std::mem::offset_of!(Functions, check_failed) as i32,
-        }
+        let offset = match self {
+            Callee::DotF32 => std::mem::offset_of!(Functions, dot_f32),
+            Callee::DotF64 => std::mem::offset_of!(Functions, dot_f64),
+            Callee::DotU8 => std::mem::offset_of!(Functions, dot_u8),
+            Callee::DotI32 => std::mem::offset_of!(Functions, dot_i32),
+            Callee::DotI64 => std::mem::offset_of!(Functions, dot_i64),
+            Callee::CheckFailed => std::mem::offset_of!(Functions, check_failed),
+            Callee::Unary => std::mem::offset_of!(Functions, unary),
+            Callee::Binary => std::mem::offset_of!(Functions, binary),
+            Callee::IntegerBinary => std::mem::offset_of!(Functions, integer_binary),
+            Callee::Fma => std::mem::offset_of!(Functions, fma),
+        };
+        offset as i32
+    }
+}
+
+/// How a [`DotCall`] says which half an operand consists of; 0 where it has the accumulator's type.
+pub(crate) fn half_word(half: Option<Half>) -> i64 {
+    match half {
+        None => 0,
+        Some(Half::F16) => 1,
+        Some(Half::BF16) => 2,
     }
 }
 
@@ -88,6 +121,9 @@ pub(crate) struct DotCall {
     pub b: *const u8,
     pub b_inner: i64,
     pub b_column: i64,
+    /// Where an operand of an `f32` contraction consists of halves: which (see [`half_word`]).
+    pub a_half: i64,
+    pub b_half: i64,
 }
 
 /// Words of a [`DotCall`].

@@ -16,6 +16,8 @@ use std::sync::{Arc, LazyLock};
 /// How to compile.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CompileOptions {
+    /// Only use instructions that every machine of this architecture has.
+    pub baseline: bool,
     /// Keep the text of Cranelift's IR, for inspection.
     pub keep_clif: bool,
 }
@@ -115,7 +117,10 @@ struct Host {
     machine: Machine,
 }
 
-static HOST: LazyLock<Result<Host>> = LazyLock::new(|| {
+static HOST: LazyLock<Result<Host>> = LazyLock::new(|| host(true));
+static BASELINE: LazyLock<Result<Host>> = LazyLock::new(|| host(false));
+
+fn host(detect: bool) -> Result<Host> {
     let failed = |what: String| Error::new(ErrorKind::Device, format!("this CPU cannot be compiled for: {what}"));
     let mut flags = settings::builder();
     let verify = if cfg!(debug_assertions) { "true" } else { "false" };
@@ -129,11 +134,17 @@ static HOST: LazyLock<Result<Host>> = LazyLock::new(|| {
     for (name, value) in settings {
         flags.set(name, value).map_err(|e| failed(e.to_string()))?;
     }
-    let isa = cranelift_native::builder().map_err(|e| failed(e.to_owned()))?;
+    let isa = cranelift_native::builder_with_options(detect).map_err(|e| failed(e.to_owned()))?;
     let isa = isa.finish(settings::Flags::new(flags)).map_err(|e| failed(e.to_string()))?;
-    let machine = Machine { call_conv: isa.default_call_conv(), fma: super::target::has_fma() };
+    let x86 = cfg!(target_arch = "x86_64");
+    let machine = Machine {
+        call_conv: isa.default_call_conv(),
+        x86,
+        fma: super::target::has_fma() && (detect || !x86),
+        rounds: super::target::has_rounding() && (detect || !x86),
+    };
     Ok(Host { isa, machine })
-});
+}
 
 /// Compiles kernels into one module.
 pub fn compile(kernels: &[Kernel], target: &Target) -> Result<Vec<KernelCode>> {
@@ -142,7 +153,8 @@ pub fn compile(kernels: &[Kernel], target: &Target) -> Result<Vec<KernelCode>> {
 
 /// Compiles kernels into one module.
 pub fn compile_with(kernels: &[Kernel], _target: &Target, options: CompileOptions) -> Result<Vec<KernelCode>> {
-    let host = HOST.as_ref().map_err(Clone::clone)?;
+    let host = if options.baseline { &BASELINE } else { &HOST };
+    let host = host.as_ref().map_err(Clone::clone)?;
     let one = |k: &Kernel| functions(k, host, options).map_err(|e| e.with_sources(k.sources.clone()));
     // A kernel costs a fraction of a millisecond: a few are done before other threads would be awake.
     let functions: Vec<Functions> = if kernels.len() >= 4 {

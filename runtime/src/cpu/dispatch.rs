@@ -42,11 +42,12 @@ pub(crate) struct Steps {
 const MOST_CHUNKS: u64 = 1 << 20;
 
 impl Steps {
-    pub(crate) fn new(mut steps: Vec<Step>, codes: Vec<KernelCode>) -> Steps {
+    /// `scratch_bytes` is what steps need that are no kernels.
+    pub(crate) fn new(mut steps: Vec<Step>, codes: Vec<KernelCode>, scratch_bytes: usize) -> Steps {
         for s in &mut steps {
             s.grain = s.grain.max(1).max(s.iterations.div_ceil(MOST_CHUNKS));
         }
-        let scratch_bytes = codes.iter().map(KernelCode::scratch_bytes).max().unwrap_or(0);
+        let scratch_bytes = codes.iter().map(KernelCode::scratch_bytes).max().unwrap_or(0).max(scratch_bytes);
         Steps { steps, scratch_bytes, _codes: codes }
     }
 }

@@ -7,6 +7,7 @@ use super::status::Status;
 use crate::allocator;
 use crate::array::Array;
 use lazuli_ir::kernel::{Extent, Kernel, Param, Stride};
+use lazuli_ir::program::CheckSite;
 use lazuli_ir::{Error, Literal, Result};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -20,15 +21,18 @@ pub struct LaunchArg<'a> {
     pub strides: &'a [i64],
 }
 
-/// Runs a kernel: `iterations` of its parallel space in chunks of `grain`, then its `finish`.
+/// Runs a kernel: `iterations` of its parallel space in chunks of `grain`, then its `finish`. `checks` says what each of the
+/// kernel's checks stands for; the first that fails is the error.
 ///
 /// Buffers that the kernel writes must be referenced by nobody who reads or writes them meanwhile. That every access lies
 /// within its array is checked from the parameters' extents.
+#[allow(clippy::too_many_arguments)]
 pub fn launch(
     code: &KernelCode,
     args: &[LaunchArg<'_>],
     extents: &[u64],
     scalars: &[Literal],
+    checks: &[CheckSite],
     iterations: u64,
     grain: u64,
 ) -> Result<()> {
@@ -50,7 +54,7 @@ pub fn launch(
     }
     table[words.extents..words.scalars].copy_from_slice(extents);
     for (word, s) in table[words.scalars..].iter_mut().zip(scalars) {
-        *word = s.bits();
+        *word = s.in_kernel().bits();
     }
     let partial_bytes = code.partial_words() * 8 * iterations.max(1) as usize;
     let partials = if partial_bytes > 0 { Some(allocator::acquire(partial_bytes)?) } else { None };
@@ -62,13 +66,13 @@ pub fn launch(
         allocator::release(block);
     }
     result?;
-    status.result()
+    status.result(checks)
 }
 
 fn run(code: &KernelCode, table: SmallVec<[u64; 32]>, iterations: u64, grain: u64) -> Result<()> {
     if grain < iterations && dispatch::threads() > 1 {
         let step = Step { entry: code.entry(), finish: code.finish(), first_word: 0, iterations, grain };
-        let steps = Arc::new(Steps::new(vec![step], vec![code.clone()]));
+        let steps = Arc::new(Steps::new(vec![step], vec![code.clone()], 0));
         // SAFETY: the table was built by the kernel's own layout, from arrays that were checked to hold all accesses.
         return unsafe { dispatch::run(&steps, table.into_vec(), None) };
     }
@@ -143,7 +147,7 @@ pub(crate) fn template(code: &KernelCode, strides: &[&[i64]], extents: &[u64], s
     }
     table[words.extents..words.scalars].copy_from_slice(extents);
     for (word, s) in table[words.scalars..].iter_mut().zip(scalars) {
-        *word = s.bits();
+        *word = s.in_kernel().bits();
     }
     table
 }

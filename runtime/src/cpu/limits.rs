@@ -52,8 +52,22 @@ fn multiplied(threads: u32) -> Result<f64> {
     together(threads, 20, matrices, |(a, b, acc)| {
         let (a, b, acc) = (a.as_ptr().cast(), b.as_ptr().cast(), acc.as_mut_ptr().cast());
         let (m, k) = (n, n);
-        let rows =
-            DotCall { m, n, k, acc, acc_row: n, acc_column: 1, a, a_row: n, a_inner: 1, b, b_inner: n, b_column: 1 };
+        let rows = DotCall {
+            m,
+            n,
+            k,
+            acc,
+            acc_row: n,
+            acc_column: 1,
+            a,
+            a_row: n,
+            a_inner: 1,
+            b,
+            b_inner: n,
+            b_column: 1,
+            a_half: 0,
+            b_half: 0,
+        };
         // SAFETY: three matrices of N times N elements, of which this thread alone holds the accumulator.
         unsafe { crate::gemm::dot_f32(&rows) };
         2.0 * (N * N * N) as f64

@@ -6,6 +6,8 @@
 //! - `dispatch`: kernels over threads.
 //! - `launch`: one kernel on arrays, for eager evaluation.
 //! - `limits`: what the machine does at most.
+//! - `library`: what generated code calls.
+//! - `sort`: the steps that are no kernels.
 
 pub(crate) mod abi;
 mod arena;
@@ -13,7 +15,9 @@ mod code;
 pub(crate) mod dispatch;
 mod emit;
 mod launch;
+mod library;
 mod limits;
+pub(crate) mod sort;
 mod status;
 mod target;
 
@@ -23,10 +27,20 @@ pub use launch::{LaunchArg, launch};
 pub use limits::limits;
 pub use target::host_target;
 
-pub(crate) use abi::DotCall;
+pub(crate) use abi::{DotCall, half_word};
 pub(crate) use launch::{reach, template};
 pub(crate) use status::Status;
 
 /// What generated code may call.
-static FUNCTIONS: abi::Functions =
-    abi::Functions { dot_f32: crate::gemm::dot_f32, dot_i64: crate::gemm::dot_i64, check_failed: status::check_failed };
+static FUNCTIONS: abi::Functions = abi::Functions {
+    dot_f32: crate::gemm::dot_f32,
+    dot_f64: crate::gemm::dot_f64,
+    dot_u8: crate::gemm::dot_u8,
+    dot_i32: crate::gemm::dot_i32,
+    dot_i64: crate::gemm::dot_i64,
+    check_failed: status::check_failed,
+    unary: library::unary,
+    binary: library::binary,
+    integer_binary: library::integer_binary,
+    fma: library::fma,
+};

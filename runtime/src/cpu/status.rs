@@ -1,6 +1,7 @@
-//! What a call's checks found: the failure of lowest linear index.
+//! What the checks of a kernel found: the failure of lowest site, and there of lowest linear index.
 
-use lazuli_ir::{Error, ErrorKind, Result};
+use lazuli_ir::program::CheckSite;
+use lazuli_ir::{Error, Result};
 use std::sync::{Mutex, PoisonError};
 
 /// A failed check.
@@ -11,7 +12,7 @@ struct Failure {
     value: i64,
 }
 
-/// The status block of a call, which generated code reports to.
+/// The status block of a step of a call, which generated code reports to.
 #[derive(Debug, Default)]
 pub(crate) struct Status(Mutex<Option<Failure>>);
 
@@ -23,14 +24,12 @@ impl Status {
         }
     }
 
-    /// The error of the call, where a check failed.
-    pub(crate) fn result(&self) -> Result<()> {
-        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            None => Ok(()),
-            Some(f) => {
-                let message = format!("value {} at element {} is out of range (check {})", f.value, f.at, f.site);
-                Err(Error::new(ErrorKind::Index, message))
-            }
+    /// The error of the step, where a check failed; `sites` says what each stands for.
+    pub(crate) fn result(&self, sites: &[CheckSite]) -> Result<()> {
+        let Some(f) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
+        match usize::try_from(f.site).ok().and_then(|site| sites.get(site)) {
+            Some(site) => Err(site.error(f.value)),
+            None => Err(Error::internal(format!("check {} of a kernel failed, and stands for nothing", f.site))),
         }
     }
 }

@@ -26,3 +26,15 @@ pub(crate) fn has_fma() -> bool {
         cfg!(any(target_arch = "aarch64", target_arch = "riscv64", target_arch = "s390x"))
     }
 }
+
+/// Whether rounding to integers is an instruction.
+pub(crate) fn has_rounding() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::is_x86_feature_detected!("sse4.1")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        cfg!(any(target_arch = "aarch64", target_arch = "s390x"))
+    }
+}

@@ -5,11 +5,12 @@
 //! addressing has it for free.
 
 use super::Emitter;
+use super::nest::Int;
 use super::value::{Parts, Val, Var};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 use lazuli_ir::index::Atom;
-use lazuli_ir::kernel::ScalarType;
+use lazuli_ir::kernel::{Extent, ScalarType, ValueId};
 use lazuli_ir::{Error, Index, Result, VarId};
 use smallvec::SmallVec;
 
@@ -49,12 +50,17 @@ impl Distance {
         self.terms.retain(|(_, k)| k.factor != 0);
     }
 
-    pub fn mentions(&self, v: VarId) -> bool {
-        self.terms.iter().any(|(atom, _)| match atom {
-            Some(Atom::Var(w)) => *w == v,
-            Some(Atom::Div(x, _) | Atom::Mod(x, _)) => x.mentions(v),
-            Some(Atom::Extent(_)) | None => false,
-        })
+    /// Whether one of its variables is such.
+    pub fn any_var(&self, is: &dyn Fn(VarId) -> bool) -> bool {
+        let mut any = false;
+        for (atom, _) in &self.terms {
+            match atom {
+                Some(Atom::Var(v)) => any |= is(*v),
+                Some(Atom::Div(x, _) | Atom::Mod(x, _)) => x.for_each_var(&mut |v| any |= is(v)),
+                Some(Atom::Extent(_)) | None => {}
+            }
+        }
+        any
     }
 
     /// How far the next value of a variable is, as a sum; `None` where that depends on the value.
@@ -102,7 +108,7 @@ impl Emitter<'_> {
     /// The loop depth at which an atom changes.
     fn depth(&self, atom: &Option<Atom>) -> u32 {
         let mut depth = 0;
-        let mut note = |v: VarId| depth = depth.max(self.vars[v.0 as usize].map_or(0, Var::depth));
+        let mut note = |v: VarId| depth = depth.max(self.vars[v.0 as usize].as_ref().map_or(0, Var::depth));
         match atom {
             Some(Atom::Var(v)) => note(*v),
             Some(Atom::Div(x, _) | Atom::Mod(x, _)) => x.for_each_var(&mut note),
@@ -157,12 +163,65 @@ impl Emitter<'_> {
 
     /// A loop variable, for one of the iterations that run together.
     pub(super) fn variable(&mut self, v: VarId, lane: u32) -> Result<Value> {
-        match self.vars[v.0 as usize] {
+        match &self.vars[v.0 as usize] {
             None => Err(Error::internal(format!("variable {} is used outside its loop", v.0))),
-            Some(Var::Uniform { value, .. }) => Ok(value),
-            Some(Var::Lanes { first, .. }) if lane == 0 => Ok(first),
-            Some(Var::Lanes { first, .. }) => Ok(self.ins().iadd_imm_s(first, i64::from(lane))),
+            Some(Var::Uniform { value, .. }) => Ok(*value),
+            Some(Var::Lanes { first, .. }) if lane == 0 => Ok(*first),
+            Some(Var::Lanes { first, .. }) => {
+                let first = *first;
+                Ok(self.ins().iadd_imm_s(first, i64::from(lane)))
+            }
+            Some(Var::Data { lanes, .. }) => {
+                let value = lanes.get(lane as usize).copied();
+                value.ok_or_else(|| Error::internal("a variable bound to data is used by more lanes than it has"))
+            }
         }
+    }
+
+    /// Whether a variable is bound to data that differs by lane.
+    pub(super) fn is_data(&self, v: VarId) -> bool {
+        matches!(self.vars[v.0 as usize], Some(Var::Data { .. }))
+    }
+
+    /// Binds a variable to a value, clamped into `0..extent`. Where that is empty, nothing can be indexed: what follows in
+    /// the block is masked off.
+    pub(super) fn bind_variable(&mut self, var: VarId, value: ValueId, extent: Extent) -> Result<()> {
+        let last = match self.extent(extent) {
+            Int::Const(n) => self.int((n - 1).max(0)),
+            Int::Value(n) => {
+                let last = self.ins().iadd_imm_s(n, -1);
+                let zero = self.int(0);
+                self.ins().smax(last, zero)
+            }
+        };
+        if extent.known().is_none_or(|n| n == 0) {
+            let n = self.extent(extent);
+            let n = self.int_value(n);
+            let some = self.ins().icmp_imm_s(IntCC::SignedGreaterThan, n, 0);
+            self.mask = self.both(self.mask.clone(), Some(Val::Scalar(some)))?;
+        }
+        // Computed where it stands, so after all that loops around give.
+        let depth = self.frames.len() as u32 + 2;
+        self.ranges[var.0 as usize] = (0, extent.known().map_or(i64::from(i32::MAX), |n| (n as i64 - 1).max(0)));
+        let bound = if self.is_uniform(value) {
+            let v = self.uniform(value)?;
+            Var::Uniform { value: self.clamped(v, last), depth }
+        } else {
+            let mut lanes = Parts::new();
+            for lane in 0..self.mode.total() {
+                let v = self.lane_of(value, lane)?;
+                lanes.push(self.clamped(v, last));
+            }
+            Var::Data { lanes, depth }
+        };
+        self.vars[var.0 as usize] = Some(bound);
+        Ok(())
+    }
+
+    fn clamped(&mut self, v: Value, last: Value) -> Value {
+        let zero = self.int(0);
+        let v = self.ins().smax(v, zero);
+        self.ins().smin(v, last)
     }
 
     fn atom(&mut self, atom: &Atom, lane: u32) -> Result<Value> {
@@ -224,11 +283,13 @@ impl Emitter<'_> {
 
     /// An index as a kernel value.
     pub(super) fn index_value(&mut self, index: &Index) -> Result<Val> {
-        let varies = self.lane_var.is_some_and(|v| index.mentions(v));
+        let mut data = false;
+        index.for_each_var(&mut |v| data |= self.is_data(v));
+        let varies = data || self.lane_var.is_some_and(|v| index.mentions(v));
         if self.mode.is_scalar() || !varies {
             return Ok(Val::Scalar(self.index_at(index, 0)?));
         }
-        let step = self.lane_var.and_then(|v| index.coefficient(v));
+        let step = self.lane_var.filter(|_| !data).and_then(|v| index.coefficient(v));
         let (4, Some(step)) = (self.mode.lanes, step) else {
             let lanes = (0..self.mode.total()).map(|lane| self.index_at(index, lane)).collect::<Result<Parts>>()?;
             return Ok(self.gather_lanes(ScalarType::I64, &lanes));

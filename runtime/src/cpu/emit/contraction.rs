@@ -1,10 +1,12 @@
 //! `dot`: a call of the runtime's matrix multiplication, with strides read off the operands' index maps.
 
+use super::Emitter;
 use super::address::{Coefficient, Distance};
 use super::nest::Int;
 use super::value::Parts;
-use super::{Emitter, abi::Callee, abi::DOT_WORDS};
+use crate::cpu::abi::{Callee, DOT_WORDS, half_word};
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value, types};
+use lazuli_ir::half_code::Half;
 use lazuli_ir::kernel::{Dot, DotOperand, Extent, ScalarType, TileId};
 use lazuli_ir::{Error, Result, VarId};
 
@@ -20,8 +22,11 @@ impl Emitter<'_> {
         };
         let callee = match tile.ty {
             ScalarType::F32 => Callee::DotF32,
+            ScalarType::F64 => Callee::DotF64,
+            ScalarType::U8 => Callee::DotU8,
+            ScalarType::I32 => Callee::DotI32,
             ScalarType::I64 => Callee::DotI64,
-            ScalarType::Bool | ScalarType::I32 => return Err(Error::internal("a dot of this type")),
+            ScalarType::Bool => return Err(Error::internal("a dot of truth values")),
         };
         let (m, n) = (self.valid(d.acc, 0)?, self.valid(d.acc, 1)?);
         let zero = self.int(0);
@@ -78,9 +83,10 @@ impl Emitter<'_> {
         columns: i64,
     ) -> Result<()> {
         let (row, column) = (self.int(columns), self.int(1));
+        let (a_half, b_half) = (self.half_word(&d.a)?, self.half_word(&d.b)?);
         let (a, a_row, a_inner) = self.operand(&d.a, d.row, inner)?;
         let (b, b_column, b_inner) = self.operand(&d.b, d.column, inner)?;
-        let words = [m, n, k, base, row, column, a, a_row, a_inner, b, b_inner, b_column];
+        let words = [m, n, k, base, row, column, a, a_row, a_inner, b, b_inner, b_column, a_half, b_half];
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, DOT_WORDS as u32 * 8, 3);
         let slot = self.func.create_sized_stack_slot(slot);
         let at = self.ins().stack_addr(types::I64, slot, 0);
@@ -92,13 +98,19 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// Which half an operand consists of: 0 for none.
+    fn half_word(&mut self, o: &DotOperand) -> Result<Value> {
+        let dtype = self.place(o.memory)?.dtype;
+        Ok(self.int(half_word(Half::of(dtype))))
+    }
+
     /// An operand's first element, and the distances in elements along its outer and the contraction variable.
     fn operand(&mut self, o: &DotOperand, outer: VarId, inner: Option<VarId>) -> Result<(Value, Value, Value)> {
         let place = self.place(o.memory)?;
         let distance = self.distance(&place, &o.index)?;
         let (at, offset) = self.address(place.base, &distance, 0)?;
         let at = self.ins().iadd_imm_s(at, i64::from(offset));
-        let bytes = super::memory::size(place.ty) as i64;
+        let bytes = place.dtype.size() as i64;
         let outer = self.step(&distance, Some(outer), bytes)?;
         let inner = self.step(&distance, inner, bytes)?;
         Ok((at, outer, inner))

@@ -7,32 +7,35 @@
 use super::Emitter;
 use super::address::{Coefficient, Distance};
 use super::nest::Int;
-use super::value::{Parts, Val, scalar_type};
+use super::value::{Parts, Val, scalar_type, twice};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Value, types};
-use lazuli_ir::kernel::{Const, Memory, ScalarType, Stride, ValueId};
-use lazuli_ir::{Error, Index, Literal, Result};
+use lazuli_ir::half_code::{self, Half};
+use lazuli_ir::kernel::{Access, Emit, Memory, ScalarType, Stride, ValueId};
+use lazuli_ir::{DType, Error, Index, Literal, Result};
 use smallvec::SmallVec;
 
 /// Local memory of a kernel beyond this size comes from the thread's scratch memory: generated code does not probe the stack.
 const STACK_LIMIT: usize = 8 << 10;
 
-/// Bytes of an element in memory.
-pub(super) fn size(ty: ScalarType) -> usize {
-    match ty {
-        ScalarType::Bool => 1,
-        ScalarType::I32 | ScalarType::F32 => 4,
-        ScalarType::I64 => 8,
-    }
+/// What a register holds between memory and the conversion of halves: their bits, as integers.
+fn raw_type(dtype: DType) -> ScalarType {
+    if dtype.is_half() { ScalarType::I32 } else { dtype.into() }
 }
 
 /// A buffer or a tile.
 pub(super) struct Place {
     pub base: Value,
     pub strides: SmallVec<[Coefficient; 4]>,
-    pub ty: ScalarType,
+    pub dtype: DType,
     pub flags: MemFlagsData,
     /// Nothing writes it in this kernel.
     pub constant: bool,
+}
+
+impl Place {
+    fn bytes(&self) -> i64 {
+        self.dtype.size() as i64
+    }
 }
 
 /// How an access moves over the iterations that run together.
@@ -52,26 +55,26 @@ impl Emitter<'_> {
         match memory {
             Memory::Param(p) => {
                 let param = &self.kernel.params[p.index()];
-                let ty: ScalarType = param.dtype.into();
-                let bytes = size(ty) as i64;
+                let bytes = param.dtype.size() as i64;
                 let strides = param.strides.iter().zip(&self.strides[p.index()]).map(|(s, run_time)| match s {
                     Stride::Const(c) => Coefficient { factor: c * bytes, stride: None },
                     Stride::Runtime => Coefficient { factor: bytes, stride: *run_time },
                 });
-                let constant = param.access == lazuli_ir::kernel::Access::Read;
+                let constant = param.access == Access::Read;
                 let flags = if constant { self.flags.read } else { self.flags.write };
-                Ok(Place { base: self.params[p.index()], strides: strides.collect(), ty, flags, constant })
+                let (base, dtype) = (self.params[p.index()], param.dtype);
+                Ok(Place { base, strides: strides.collect(), dtype, flags, constant })
             }
             Memory::Tile(t) => {
                 let (tile, base) = (&self.kernel.tiles[t.index()], self.tile(t)?);
-                let mut step = size(tile.ty) as i64;
+                let mut step = tile.ty.dtype().size() as i64;
                 let mut strides: SmallVec<[Coefficient; 4]> = SmallVec::new();
                 for d in tile.dims.iter().rev() {
                     strides.push(Coefficient { factor: step, stride: None });
                     step *= *d as i64;
                 }
                 strides.reverse();
-                Ok(Place { base, strides, ty: tile.ty, flags: self.flags.tile, constant: false })
+                Ok(Place { base, strides, dtype: tile.ty.dtype(), flags: self.flags.tile, constant: false })
             }
         }
     }
@@ -89,43 +92,80 @@ impl Emitter<'_> {
 
     fn spread(&self, place: &Place, distance: &Distance) -> Spread {
         let Some(v) = self.lane_var.filter(|_| !self.mode.is_scalar()) else { return Spread::Uniform };
+        if distance.any_var(&|w| self.is_data(w)) {
+            return Spread::Lanes;
+        }
         match distance.step(v).as_deref() {
             None => Spread::Lanes,
             Some([]) => Spread::Uniform,
-            Some([k]) if *k == (Coefficient { factor: size(place.ty) as i64, stride: None }) => Spread::Unit,
+            Some([k]) if *k == (Coefficient { factor: place.bytes(), stride: None }) => Spread::Unit,
             Some(steps) => Spread::Strided(steps.iter().copied().collect()),
         }
     }
 
     pub(super) fn load(&mut self, ty: ScalarType, from: Memory, index: &[Index], mask: Option<ValueId>) -> Result<Val> {
-        let mut place = self.place(from)?;
-        if place.ty != ty {
+        let place = self.place(from)?;
+        if ScalarType::from(place.dtype) != ty {
             return Err(Error::internal("a load's type is not that of the memory"));
         }
+        let half = Half::of(place.dtype);
+        let raw = self.load_raw(place, index, mask)?;
+        let Some(half) = half else { return Ok(raw) };
+        let bits = self.temporary(ScalarType::I32, raw);
+        let number = half_code::widen(self as &mut dyn Emit, half, bits);
+        Ok(self.values[number.index()].val.clone())
+    }
+
+    /// Loads what memory holds: numbers, and the bits of halves.
+    fn load_raw(&mut self, mut place: Place, index: &[Index], mask: Option<ValueId>) -> Result<Val> {
         let distance = self.distance(&place, index)?;
         let mask = mask.map(|m| self.values[m.index()].val.clone());
         let mask = self.both(self.mask.clone(), mask)?;
         let varying_mask = matches!(mask, Some(Val::Parts(_)));
         let spread = self.spread(&place, &distance);
         if self.mode.is_scalar() || (matches!(spread, Spread::Uniform) && !varying_mask) {
-            let moves = self.frames.last().and_then(|f| f.var).is_none_or(|v| distance.mentions(v));
+            let moves = self.frames.last().and_then(|f| f.var).is_none_or(|v| distance.any_var(&|w| w == v));
             if place.constant && mask.is_none() && !moves {
                 // The same in each iteration of the loop around: it may leave the loop.
                 place.flags = place.flags.with_readonly().with_can_move();
             }
             let (at, offset) = self.address(place.base, &distance, 0)?;
             let (at, offset) = self.masked(at, offset, mask.as_ref(), 0)?;
-            return Ok(Val::Scalar(self.ins().load(scalar_type(ty), place.flags, at, offset)));
+            return Ok(Val::Scalar(self.load_scalar(&place, at, offset)));
         }
-        if matches!(spread, Spread::Unit) {
-            return self.load_unit(&place, &distance, mask);
+        if matches!(spread, Spread::Unit) && !varying_mask {
+            let (at, offset) = self.address(place.base, &distance, 0)?;
+            let (at, offset) = self.masked(at, offset, mask.as_ref(), 0)?;
+            let (parts, bytes) = self.part_bytes(place.dtype);
+            return Ok(Val::Parts((0..parts).map(|part| self.load_part(&place, at, offset + part * bytes)).collect()));
         }
         let mut lanes = Parts::new();
         for (lane, (at, offset)) in self.lane_addresses(&place, &distance, &spread)?.into_iter().enumerate() {
             let (at, offset) = self.masked(at, offset, mask.as_ref(), lane as u32)?;
-            lanes.push(self.ins().load(scalar_type(ty), place.flags, at, offset));
+            lanes.push(self.load_scalar(&place, at, offset));
         }
-        Ok(self.gather_lanes(ty, &lanes))
+        Ok(self.gather_lanes(raw_type(place.dtype), &lanes))
+    }
+
+    fn load_scalar(&mut self, place: &Place, at: Value, offset: i32) -> Value {
+        let ty = match place.dtype {
+            DType::U8 => types::I8,
+            DType::F16 | DType::BF16 => types::I16,
+            DType::Bool | DType::I32 | DType::I64 | DType::F32 | DType::F64 => {
+                return self.ins().load(scalar_type(place.dtype.into()), place.flags, at, offset);
+            }
+        };
+        let narrow = self.ins().load(ty, place.flags, at, offset);
+        self.ins().uextend(types::I32, narrow)
+    }
+
+    pub(super) fn store_scalar(&mut self, dtype: DType, flags: MemFlagsData, v: Value, at: Value, offset: i32) {
+        let v = match dtype {
+            DType::U8 => self.ins().ireduce(types::I8, v),
+            DType::F16 | DType::BF16 => self.ins().ireduce(types::I16, v),
+            DType::Bool | DType::I32 | DType::I64 | DType::F32 | DType::F64 => v,
+        };
+        self.ins().store(flags, v, at, offset);
     }
 
     /// The address, or that of zeros where the mask is false.
@@ -137,44 +177,31 @@ impl Emitter<'_> {
         Ok((self.ins().select(allowed, at, zeros), 0))
     }
 
-    fn load_unit(&mut self, place: &Place, distance: &Distance, mask: Option<Val>) -> Result<Val> {
-        let (at, offset) = self.address(place.base, distance, 0)?;
-        let Some(Val::Parts(masks)) = mask else {
-            let (at, offset) = self.masked(at, offset, mask.as_ref(), 0)?;
-            let (parts, bytes) = self.part_bytes(place.ty);
-            let mut out = Parts::new();
-            for part in 0..parts {
-                out.push(self.load_part(place, at, offset + part * bytes));
-            }
-            return Ok(Val::Parts(out));
-        };
-        let mut lanes = Parts::new();
-        let step = size(place.ty) as i32;
-        for lane in 0..self.mode.total() {
-            let mask = Val::Parts(masks.clone());
-            let (at, offset) = self.masked(at, offset + lane as i32 * step, Some(&mask), lane)?;
-            lanes.push(self.ins().load(scalar_type(place.ty), place.flags, at, offset));
-        }
-        Ok(self.gather_lanes(place.ty, &lanes))
-    }
-
-    /// Values a varying value consists of, and the bytes each takes in memory.
-    fn part_bytes(&self, ty: ScalarType) -> (i32, i32) {
-        let count = self.mode.count(ty) as i32;
-        (count, self.mode.total() as i32 * size(ty) as i32 / count)
+    /// Values a varying value consists of as it lies in memory, and the bytes each takes there.
+    fn part_bytes(&self, dtype: DType) -> (i32, i32) {
+        let count = self.mode.count(raw_type(dtype)) as i32;
+        (count, self.mode.total() as i32 * dtype.size() as i32 / count)
     }
 
     fn load_part(&mut self, place: &Place, at: Value, offset: i32) -> Value {
-        let ty = self.mode.ty(place.ty);
-        if place.ty == ScalarType::Bool && self.mode.lanes > 1 {
-            let bytes = self.ins().load(types::I32, place.flags, at, offset);
-            let bytes = self.ins().scalar_to_vector(types::I32X4, bytes);
-            let bytes = self.cast_bits(types::I8X16, bytes);
-            let halves = self.ins().uwiden_low(bytes);
-            let ones = self.ins().uwiden_low(halves);
-            return self.ins().ineg(ones);
+        if self.mode.lanes == 1 {
+            return self.load_scalar(place, at, offset);
         }
-        self.ins().load(ty, place.flags, at, offset)
+        match place.dtype {
+            DType::Bool | DType::U8 => {
+                let bytes = self.ins().load(types::I32, place.flags, at, offset);
+                let bytes = self.ins().scalar_to_vector(types::I32X4, bytes);
+                let bytes = self.cast_bits(types::I8X16, bytes);
+                let halves = self.ins().uwiden_low(bytes);
+                let numbers = self.ins().uwiden_low(halves);
+                if place.dtype == DType::Bool { self.ins().ineg(numbers) } else { numbers }
+            }
+            DType::F16 | DType::BF16 => self.ins().uload16x4(place.flags, at, offset),
+            DType::I32 | DType::I64 | DType::F32 | DType::F64 => {
+                let ty = self.mode.ty(place.dtype.into());
+                self.ins().load(ty, place.flags, at, offset)
+            }
+        }
     }
 
     /// The address of each iteration's element.
@@ -189,7 +216,7 @@ impl Emitter<'_> {
         match spread {
             Spread::Uniform | Spread::Unit => {
                 let (at, offset) = self.address(place.base, distance, 0)?;
-                let step = if matches!(spread, Spread::Unit) { size(place.ty) as i32 } else { 0 };
+                let step = if matches!(spread, Spread::Unit) { place.bytes() as i32 } else { 0 };
                 out.extend((0..lanes as i32).map(|lane| (at, offset + lane * step)));
             }
             Spread::Strided(steps) => {
@@ -224,29 +251,41 @@ impl Emitter<'_> {
 
     pub(super) fn store(&mut self, to: Memory, index: &[Index], value: ValueId, mask: Option<ValueId>) -> Result<()> {
         let place = self.place(to)?;
-        let distance = self.distance(&place, index)?;
+        let Some(half) = Half::of(place.dtype) else { return self.store_raw(&place, index, value, mask) };
+        let temporaries = self.types.len();
+        let bits = half_code::narrow(self as &mut dyn Emit, half, value);
+        let result = self.store_raw(&place, index, bits, mask);
+        self.types.truncate(temporaries);
+        self.values.truncate(temporaries);
+        result.and_then(|()| self.error.take().map_or(Ok(()), Err))
+    }
+
+    /// Stores what memory holds: numbers, and the bits of halves.
+    fn store_raw(&mut self, place: &Place, index: &[Index], value: ValueId, mask: Option<ValueId>) -> Result<()> {
+        let distance = self.distance(place, index)?;
         let mask = mask.map(|m| self.values[m.index()].val.clone());
         let mask = self.both(self.mask.clone(), mask)?;
         let varying_mask = matches!(mask, Some(Val::Parts(_)));
-        let spread = self.spread(&place, &distance);
+        let spread = self.spread(place, &distance);
         let uniform = matches!(spread, Spread::Uniform) && !varying_mask && self.is_uniform(value);
         if self.mode.is_scalar() || uniform {
             let (at, offset) = self.address(place.base, &distance, 0)?;
             let (at, offset) = self.spared(at, offset, mask.as_ref(), 0)?;
             let v = self.uniform(value)?;
-            self.ins().store(place.flags, v, at, offset);
+            self.store_scalar(place.dtype, place.flags, v, at, offset);
             return Ok(());
         }
         if matches!(spread, Spread::Unit) && !varying_mask {
             let (at, offset) = self.address(place.base, &distance, 0)?;
             let (at, offset) = self.spared(at, offset, mask.as_ref(), 0)?;
             let parts = self.varying(value)?;
-            return self.store_unit(&place, at, offset, &parts);
+            self.store_unit(place, at, offset, &parts);
+            return Ok(());
         }
-        for (lane, (at, offset)) in self.lane_addresses(&place, &distance, &spread)?.into_iter().enumerate() {
+        for (lane, (at, offset)) in self.lane_addresses(place, &distance, &spread)?.into_iter().enumerate() {
             let (at, offset) = self.spared(at, offset, mask.as_ref(), lane as u32)?;
             let v = self.lane_of(value, lane as u32)?;
-            self.ins().store(place.flags, v, at, offset);
+            self.store_scalar(place.dtype, place.flags, v, at, offset);
         }
         Ok(())
     }
@@ -262,33 +301,52 @@ impl Emitter<'_> {
         Ok((self.ins().select(allowed, at, spare), 0))
     }
 
-    fn store_unit(&mut self, place: &Place, at: Value, offset: i32, parts: &[Value]) -> Result<()> {
-        let (_, bytes) = self.part_bytes(place.ty);
-        if place.ty != ScalarType::Bool || self.mode.lanes == 1 {
-            for (i, v) in parts.iter().enumerate() {
-                self.ins().store(place.flags, *v, at, offset + i as i32 * bytes);
+    fn store_unit(&mut self, place: &Place, at: Value, offset: i32, parts: &[Value]) {
+        let (_, bytes) = self.part_bytes(place.dtype);
+        let offset_of = |i: usize| offset + i as i32 * bytes;
+        let group = match place.dtype {
+            DType::Bool | DType::U8 if self.mode.lanes > 1 => 4,
+            DType::F16 | DType::BF16 if self.mode.lanes > 1 => 2,
+            _ => {
+                for (i, v) in parts.iter().enumerate() {
+                    self.store_scalar(place.dtype, place.flags, *v, at, offset_of(i));
+                }
+                return;
             }
-            return Ok(());
-        }
-        let one = self.vector_constant(types::I8X16, [0x0101_0101; 4]);
-        for (i, four) in parts.chunks(4).enumerate() {
-            let pick = |k: usize| four.get(k).copied().unwrap_or(four[0]);
-            let low = self.ins().snarrow(pick(0), pick(1));
-            let high = self.ins().snarrow(pick(2), pick(3));
-            let packed = self.ins().snarrow(low, high);
-            let packed = self.ins().band(packed, one);
-            let offset = offset + i as i32 * 16;
-            if four.len() == 4 {
+        };
+        for (i, parts) in parts.chunks(group).enumerate() {
+            let (packed, offset) = (self.packed(place.dtype, parts), offset_of(i * group));
+            if parts.len() == group {
                 self.ins().store(place.flags, packed, at, offset);
                 continue;
             }
-            let words = self.cast_bits(types::I32X4, packed);
-            for k in 0..four.len() {
+            let word = if group == 4 { types::I32X4 } else { types::I64X2 };
+            let words = self.cast_bits(word, packed);
+            for k in 0..parts.len() {
                 let word = self.ins().extractlane(words, k as u8);
-                self.ins().store(place.flags, word, at, offset + k as i32 * 4);
+                self.ins().store(place.flags, word, at, offset + k as i32 * bytes);
             }
         }
-        Ok(())
+    }
+
+    /// Up to four vectors of bytes, or two of halves, in one.
+    fn packed(&mut self, dtype: DType, parts: &[Value]) -> Value {
+        let pick = |k: usize| parts.get(k).copied().unwrap_or(parts[0]);
+        if dtype.is_half() {
+            // Signed narrowing saturates: the sign bit of the half is extended first.
+            let sixteen = self.ins().iconst(types::I32, 16);
+            let (low, high) = (self.ins().ishl(pick(0), sixteen), self.ins().ishl(pick(1), sixteen));
+            let (low, high) = (self.ins().sshr(low, sixteen), self.ins().sshr(high, sixteen));
+            return self.ins().snarrow(low, high);
+        }
+        let low = self.ins().snarrow(pick(0), pick(1));
+        let high = self.ins().snarrow(pick(2), pick(3));
+        if dtype == DType::U8 {
+            return self.ins().unarrow(low, high);
+        }
+        let packed = self.ins().snarrow(low, high);
+        let one = self.vector_constant(types::I8X16, [0x0101_0101; 4]);
+        self.ins().band(packed, one)
     }
 
     /// Local memory: on the stack where little, in the thread's scratch memory elsewhere.
@@ -310,16 +368,18 @@ impl Emitter<'_> {
     }
 
     /// Sets `elements` of local memory.
-    pub(super) fn fill_memory(&mut self, base: Value, elements: i64, c: Const) -> Result<()> {
-        let bytes = elements * size(c.ty()) as i64;
-        let (word, lanes) = match c {
-            Const::Literal(Literal::Bool(v)) => ([u32::from(v) * 0x0101_0101; 4], 16),
-            Const::Literal(Literal::I64(v)) => ([v as u32, (v >> 32) as u32, v as u32, (v >> 32) as u32], 2),
-            Const::Literal(Literal::F32(v)) => ([v.to_bits(); 4], 4),
-            Const::I32(v) => ([v as u32; 4], 4),
+    pub(super) fn fill_memory(&mut self, base: Value, elements: i64, c: Literal) -> Result<()> {
+        let dtype = c.scalar_type().dtype();
+        let bytes = elements * dtype.size() as i64;
+        let word = match c.in_kernel() {
+            Literal::Bool(v) => [u32::from(v) * 0x0101_0101; 4],
+            Literal::U8(v) => [u32::from(v) * 0x0101_0101; 4],
+            Literal::I64(v) => twice(v as u64),
+            Literal::F64(v) => twice(v.to_bits()),
+            other => [other.bits() as u32; 4],
         };
         let vector = self.vector_constant(types::I32X4, word);
-        let (flags, whole) = (self.flags.tile, elements / lanes * 16);
+        let (flags, whole) = (self.flags.tile, bytes / 16 * 16);
         self.counted(None, Int::Const(0), Int::Const(whole - whole % 64), 64, Parts::new(), &mut |e, at, _| {
             let at = e.ins().iadd(base, at);
             for k in 0..4 {
@@ -330,10 +390,9 @@ impl Emitter<'_> {
         for at in (whole - whole % 64..whole).step_by(16) {
             self.ins().store(flags, vector, base, at as i32);
         }
-        let step = size(c.ty());
-        for at in (whole..bytes).step_by(step) {
+        for at in (whole..bytes).step_by(dtype.size()) {
             let v = self.scalar_constant(c);
-            self.ins().store(flags, v, base, at as i32);
+            self.store_scalar(dtype, flags, v, base, at as i32);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //!
 //! - `value`: kernel values as Cranelift values, constants, splats.
 //! - `operation`: arithmetic.
+//! - `conversion`: from type to type.
 //! - `address`: where elements lie.
 //! - `memory`: loads and stores.
 //! - `nest`: loops, and the parallel space.
@@ -15,6 +16,7 @@
 
 mod address;
 mod contraction;
+mod conversion;
 mod memory;
 mod nest;
 mod operation;
@@ -24,11 +26,11 @@ mod value;
 use super::abi::{self, Callee, Words};
 use cranelift_codegen::ir::{
     AbiParam, AliasRegionData, Block, BlockArg, DataFlowGraph, Function, InsertBuilder, Inst, InstBuilder,
-    InstInserterBase, MemFlagsData, Signature, UserFuncName, Value, types,
+    InstInserterBase, MemFlagsData, Signature, Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::CallConv;
-use lazuli_ir::kernel::{Block as Body, Const, Emit, Expr, Kernel, ScalarType, StmtKind, TileId, ValueId};
-use lazuli_ir::{Error, Result, VarId};
+use lazuli_ir::kernel::{Block as Body, Emit, Expr, Kernel, ScalarType, StmtKind, TileId, ValueId};
+use lazuli_ir::{Error, Literal, Result, VarId};
 use nest::Frame;
 pub(super) use reduction::partial_words;
 use rustc_hash::FxHashMap;
@@ -39,7 +41,11 @@ use value::{Bound, Mode, Region, Val, Var};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
     pub call_conv: CallConv,
+    pub x86: bool,
+    /// Fused multiply-add is an instruction.
     pub fma: bool,
+    /// Rounding to integers is.
+    pub rounds: bool,
 }
 
 /// The vector constants of a kernel; the first bytes are zeros, which masked loads read instead of what is out of range.
@@ -283,19 +289,32 @@ impl<'k> Emitter<'k> {
 
     /// Calls a function of the runtime.
     fn call(&mut self, callee: Callee, args: &[Value]) {
+        self.call_inst(callee, &[], args);
+    }
+
+    /// Calls a function of the runtime that gives a value.
+    fn call_for(&mut self, callee: Callee, result: Type, args: &[Value]) -> Result<Value> {
+        let call = self.call_inst(callee, &[result], args);
+        self.func.dfg.inst_results(call).first().copied().ok_or_else(|| Error::internal("a call without a result"))
+    }
+
+    fn call_inst(&mut self, callee: Callee, results: &[Type], args: &[Value]) -> Inst {
         let mut signature = Signature::new(self.machine.call_conv);
-        signature.params.extend(args.iter().map(|_| AbiParam::new(types::I64)));
+        signature.params.extend(args.iter().map(|v| AbiParam::new(self.func.dfg.value_type(*v))));
+        signature.returns.extend(results.iter().map(|ty| AbiParam::new(*ty)));
         let signature = self.func.import_signature(signature);
         let (flags, functions) = (self.flags.fixed, self.functions);
         let target = self.ins().load(types::I64, flags, functions, callee.offset());
-        self.ins().call_indirect(signature, target, args);
+        self.ins().call_indirect(signature, target, args)
     }
 
-    /// Emits statements in order.
+    /// Emits statements in order. What a bound variable masks off, it does until the end of the block.
     fn block(&mut self, body: &Body) -> Result<()> {
+        let mask = self.mask.clone();
         for stmt in body {
             self.statement(&stmt.kind)?;
         }
+        self.mask = mask;
         Ok(())
     }
 
@@ -321,6 +340,7 @@ impl<'k> Emitter<'k> {
             StmtKind::Dot(d) => self.dot(d),
             StmtKind::Guard(c, body) => self.guard(*c, body),
             StmtKind::Check { ok, site, value, at } => self.check(*ok, *site, *value, at),
+            StmtKind::Bind { var, value, extent } => self.bind_variable(*var, *value, *extent),
             StmtKind::Barrier => Ok(()),
         }
     }
@@ -345,27 +365,58 @@ impl<'k> Emitter<'k> {
         Ok(())
     }
 
+    /// One branch for all iterations that run together; behind it, one for each.
     fn check(&mut self, ok: ValueId, site: u32, value: ValueId, at: &lazuli_ir::Index) -> Result<()> {
-        let lanes = self.mode.total();
-        let site = self.int(i64::from(site));
-        for lane in 0..lanes {
-            let ok = self.lane_of(ok, lane)?;
-            let mut failed = self.ins().bxor_imm_u(ok, 1);
-            if let Some(mask) = self.mask.clone() {
-                let mask = self.lane_of_val(&mask, ScalarType::Bool, lane)?;
-                failed = self.ins().band(failed, mask);
-            }
-            let (inside, after) = (self.new_block(), self.new_block());
-            self.branch(failed, inside, &[], after, &[]);
+        let failures = self.failures(ok)?;
+        let after = self.new_block();
+        if !self.mode.is_scalar() {
+            let any = self.any(&failures)?;
+            let inside = self.new_block();
+            self.branch(any, inside, &[], after, &[]);
             self.enter(inside);
+            self.func.layout.set_cold(inside);
+        }
+        let site = self.int(i64::from(site));
+        for lane in 0..self.mode.total() {
+            let failed = self.lane_of_val(&failures, ScalarType::Bool, lane)?;
+            let (inside, next) = (self.new_block(), self.new_block());
+            self.branch(failed, inside, &[], next, &[]);
+            self.enter(inside);
+            self.func.layout.set_cold(inside);
             let value = self.lane_of(value, lane)?;
             let at = self.index_at(at, lane)?;
             let status = self.status;
             self.call(Callee::CheckFailed, &[status, site, value, at]);
-            self.jump(after, &[]);
-            self.enter(after);
+            self.jump(next, &[]);
+            self.enter(next);
+            if !self.mode.is_scalar() {
+                self.func.layout.set_cold(next);
+            }
         }
+        self.jump(after, &[]);
+        self.enter(after);
         Ok(())
+    }
+
+    /// Where a condition does not hold, and nothing masks it off.
+    fn failures(&mut self, ok: ValueId) -> Result<Val> {
+        let truth = self.temporary(ScalarType::Bool, Val::Const(Literal::Bool(true)));
+        let failed =
+            self.lift(ScalarType::Bool, ScalarType::Bool, &[ok, truth], &mut |e, x| Ok(e.ins().bxor(x[0], x[1])));
+        self.types.pop();
+        self.values.pop();
+        let failed = self.both(self.mask.clone(), Some(failed?))?;
+        failed.ok_or_else(|| Error::internal("a check without a condition"))
+    }
+
+    /// Whether any of the lanes is true.
+    fn any(&mut self, val: &Val) -> Result<Value> {
+        let Val::Parts(parts) = val else { return self.lane_of_val(val, ScalarType::Bool, 0) };
+        let mut all = parts[0];
+        for part in &parts[1..] {
+            all = self.ins().bor(all, *part);
+        }
+        Ok(if self.mode.lanes > 1 { self.ins().vany_true(all) } else { all })
     }
 
     fn declare_tile(&mut self, t: TileId) -> Result<()> {
@@ -374,12 +425,12 @@ impl<'k> Emitter<'k> {
             return Err(Error::internal("a tile stands in a vector loop"));
         }
         let elements: u64 = tile.dims.iter().product();
-        let base = self.local_memory((elements as usize).saturating_mul(memory::size(tile.ty)))?;
+        let base = self.local_memory((elements as usize).saturating_mul(tile.ty.dtype().size()))?;
         self.tiles[t.index()] = Some(base);
         Ok(())
     }
 
-    fn fill(&mut self, t: TileId, c: Const) -> Result<()> {
+    fn fill(&mut self, t: TileId, c: Literal) -> Result<()> {
         let tile = &self.kernel.tiles[t.index()];
         let base = self.tile(t)?;
         self.fill_memory(base, tile.dims.iter().product::<u64>() as i64, c)
@@ -412,7 +463,7 @@ impl Emit for Emitter<'_> {
             Err(error) => {
                 self.error.get_or_insert(error);
                 // Any value of the type lets emission go on to where the error is returned.
-                Val::Const(value::zero(ty))
+                Val::Const(Literal::zero(ty.dtype()))
             }
         };
         self.temporary(ty, val)

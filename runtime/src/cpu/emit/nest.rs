@@ -8,7 +8,7 @@ use super::address::Coefficient;
 use super::value::{Mode, Parts, Region, Var};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
-use lazuli_ir::kernel::{Axis, Binding, Block as Body, Extent, Loop, StmtKind};
+use lazuli_ir::kernel::{Axis, Binding, Block as Body, Expr, Extent, Loop, Memory, StmtKind};
 use lazuli_ir::{Result, VarId};
 use smallvec::SmallVec;
 
@@ -262,7 +262,8 @@ impl<'k> Emitter<'k> {
         let leaf = is_leaf(&l.body);
         let vector = l.axis.vector >= 4 && !has_dot(&l.body);
         if self.mode.is_scalar() && l.step == 1 && (vector || leaf) {
-            let axis = if vector || leaf { l.axis } else { Axis::default() };
+            // What one iteration stores the next may load: bodies in flight must not mix them.
+            let axis = if !vector && reuses(&l.body) { Axis::default() } else { l.axis };
             let length = match (start, end) {
                 (Int::Const(a), Int::Const(b)) => Some(b - a),
                 _ => l.extent.known().map(|n| n as i64),
@@ -390,7 +391,7 @@ impl<'k> Emitter<'k> {
 /// Whether a body holds no loop.
 pub(super) fn is_leaf(body: &Body) -> bool {
     body.iter().all(|s| match &s.kind {
-        StmtKind::Let(..) | StmtKind::Store { .. } | StmtKind::Check { .. } => true,
+        StmtKind::Let(..) | StmtKind::Store { .. } | StmtKind::Check { .. } | StmtKind::Bind { .. } => true,
         StmtKind::Guard(_, body) => is_leaf(body),
         StmtKind::Tile(_)
         | StmtKind::Fill(..)
@@ -410,8 +411,38 @@ fn has_dot(body: &Body) -> bool {
         StmtKind::Let(..)
         | StmtKind::Store { .. }
         | StmtKind::Check { .. }
+        | StmtKind::Bind { .. }
         | StmtKind::Tile(_)
         | StmtKind::Fill(..)
         | StmtKind::Barrier => false,
     })
+}
+
+/// Whether a body loads from memory that it stores to.
+fn reuses(body: &Body) -> bool {
+    let (mut loads, mut stores) = (Vec::new(), Vec::new());
+    accesses(body, &mut loads, &mut stores);
+    loads.iter().any(|m| stores.contains(m))
+}
+
+fn accesses(body: &Body, loads: &mut Vec<Memory>, stores: &mut Vec<Memory>) {
+    for stmt in body {
+        match &stmt.kind {
+            StmtKind::Let(_, Expr::Load { from, .. }) => loads.push(*from),
+            StmtKind::Store { to, .. } => stores.push(*to),
+            StmtKind::Fill(t, _) => stores.push(Memory::Tile(*t)),
+            StmtKind::Guard(_, body) => accesses(body, loads, stores),
+            StmtKind::Loop(l) => accesses(&l.body, loads, stores),
+            StmtKind::Reduce(r) => accesses(&r.body, loads, stores),
+            StmtKind::Dot(d) => {
+                loads.extend([d.a.memory, d.b.memory]);
+                stores.push(Memory::Tile(d.acc));
+            }
+            StmtKind::Let(..)
+            | StmtKind::Tile(_)
+            | StmtKind::Check { .. }
+            | StmtKind::Bind { .. }
+            | StmtKind::Barrier => {}
+        }
+    }
 }

@@ -1,11 +1,19 @@
 //! Arithmetic: the same meaning bit for bit in scalars and in vectors.
+//!
+//! What has a vector instruction works on parts; all else ([`Emitter::by_lane`]) takes the lanes out, computes with scalar
+//! code and puts them back in.
 
 use super::Emitter;
-use super::value::{Parts, Val};
+use super::value::{Parts, Val, is_wide, scalar_type, twice};
+use crate::cpu::abi::Callee;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::{InstBuilder, Value, types};
-use lazuli_ir::kernel::{Const, Emit, Expr, MachineOp, ScalarType, ValueId};
-use lazuli_ir::{BinaryOp, CompareOp, Error, Literal, NativeUnary, Result, UnaryCode};
+use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
+use lazuli_ir::half_code::{self, Half};
+use lazuli_ir::kernel::{Emit, Expr, MachineOp, ScalarType, ValueId};
+use lazuli_ir::{BinaryCode, BinaryOp, CompareOp, Error, NativeUnary, Result, UnaryCode, UnaryOp};
+
+/// Scalar or vector code for one value of each operand.
+type Code<'a, E> = &'a mut dyn FnMut(&mut E, &[Value]) -> Result<Value>;
 
 impl Emitter<'_> {
     /// Emits an expression.
@@ -15,18 +23,14 @@ impl Emitter<'_> {
             Expr::Scalar(s) => Ok(Val::Scalar(self.scalars[s.index()])),
             Expr::Index(index) => self.index_value(index),
             Expr::Load { from, index, mask } => self.load(ty, *from, index, *mask),
-            Expr::Unary(op, a) => match op.row().code {
-                UnaryCode::Native(native) => self.native(native, ty, *a),
-                UnaryCode::Expand(code) if ty == ScalarType::F32 => {
-                    let result = code(self as &mut dyn Emit, *a);
-                    Ok(self.values[result.index()].val.clone())
+            Expr::Unary(op, a) => self.unary(*op, ty, *a),
+            Expr::Binary(op, a, b) => match op.code(ty) {
+                BinaryCode::Native => self.native_binary(*op, ty, *a, *b),
+                BinaryCode::Call => {
+                    let op = *op;
+                    self.by_lane(ty, &[*a, *b], &mut |e, x| e.call_binary(op, ty, x[0], x[1]))
                 }
-                UnaryCode::Expand(_) => Err(Error::internal(format!("{} of {}", op.name(), ty.name()))),
             },
-            Expr::Binary(op, a, b) => {
-                let op = *op;
-                self.lift(ty, ty, &[*a, *b], &mut |e, x| e.binary(op, ty, x[0], x[1]))
-            }
             Expr::Compare(op, a, b) => self.compare(*op, *a, *b),
             Expr::Select(c, a, b) => self.select(ty, *c, *a, *b),
             Expr::Convert(a) => self.convert(ty, *a),
@@ -38,13 +42,26 @@ impl Emitter<'_> {
         }
     }
 
+    fn unary(&mut self, op: UnaryOp, ty: ScalarType, a: ValueId) -> Result<Val> {
+        match op.row().code.of(ty) {
+            UnaryCode::Native(native) if self.machine.rounds || !rounds(native) => self.native(native, ty, a),
+            UnaryCode::Expand(code) => {
+                let result = code(self as &mut dyn Emit, a);
+                Ok(self.values[result.index()].val.clone())
+            }
+            UnaryCode::Native(_) | UnaryCode::Call | UnaryCode::ExpandF32(_) => {
+                self.by_lane(ty, &[a], &mut |e, x| e.call_unary(op, ty, x[0]))
+            }
+        }
+    }
+
     /// Applies `f` once where all operands are uniform, else to the values of each part. All operands are of type `from`.
-    fn lift(
+    pub(super) fn lift(
         &mut self,
         to: ScalarType,
         from: ScalarType,
         operands: &[ValueId],
-        f: &mut dyn FnMut(&mut Self, &[Value]) -> Result<Value>,
+        f: Code<'_, Self>,
     ) -> Result<Val> {
         if operands.iter().all(|v| self.is_uniform(*v)) {
             let scalars = operands.iter().map(|v| self.uniform(*v)).collect::<Result<Parts>>()?;
@@ -60,37 +77,90 @@ impl Emitter<'_> {
         Ok(Val::Parts(out))
     }
 
-    fn is_vector(&self, v: Value) -> bool {
+    /// Applies scalar code to each of the iterations that run together; once where all operands are uniform.
+    pub(super) fn by_lane(&mut self, to: ScalarType, operands: &[ValueId], f: Code<'_, Self>) -> Result<Val> {
+        if operands.iter().all(|v| self.is_uniform(*v)) {
+            let scalars = operands.iter().map(|v| self.uniform(*v)).collect::<Result<Parts>>()?;
+            return Ok(Val::Scalar(f(self, &scalars)?));
+        }
+        let mut lanes = Parts::new();
+        for lane in 0..self.mode.total() {
+            let args = operands.iter().map(|v| self.lane_of(*v, lane)).collect::<Result<Parts>>()?;
+            lanes.push(f(self, &args)?);
+        }
+        Ok(self.gather_lanes(to, &lanes))
+    }
+
+    pub(super) fn is_vector(&self, v: Value) -> bool {
         self.func.dfg.value_type(v).is_vector()
+    }
+
+    fn type_of_value(&self, v: Value) -> Type {
+        self.func.dfg.value_type(v)
+    }
+
+    /// The low byte of a `u8` after arithmetic; other types as they are.
+    pub(super) fn wrapped(&mut self, ty: ScalarType, v: Value) -> Value {
+        if ty != ScalarType::U8 {
+            return v;
+        }
+        if self.is_vector(v) {
+            let mask = self.vector_constant(types::I32X4, [0xff; 4]);
+            return self.ins().band(v, mask);
+        }
+        self.ins().band_imm_u(v, 0xff)
+    }
+
+    /// A mask of the sign bits of a vector type.
+    fn sign_bits(&mut self, ty: ScalarType, inverted: bool) -> Value {
+        let (narrow, wide) = (1u32 << 31, 1u64 << 63);
+        let (vector, lanes) = match (is_wide(ty), inverted) {
+            (false, false) => (types::F32X4, [narrow; 4]),
+            (false, true) => (types::F32X4, [!narrow; 4]),
+            (true, false) => (types::F64X2, twice(wide)),
+            (true, true) => (types::F64X2, twice(!wide)),
+        };
+        self.vector_constant(vector, lanes)
     }
 
     fn native(&mut self, op: NativeUnary, ty: ScalarType, a: ValueId) -> Result<Val> {
         self.lift(ty, ty, &[a], &mut |e, x| {
             let a = x[0];
-            Ok(match (op, ty) {
+            let float = ty.is_float();
+            let v = match op {
                 // The sign is flipped or cleared by hand: a vector fneg builds its mask in each iteration.
-                (NativeUnary::Neg, ScalarType::F32) if e.is_vector(a) => {
-                    let sign = e.vector_constant(types::F32X4, [1 << 31; 4]);
+                NativeUnary::Neg if float && e.is_vector(a) => {
+                    let sign = e.sign_bits(ty, false);
                     e.ins().bxor(a, sign)
                 }
-                (NativeUnary::Abs, ScalarType::F32) if e.is_vector(a) => {
-                    let rest = e.vector_constant(types::F32X4, [!(1 << 31); 4]);
+                NativeUnary::Abs if float && e.is_vector(a) => {
+                    let rest = e.sign_bits(ty, true);
                     e.ins().band(a, rest)
                 }
-                (NativeUnary::Neg, ScalarType::F32) => e.ins().fneg(a),
-                (NativeUnary::Abs, ScalarType::F32) => e.ins().fabs(a),
-                (NativeUnary::Sqrt, ScalarType::F32) => e.ins().sqrt(a),
-                (NativeUnary::Neg, ScalarType::I32 | ScalarType::I64) => e.ins().ineg(a),
-                (NativeUnary::Abs, ScalarType::I32 | ScalarType::I64) => e.ins().iabs(a),
-                (NativeUnary::Neg | NativeUnary::Abs | NativeUnary::Sqrt, _) => {
+                NativeUnary::Neg if float => e.ins().fneg(a),
+                NativeUnary::Abs if float => e.ins().fabs(a),
+                NativeUnary::Ceil if float => e.ins().ceil(a),
+                NativeUnary::Floor if float => e.ins().floor(a),
+                NativeUnary::Trunc if float => e.ins().trunc(a),
+                NativeUnary::Round if float => e.ins().nearest(a),
+                NativeUnary::Sqrt if float => e.ins().sqrt(a),
+                NativeUnary::Neg => e.ins().ineg(a),
+                NativeUnary::Abs => e.ins().iabs(a),
+                NativeUnary::Not => e.ins().bnot(a),
+                NativeUnary::Ceil
+                | NativeUnary::Floor
+                | NativeUnary::Trunc
+                | NativeUnary::Round
+                | NativeUnary::Sqrt => {
                     return Err(Error::internal(format!("{op:?} of {}", ty.name())));
                 }
-            })
+            };
+            Ok(e.wrapped(ty, v))
         })
     }
 
     /// `c ? a : b` on one value each, `c` being a mask as wide as the operands.
-    fn blend(&mut self, c: Value, a: Value, b: Value) -> Value {
+    pub(super) fn blend(&mut self, c: Value, a: Value, b: Value) -> Value {
         let ty = self.func.dfg.value_type(a);
         if !ty.is_vector() {
             return self.ins().select(c, a, b);
@@ -99,84 +169,182 @@ impl Emitter<'_> {
         self.ins().bitselect(c, a, b)
     }
 
-    fn binary(&mut self, op: BinaryOp, ty: ScalarType, a: Value, b: Value) -> Result<Value> {
-        Ok(match (op, ty) {
-            (BinaryOp::Add, ScalarType::F32) => self.ins().fadd(a, b),
-            (BinaryOp::Sub, ScalarType::F32) => self.ins().fsub(a, b),
-            (BinaryOp::Mul, ScalarType::F32) => self.ins().fmul(a, b),
-            (BinaryOp::Div, ScalarType::F32) => self.ins().fdiv(a, b),
-            // One minps or maxps, then the operand's NaN.
-            (BinaryOp::Max, ScalarType::F32) => {
-                let less = self.ins().fcmp(FloatCC::LessThan, b, a);
-                let m = self.blend(less, a, b);
-                let nan = self.ins().fcmp(FloatCC::Unordered, a, a);
-                self.blend(nan, a, m)
+    fn native_binary(&mut self, op: BinaryOp, ty: ScalarType, a: ValueId, b: ValueId) -> Result<Val> {
+        match op {
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Copysign if ty.is_float() => {
+                self.lift(ty, ty, &[a, b], &mut |e, x| e.float_arithmetic(op, ty, x[0], x[1]))
             }
-            (BinaryOp::Min, ScalarType::F32) => {
-                let less = self.ins().fcmp(FloatCC::LessThan, a, b);
-                let m = self.blend(less, a, b);
-                let nan = self.ins().fcmp(FloatCC::Unordered, a, a);
-                self.blend(nan, a, m)
+            BinaryOp::Max | BinaryOp::Min => self.lift(ty, ty, &[a, b], &mut |e, x| Ok(e.extremum(op, ty, x[0], x[1]))),
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor
+                if !ty.is_float() =>
+            {
+                self.lift(ty, ty, &[a, b], &mut |e, x| e.integer_arithmetic(op, ty, x[0], x[1]))
             }
-            (BinaryOp::Add, ScalarType::I32 | ScalarType::I64) => self.ins().iadd(a, b),
-            (BinaryOp::Sub, ScalarType::I32 | ScalarType::I64) => self.ins().isub(a, b),
-            (BinaryOp::Mul, ScalarType::I32 | ScalarType::I64) => self.ins().imul(a, b),
-            (BinaryOp::Max, ScalarType::I32 | ScalarType::I64) => {
-                let greater = self.ins().icmp(IntCC::SignedGreaterThan, a, b);
-                self.blend(greater, a, b)
+            // A count for all lanes is what vector shifts take.
+            BinaryOp::ShiftLeft | BinaryOp::ShiftRight if self.is_uniform(b) => {
+                let count = self.uniform(b)?;
+                self.lift(ty, ty, &[a], &mut |e, x| Ok(e.shift(op, ty, x[0], count)))
             }
-            (BinaryOp::Min, ScalarType::I32 | ScalarType::I64) => {
-                let less = self.ins().icmp(IntCC::SignedLessThan, a, b);
-                self.blend(less, a, b)
+            BinaryOp::ShiftLeft | BinaryOp::ShiftRight => {
+                self.by_lane(ty, &[a, b], &mut |e, x| Ok(e.shift(op, ty, x[0], x[1])))
             }
-            (BinaryOp::Max | BinaryOp::Add, ScalarType::Bool) => self.ins().bor(a, b),
-            (BinaryOp::Min | BinaryOp::Mul, ScalarType::Bool) => self.ins().band(a, b),
-            (BinaryOp::Sub, ScalarType::Bool)
-            | (BinaryOp::Div, ScalarType::Bool | ScalarType::I32 | ScalarType::I64) => {
-                return Err(Error::internal(format!("{} of {}", op.name(), ty.name())));
+            BinaryOp::TruncDiv | BinaryOp::FloorDiv | BinaryOp::Remainder | BinaryOp::Fmod if !ty.is_float() => {
+                self.by_lane(ty, &[a, b], &mut |e, x| Ok(e.division(op, ty, x[0], x[1])))
             }
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Copysign => wrong(op, ty),
+            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor | BinaryOp::TruncDiv | BinaryOp::FloorDiv => wrong(op, ty),
+            BinaryOp::Remainder | BinaryOp::Fmod | BinaryOp::Pow | BinaryOp::Atan2 | BinaryOp::Hypot => wrong(op, ty),
+        }
+    }
+
+    fn float_arithmetic(&mut self, op: BinaryOp, ty: ScalarType, a: Value, b: Value) -> Result<Value> {
+        Ok(match op {
+            BinaryOp::Add => self.ins().fadd(a, b),
+            BinaryOp::Sub => self.ins().fsub(a, b),
+            BinaryOp::Mul => self.ins().fmul(a, b),
+            BinaryOp::Div => self.ins().fdiv(a, b),
+            BinaryOp::Copysign if self.is_vector(a) => {
+                let (sign, rest) = (self.sign_bits(ty, false), self.sign_bits(ty, true));
+                let (magnitude, sign) = (self.ins().band(a, rest), self.ins().band(b, sign));
+                self.ins().bor(magnitude, sign)
+            }
+            BinaryOp::Copysign => self.ins().fcopysign(a, b),
+            _ => return Err(Error::internal(format!("{} as arithmetic", op.name()))),
         })
+    }
+
+    fn integer_arithmetic(&mut self, op: BinaryOp, ty: ScalarType, a: Value, b: Value) -> Result<Value> {
+        let v = match (op, ty) {
+            (BinaryOp::Add, ScalarType::Bool) => self.ins().bor(a, b),
+            (BinaryOp::Mul, ScalarType::Bool) => self.ins().band(a, b),
+            (BinaryOp::Sub, ScalarType::Bool) => return Err(Error::internal("a difference of truth values")),
+            (BinaryOp::Add, _) => self.ins().iadd(a, b),
+            (BinaryOp::Sub, _) => self.ins().isub(a, b),
+            (BinaryOp::Mul, _) => self.ins().imul(a, b),
+            (BinaryOp::And, _) => self.ins().band(a, b),
+            (BinaryOp::Or, _) => self.ins().bor(a, b),
+            (BinaryOp::Xor, _) => self.ins().bxor(a, b),
+            _ => return Err(Error::internal(format!("{} as arithmetic", op.name()))),
+        };
+        Ok(self.wrapped(ty, v))
+    }
+
+    /// The larger or the smaller; of floats one minps or maxps, then the operand's NaN.
+    fn extremum(&mut self, op: BinaryOp, ty: ScalarType, a: Value, b: Value) -> Value {
+        let larger = op == BinaryOp::Max;
+        if ty == ScalarType::Bool {
+            return if larger { self.ins().bor(a, b) } else { self.ins().band(a, b) };
+        }
+        if !ty.is_float() {
+            let condition = if larger { IntCC::SignedGreaterThan } else { IntCC::SignedLessThan };
+            let first = self.ins().icmp(condition, a, b);
+            return self.blend(first, a, b);
+        }
+        let first = match larger {
+            true => self.ins().fcmp(FloatCC::LessThan, b, a),
+            false => self.ins().fcmp(FloatCC::LessThan, a, b),
+        };
+        let m = self.blend(first, a, b);
+        let nan = self.ins().fcmp(FloatCC::Unordered, a, a);
+        self.blend(nan, a, m)
+    }
+
+    /// A shift by a scalar count, of a scalar or a vector.
+    fn shift(&mut self, op: BinaryOp, ty: ScalarType, a: Value, count: Value) -> Value {
+        let (bits, width) = (scalar_type(ty).bits() as i64, 8 * ty.dtype().size() as i64);
+        let inside = self.ins().icmp_imm_u(IntCC::UnsignedLessThan, count, width);
+        let of = self.type_of_value(count);
+        if op == BinaryOp::ShiftRight {
+            let last = self.ins().iconst(of, bits - 1);
+            let count = self.ins().select(inside, count, last);
+            return self.ins().sshr(a, count);
+        }
+        let zero = self.ins().iconst(of, 0);
+        let count = self.ins().select(inside, count, zero);
+        let shifted = self.ins().ishl(a, count);
+        let nothing = self.ins().bxor(a, a);
+        let shifted = self.ins().select(inside, shifted, nothing);
+        self.wrapped(ty, shifted)
+    }
+
+    /// A quotient or remainder of integers. Nothing traps: a divisor of 0 gives 0, and the smallest integer over -1 wraps.
+    fn division(&mut self, op: BinaryOp, ty: ScalarType, a: Value, b: Value) -> Value {
+        let of = scalar_type(ty);
+        let (zero, one) = (self.ins().iconst(of, 0), self.ins().iconst(of, 1));
+        let by_zero = self.ins().icmp_imm_s(IntCC::Equal, b, 0);
+        let by_minus_one = self.ins().icmp_imm_s(IntCC::Equal, b, -1);
+        let unsafe_divisor = self.ins().bor(by_zero, by_minus_one);
+        let divisor = self.ins().select(unsafe_divisor, one, b);
+        let quotient = self.ins().sdiv(a, divisor);
+        let negated = self.ins().ineg(a);
+        let quotient = self.ins().select(by_minus_one, negated, quotient);
+        let quotient = self.ins().select(by_zero, zero, quotient);
+        if op == BinaryOp::TruncDiv {
+            return quotient;
+        }
+        let product = self.ins().imul(quotient, b);
+        let rest = self.ins().isub(a, product);
+        let rest = self.ins().select(by_zero, zero, rest);
+        if op == BinaryOp::Fmod {
+            return rest;
+        }
+        // Where the rest has not the sign of the divisor, the quotient was rounded up.
+        let signs = self.ins().bxor(rest, b);
+        let differ = self.ins().icmp_imm_s(IntCC::SignedLessThan, signs, 0);
+        let exists = self.ins().icmp_imm_s(IntCC::NotEqual, rest, 0);
+        let up = self.ins().band(differ, exists);
+        if op == BinaryOp::FloorDiv {
+            let below = self.ins().iadd_imm_s(quotient, -1);
+            return self.ins().select(up, below, quotient);
+        }
+        let moved = self.ins().iadd(rest, b);
+        self.ins().select(up, moved, rest)
+    }
+
+    /// The operation's meaning on `f64`, by a call.
+    fn call_unary(&mut self, op: UnaryOp, ty: ScalarType, a: Value) -> Result<Value> {
+        let (op, a) = (self.int(op as i64), self.to_f64(ty, a));
+        let v = self.call_for(Callee::Unary, types::F64, &[op, a])?;
+        Ok(self.from_f64(ty, v))
+    }
+
+    /// The operation's meaning on `f64` or `i64`, by a call.
+    fn call_binary(&mut self, op: BinaryOp, ty: ScalarType, a: Value, b: Value) -> Result<Value> {
+        let op = self.int(op as i64);
+        if ty.is_float() {
+            let (a, b) = (self.to_f64(ty, a), self.to_f64(ty, b));
+            let v = self.call_for(Callee::Binary, types::F64, &[op, a, b])?;
+            return Ok(self.from_f64(ty, v));
+        }
+        let (a, b) = (self.convert_scalar(ty, ScalarType::I64, a), self.convert_scalar(ty, ScalarType::I64, b));
+        let v = self.call_for(Callee::IntegerBinary, types::I64, &[op, a, b])?;
+        Ok(self.convert_scalar(ScalarType::I64, ty, v))
+    }
+
+    fn to_f64(&mut self, ty: ScalarType, a: Value) -> Value {
+        self.convert_scalar(ty, ScalarType::F64, a)
+    }
+
+    fn from_f64(&mut self, ty: ScalarType, a: Value) -> Value {
+        self.convert_scalar(ScalarType::F64, ty, a)
     }
 
     fn compare(&mut self, op: CompareOp, a: ValueId, b: ValueId) -> Result<Val> {
         let ty = self.types[a.index()];
-        let compare = |e: &mut Self, x: &[Value]| {
+        let result = self.lift(ty, ty, &[a, b], &mut |e, x| {
             Ok(match ty {
-                ScalarType::F32 => e.ins().fcmp(float_condition(op), x[0], x[1]),
+                ScalarType::F32 | ScalarType::F64 => e.ins().fcmp(float_condition(op), x[0], x[1]),
                 // Masks are 0 and -1, bytes 0 and 1: unsigned order is that of truth values in both.
                 ScalarType::Bool => e.ins().icmp(integer_condition(op, false), x[0], x[1]),
-                ScalarType::I32 | ScalarType::I64 => e.ins().icmp(integer_condition(op, true), x[0], x[1]),
+                ScalarType::U8 | ScalarType::I32 | ScalarType::I64 => {
+                    e.ins().icmp(integer_condition(op, true), x[0], x[1])
+                }
             })
-        };
-        let result = self.lift(ty, ty, &[a, b], &mut { compare })?;
+        })?;
         Ok(match result {
-            Val::Parts(wide) if ty == ScalarType::I64 && self.mode.lanes > 1 => Val::Parts(self.narrow(&wide)),
+            Val::Parts(wide) if is_wide(ty) && self.mode.lanes > 1 => Val::Parts(self.narrow(&wide)),
             other => other,
         })
-    }
-
-    /// Pairs of vectors of two 64-bit lanes as vectors of the low halves of four.
-    fn narrow(&mut self, wide: &[Value]) -> Parts {
-        let halves = [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27u8];
-        let mut out = Parts::new();
-        for pair in wide.chunks(2) {
-            let low = self.cast_bits(types::I8X16, pair[0]);
-            let high = self.cast_bits(types::I8X16, pair[1]);
-            let mask = self.func.dfg.immediates.push(halves.as_slice().into());
-            let bytes = self.ins().shuffle(low, high, mask);
-            out.push(self.cast_bits(types::I32X4, bytes));
-        }
-        out
-    }
-
-    /// Vectors of four lanes, sign-extended to pairs of two.
-    pub(super) fn widen(&mut self, narrow: &[Value]) -> Parts {
-        let mut out = Parts::new();
-        for &v in narrow {
-            out.push(self.ins().swiden_low(v));
-            out.push(self.ins().swiden_high(v));
-        }
-        out
     }
 
     fn select(&mut self, ty: ScalarType, c: ValueId, a: ValueId, b: ValueId) -> Result<Val> {
@@ -185,7 +353,7 @@ impl Emitter<'_> {
             return self.lift(ty, ty, &[a, b], &mut |e, x| Ok(e.ins().select(c, x[0], x[1])));
         }
         let mut mask = self.varying(c)?;
-        if ty == ScalarType::I64 && self.mode.lanes > 1 {
+        if is_wide(ty) && self.mode.lanes > 1 {
             mask = self.widen(&mask);
         }
         let (a, b) = (self.varying(a)?, self.varying(b)?);
@@ -193,100 +361,12 @@ impl Emitter<'_> {
         Ok(Val::Parts(parts.map(|(c, (a, b))| self.blend(*c, *a, *b)).collect()))
     }
 
-    fn convert(&mut self, to: ScalarType, a: ValueId) -> Result<Val> {
-        let from = self.types[a.index()];
-        if from == to {
-            return Ok(self.values[a.index()].val.clone());
-        }
-        if self.is_uniform(a) || self.mode.lanes == 1 {
-            return self.lift(to, from, &[a], &mut |e, x| Ok(e.convert_scalar(from, to, x[0])));
-        }
-        let a = self.varying(a)?;
-        Ok(Val::Parts(match (from, to) {
-            (ScalarType::Bool, ScalarType::F32) => {
-                let one = self.vector_constant(types::F32X4, [1f32.to_bits(); 4]);
-                let mut out = Parts::new();
-                for v in a {
-                    let v = self.cast_bits(types::F32X4, v);
-                    out.push(self.ins().band(v, one));
-                }
-                out
-            }
-            (ScalarType::Bool, ScalarType::I32 | ScalarType::I64) => {
-                let ones: Parts = a.iter().map(|v| self.ins().ineg(*v)).collect();
-                if to == ScalarType::I64 { self.widen(&ones) } else { ones }
-            }
-            (ScalarType::I32, ScalarType::I64) => self.widen(&a),
-            (ScalarType::I64, ScalarType::I32) => self.narrow(&a),
-            (ScalarType::I32, ScalarType::F32) => {
-                a.iter().map(|v| self.ins().fcvt_from_sint(types::F32X4, *v)).collect()
-            }
-            (ScalarType::F32, ScalarType::I32) => {
-                a.iter().map(|v| self.ins().fcvt_to_sint_sat(types::I32X4, *v)).collect()
-            }
-            (ScalarType::F32, ScalarType::Bool) => {
-                let zero = self.vector_constant(types::F32X4, [0; 4]);
-                a.iter().map(|v| self.ins().fcmp(FloatCC::NotEqual, *v, zero)).collect()
-            }
-            (ScalarType::I32 | ScalarType::I64, ScalarType::Bool) => {
-                let zero = self.vector_constant(self.mode.ty(from), [0; 4]);
-                let wide: Parts = a.iter().map(|v| self.ins().icmp(IntCC::NotEqual, *v, zero)).collect();
-                if from == ScalarType::I64 { self.narrow(&wide) } else { wide }
-            }
-            (ScalarType::I64, ScalarType::F32) | (ScalarType::F32, ScalarType::I64) => {
-                return self.convert_lanes(from, to, &Val::Parts(a));
-            }
-            (ScalarType::Bool, ScalarType::Bool)
-            | (ScalarType::I32, ScalarType::I32)
-            | (ScalarType::I64, ScalarType::I64)
-            | (ScalarType::F32, ScalarType::F32) => a,
-        }))
-    }
-
-    fn convert_lanes(&mut self, from: ScalarType, to: ScalarType, a: &Val) -> Result<Val> {
-        let mut lanes = Parts::new();
-        for lane in 0..self.mode.total() {
-            let v = self.lane_of_val(a, from, lane)?;
-            lanes.push(self.convert_scalar(from, to, v));
-        }
-        Ok(self.gather_lanes(to, &lanes))
-    }
-
-    fn convert_scalar(&mut self, from: ScalarType, to: ScalarType, a: Value) -> Value {
-        match (from, to) {
-            (ScalarType::Bool, ScalarType::F32) => {
-                let wide = self.ins().uextend(types::I32, a);
-                self.ins().fcvt_from_sint(types::F32, wide)
-            }
-            (ScalarType::Bool, ScalarType::I32) => self.ins().uextend(types::I32, a),
-            (ScalarType::Bool, ScalarType::I64) => self.ins().uextend(types::I64, a),
-            (ScalarType::I32, ScalarType::I64) => self.ins().sextend(types::I64, a),
-            (ScalarType::I64, ScalarType::I32) => self.ins().ireduce(types::I32, a),
-            (ScalarType::I32 | ScalarType::I64, ScalarType::F32) => self.ins().fcvt_from_sint(types::F32, a),
-            (ScalarType::F32, ScalarType::I32) => self.ins().fcvt_to_sint_sat(types::I32, a),
-            (ScalarType::F32, ScalarType::I64) => self.ins().fcvt_to_sint_sat(types::I64, a),
-            (ScalarType::I32 | ScalarType::I64, ScalarType::Bool) => self.ins().icmp_imm_s(IntCC::NotEqual, a, 0),
-            (ScalarType::F32, ScalarType::Bool) => {
-                let zero = self.ins().f32const(0.0);
-                self.ins().fcmp(FloatCC::NotEqual, a, zero)
-            }
-            (ScalarType::Bool, ScalarType::Bool)
-            | (ScalarType::I32, ScalarType::I32)
-            | (ScalarType::I64, ScalarType::I64)
-            | (ScalarType::F32, ScalarType::F32) => a,
-        }
-    }
-
     fn machine_op(&mut self, ty: ScalarType, op: MachineOp, operands: &[ValueId]) -> Result<Val> {
-        let fused = self.machine.fma;
         match op {
-            MachineOp::Fma => self.lift(ty, ty, operands, &mut |e, x| {
-                if fused {
-                    return Ok(e.ins().fma(x[0], x[1], x[2]));
-                }
-                let product = e.ins().fmul(x[0], x[1]);
-                Ok(e.ins().fadd(product, x[2]))
-            }),
+            MachineOp::Fma if self.machine.fma => {
+                self.lift(ty, ty, operands, &mut |e, x| Ok(e.ins().fma(x[0], x[1], x[2])))
+            }
+            MachineOp::Fma => self.by_lane(ty, operands, &mut |e, x| e.call_for(Callee::Fma, types::F32, x)),
             MachineOp::BitsOfF32 | MachineOp::F32OfBits => {
                 let from = self.types[operands[0].index()];
                 self.lift(ty, from, operands, &mut |e, x| {
@@ -300,15 +380,12 @@ impl Emitter<'_> {
                     Ok(e.cast_bits(to, x[0]))
                 })
             }
-            MachineOp::And => self.lift(ty, ty, operands, &mut |e, x| Ok(e.ins().band(x[0], x[1]))),
-            MachineOp::Or => self.lift(ty, ty, operands, &mut |e, x| Ok(e.ins().bor(x[0], x[1]))),
-            MachineOp::Xor => self.lift(ty, ty, operands, &mut |e, x| Ok(e.ins().bxor(x[0], x[1]))),
             MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => {
                 let count = match self.values[operands[1].index()].val {
-                    Val::Const(Const::I32(c)) => i64::from(c),
-                    Val::Const(Const::Literal(Literal::I64(c))) => c,
-                    _ => return Err(Error::internal("a shift count is not a constant")),
+                    Val::Const(c) => c.as_i64(),
+                    Val::Undefined | Val::Scalar(_) | Val::Parts(_) => None,
                 };
+                let count = count.ok_or_else(|| Error::internal("a shift count is not a constant"))?;
                 self.lift(ty, ty, &operands[..1], &mut |e, x| {
                     let count = e.ins().iconst(types::I32, count);
                     Ok(match op {
@@ -318,8 +395,25 @@ impl Emitter<'_> {
                     })
                 })
             }
+            MachineOp::RoundF16 | MachineOp::RoundBF16 => {
+                let half = if op == MachineOp::RoundF16 { Half::F16 } else { Half::BF16 };
+                let result = half_code::round(self as &mut dyn Emit, half, operands[0]);
+                Ok(self.values[result.index()].val.clone())
+            }
         }
     }
+}
+
+/// Whether an instruction rounds to an integer: x86 has these from SSE4.1 on.
+fn rounds(op: NativeUnary) -> bool {
+    match op {
+        NativeUnary::Ceil | NativeUnary::Floor | NativeUnary::Trunc | NativeUnary::Round => true,
+        NativeUnary::Neg | NativeUnary::Abs | NativeUnary::Not | NativeUnary::Sqrt => false,
+    }
+}
+
+fn wrong(op: BinaryOp, ty: ScalarType) -> Result<Val> {
+    Err(Error::internal(format!("{} of {}", op.name(), ty.name())))
 }
 
 fn float_condition(op: CompareOp) -> FloatCC {

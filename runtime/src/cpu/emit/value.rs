@@ -2,7 +2,7 @@
 
 use super::Emitter;
 use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Type, Value, types};
-use lazuli_ir::kernel::{Const, ScalarType, ValueId};
+use lazuli_ir::kernel::{ScalarType, ValueId};
 use lazuli_ir::{Error, Literal, Result};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -25,21 +25,28 @@ impl Mode {
         self.total() == 1
     }
 
-    /// Cranelift values that a varying value of a type consists of: 128 bits hold two of the four lanes of an `i64`.
+    /// Cranelift values that a varying value of a type consists of: 128 bits hold two of the four lanes of a wide type.
     pub fn count(self, ty: ScalarType) -> usize {
-        let wide = self.lanes > 1 && ty == ScalarType::I64;
-        self.parts as usize * if wide { 2 } else { 1 }
+        let split = self.lanes > 1 && is_wide(ty);
+        self.parts as usize * if split { 2 } else { 1 }
     }
 
-    /// The type of each of them. Truth values are masks of 32 bits in vectors, bytes otherwise.
+    /// The type of each of them. Truth values are masks of 32 bits in vectors, bytes otherwise; `u8` is an `i32` that is
+    /// wrapped after arithmetic.
     pub fn ty(self, ty: ScalarType) -> Type {
         match (self.lanes > 1, ty) {
             (false, _) => scalar_type(ty),
-            (true, ScalarType::Bool | ScalarType::I32) => types::I32X4,
+            (true, ScalarType::Bool | ScalarType::U8 | ScalarType::I32) => types::I32X4,
             (true, ScalarType::I64) => types::I64X2,
             (true, ScalarType::F32) => types::F32X4,
+            (true, ScalarType::F64) => types::F64X2,
         }
     }
+}
+
+/// Whether values take 64 bits.
+pub(super) fn is_wide(ty: ScalarType) -> bool {
+    matches!(ty, ScalarType::I64 | ScalarType::F64)
 }
 
 pub(super) type Parts = SmallVec<[Value; 8]>;
@@ -51,7 +58,7 @@ pub(super) enum Val {
     #[default]
     Undefined,
     /// A constant.
-    Const(Const),
+    Const(Literal),
     /// The same for all iterations that run together.
     Scalar(Value),
     /// Different for each: [`Mode::count`] values.
@@ -65,19 +72,21 @@ pub(super) struct Bound {
     pub region: u32,
 }
 
-/// A loop variable.
-#[derive(Clone, Copy, Debug)]
+/// An index variable.
+#[derive(Clone, Debug)]
 pub(super) enum Var {
     /// The same for all iterations that run together.
     Uniform { value: Value, depth: u32 },
     /// That of the first; the others follow by one.
     Lanes { first: Value, depth: u32 },
+    /// Bound to data: one for each of the iterations that run together.
+    Data { lanes: Parts, depth: u32 },
 }
 
 impl Var {
-    pub fn depth(self) -> u32 {
+    pub fn depth(&self) -> u32 {
         match self {
-            Var::Uniform { depth, .. } | Var::Lanes { depth, .. } => depth,
+            Var::Uniform { depth, .. } | Var::Lanes { depth, .. } | Var::Data { depth, .. } => *depth,
         }
     }
 }
@@ -100,28 +109,28 @@ impl Region {
 pub(super) fn scalar_type(ty: ScalarType) -> Type {
     match ty {
         ScalarType::Bool => types::I8,
-        ScalarType::I32 => types::I32,
+        ScalarType::U8 | ScalarType::I32 => types::I32,
         ScalarType::I64 => types::I64,
         ScalarType::F32 => types::F32,
+        ScalarType::F64 => types::F64,
     }
 }
 
-pub(super) fn zero(ty: ScalarType) -> Const {
-    match ty {
-        ScalarType::Bool => Const::Literal(Literal::Bool(false)),
-        ScalarType::I32 => Const::I32(0),
-        ScalarType::I64 => Const::Literal(Literal::I64(0)),
-        ScalarType::F32 => Const::Literal(Literal::F32(0.0)),
-    }
+/// A 64-bit number in both halves of a vector.
+pub(super) fn twice(v: u64) -> [u32; 4] {
+    [v as u32, (v >> 32) as u32, v as u32, (v >> 32) as u32]
 }
 
 /// The bits of a vector with a constant in all lanes.
-fn splat_bits(c: Const) -> [u32; 4] {
+fn splat_bits(c: Literal) -> [u32; 4] {
     match c {
-        Const::Literal(Literal::Bool(v)) => [if v { u32::MAX } else { 0 }; 4],
-        Const::Literal(Literal::I64(v)) => [v as u32, (v >> 32) as u32, v as u32, (v >> 32) as u32],
-        Const::Literal(Literal::F32(v)) => [v.to_bits(); 4],
-        Const::I32(v) => [v as u32; 4],
+        Literal::Bool(v) => [if v { u32::MAX } else { 0 }; 4],
+        Literal::U8(v) => [u32::from(v); 4],
+        Literal::I32(v) => [v as u32; 4],
+        Literal::I64(v) => twice(v as u64),
+        Literal::F16(_) | Literal::BF16(_) => splat_bits(c.in_kernel()),
+        Literal::F32(v) => [v.to_bits(); 4],
+        Literal::F64(v) => twice(v.to_bits()),
     }
 }
 
@@ -141,13 +150,18 @@ impl Emitter<'_> {
         v
     }
 
-    pub(super) fn scalar_constant(&mut self, c: Const) -> Value {
+    pub(super) fn scalar_constant(&mut self, c: Literal) -> Value {
         match c {
-            Const::Literal(Literal::Bool(v)) => self.ins().iconst(types::I8, i64::from(v)),
-            Const::Literal(Literal::I64(v)) => self.int(v),
-            Const::I32(v) => self.ins().iconst(types::I32, i64::from(v)),
-            Const::Literal(Literal::F32(v)) if self.region.is_none() || v.to_bits() == 0 => self.ins().f32const(v),
-            Const::Literal(Literal::F32(v)) => self.vector_constant(types::F32, [v.to_bits(); 4]),
+            Literal::Bool(v) => self.ins().iconst(types::I8, i64::from(v)),
+            Literal::U8(v) => self.ins().iconst(types::I32, i64::from(v)),
+            Literal::I64(v) => self.int(v),
+            // Bits beyond the type must be zeros.
+            Literal::I32(v) => self.ins().iconst(types::I32, i64::from(v as u32)),
+            Literal::F16(_) | Literal::BF16(_) => self.scalar_constant(c.in_kernel()),
+            Literal::F32(v) if self.region.is_none() || v.to_bits() == 0 => self.ins().f32const(v),
+            Literal::F32(v) => self.vector_constant(types::F32, [v.to_bits(); 4]),
+            Literal::F64(v) if self.region.is_none() || v.to_bits() == 0 => self.ins().f64const(v),
+            Literal::F64(v) => self.vector_constant(types::F64, twice(v.to_bits())),
         }
     }
 
@@ -194,7 +208,7 @@ impl Emitter<'_> {
         let block = self.region.as_ref().filter(|_| outside).map_or(self.at, |r| r.before);
         let lane = match ty {
             ScalarType::Bool => self.ins_at(block).bmask(types::I32, s),
-            ScalarType::I32 | ScalarType::I64 | ScalarType::F32 => s,
+            ScalarType::U8 | ScalarType::I32 | ScalarType::I64 | ScalarType::F32 | ScalarType::F64 => s,
         };
         let vector = self.mode.ty(ty);
         let v = self.ins_at(block).splat(vector, lane);
@@ -220,7 +234,7 @@ impl Emitter<'_> {
         if self.mode.lanes == 1 {
             return Ok(parts[lane as usize]);
         }
-        let width = if ty == ScalarType::I64 { 2 } else { 4 };
+        let width = if is_wide(ty) { 2 } else { 4 };
         let (part, within) = ((lane / width) as usize, (lane % width) as u8);
         let element = self.ins().extractlane(parts[part], within);
         Ok(match ty {
@@ -228,7 +242,7 @@ impl Emitter<'_> {
                 let byte = self.ins().ireduce(types::I8, element);
                 self.ins().band_imm_u(byte, 1)
             }
-            ScalarType::I32 | ScalarType::I64 | ScalarType::F32 => element,
+            ScalarType::U8 | ScalarType::I32 | ScalarType::I64 | ScalarType::F32 | ScalarType::F64 => element,
         })
     }
 
@@ -240,7 +254,7 @@ impl Emitter<'_> {
         if self.mode.lanes == 1 {
             return Val::Parts(lanes.iter().copied().collect());
         }
-        let width = if ty == ScalarType::I64 { 2 } else { 4 };
+        let width = if is_wide(ty) { 2 } else { 4 };
         let vector = self.mode.ty(ty);
         let mut parts = Parts::new();
         for group in lanes.chunks(width) {
@@ -248,7 +262,7 @@ impl Emitter<'_> {
             for (i, &lane) in group.iter().enumerate() {
                 let lane = match ty {
                     ScalarType::Bool => self.ins().bmask(types::I32, lane),
-                    ScalarType::I32 | ScalarType::I64 | ScalarType::F32 => lane,
+                    ScalarType::U8 | ScalarType::I32 | ScalarType::I64 | ScalarType::F32 | ScalarType::F64 => lane,
                 };
                 v = Some(match v {
                     None => self.ins().scalar_to_vector(vector, lane),

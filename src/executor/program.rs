@@ -1,6 +1,6 @@
-//! Contractions, as small compiled programs: panels depend on shapes, so each shape and layout has its own.
+//! Operations that are more than a loop, as small compiled programs: each combination of shapes and layouts has its own.
 
-use lazuli_ir::{DType, DotDims, Error, Layout, Result, TensorType};
+use lazuli_ir::{DType, Error, Layout, Op, Result};
 use lazuli_passes::primitive;
 use lazuli_runtime::{Argument, Array, Executable, cpu};
 use rustc_hash::FxHashMap;
@@ -11,10 +11,8 @@ const CAPACITY: usize = 1024;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
-    dims: DotDims,
-    dtype: DType,
-    left: Layout,
-    right: Layout,
+    op: Op,
+    operands: Vec<(DType, Layout)>,
 }
 
 static PROGRAMS: Mutex<Option<FxHashMap<Key, Executable>>> = Mutex::new(None);
@@ -24,13 +22,13 @@ fn class(array: &Array) -> Layout {
     Layout { offset: 0, ..array.layout().canonical() }
 }
 
-/// The contraction of two arrays.
-pub(super) fn run(dims: &DotDims, ty: &TensorType, left: &Array, right: &Array) -> Result<Array> {
-    let key = Key { dims: dims.clone(), dtype: ty.dtype, left: class(left), right: class(right) };
+/// The result of one operation on arrays.
+pub(super) fn run(op: &Op, operands: &[&Array]) -> Result<Array> {
+    let key = Key { op: op.clone(), operands: operands.iter().map(|a| (a.dtype(), class(a))).collect() };
     let program = program(key)?;
-    let argument = |array: &Array| Argument { array: array.clone(), donated: false };
-    let mut results = program.run(vec![argument(left), argument(right)])?;
-    results.pop().ok_or_else(|| Error::internal("a contraction without a result"))
+    let arguments = operands.iter().map(|array| Argument { array: (*array).clone(), donated: false }).collect();
+    let mut results = program.run(arguments)?;
+    results.pop().ok_or_else(|| Error::internal("an operation without a result"))
 }
 
 fn program(key: Key) -> Result<Executable> {
@@ -40,7 +38,7 @@ fn program(key: Key) -> Result<Executable> {
         return Ok(program.clone());
     }
     let target = cpu::host_target();
-    let program = Executable::new(primitive::dot(&key.dims, key.dtype, &key.left, &key.right, target)?, target)?;
+    let program = Executable::new(primitive::program(&key.op, &key.operands, target)?, target)?;
     if programs.len() >= CAPACITY {
         programs.clear();
     }

@@ -1,0 +1,173 @@
+//! Runs kernels as machine code and in the evaluator, and compares.
+
+#![allow(dead_code)]
+
+use lazuli_ir::kernel::Extent;
+use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
+use lazuli_ir::philox::{philox, uniform};
+use lazuli_ir::{DType, Element, Kernel, Layout, Literal, Shape};
+use lazuli_runtime::Array;
+use lazuli_runtime::cpu::{CompileOptions, KernelCode, LaunchArg, compile_with, host_target, launch};
+
+/// Numbers without a pattern, in [-2, 2).
+pub fn noise(n: usize) -> Vec<f32> {
+    (0..n as u64).map(|i| 4.0 * uniform(philox(7, 1, i)) - 2.0).collect()
+}
+
+/// Noise with special values among it.
+pub fn specials(n: usize) -> Vec<f32> {
+    let special =
+        [0.0, -0.0, 1e-45, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN, 16_777_217.0, -1e30];
+    noise(n).into_iter().enumerate().map(|(i, v)| if i % 3 == 0 { special[i / 3 % special.len()] } else { v }).collect()
+}
+
+/// Small integers: sums and products of them are exact in any order.
+pub fn small(n: usize) -> Vec<f32> {
+    (0..n as u64).map(|i| (philox(3, 1, i) % 9) as f32 - 4.0).collect()
+}
+
+pub fn integers(n: usize) -> Vec<i64> {
+    (0..n as u64).map(|i| i64::from(philox(3, 2, i) % 101) - 50).collect()
+}
+
+pub fn truths(n: usize) -> Vec<bool> {
+    (0..n as u64).map(|i| philox(3, 3, i).is_multiple_of(3)).collect()
+}
+
+/// Calls a generic function with the storage type of a dtype.
+macro_rules! with_type {
+    ($dtype:expr, $t:ident => $body:expr) => {
+        match $dtype {
+            DType::Bool => {
+                type $t = bool;
+                $body
+            }
+            DType::U8 => {
+                type $t = u8;
+                $body
+            }
+            DType::I32 => {
+                type $t = i32;
+                $body
+            }
+            DType::I64 => {
+                type $t = i64;
+                $body
+            }
+            DType::F16 => {
+                type $t = half::f16;
+                $body
+            }
+            DType::BF16 => {
+                type $t = half::bf16;
+                $body
+            }
+            DType::F32 => {
+                type $t = f32;
+                $body
+            }
+            DType::F64 => {
+                type $t = f64;
+                $body
+            }
+        }
+    };
+}
+
+pub fn array(data: &KernelData) -> Array {
+    let shape = Shape::new([data.len()]);
+    with_type!(data.dtype(), T => Array::from_vec(data.to_vec::<T>(), &shape).unwrap())
+}
+
+pub fn data(array: &Array) -> KernelData {
+    let n = array.buffer().bytes() / array.dtype().size();
+    let whole = array.with_layout(Layout::contiguous(Shape::new([n]))).unwrap();
+    with_type!(array.dtype(), T => whole.to_vec::<T>().unwrap().into())
+}
+
+/// Elements of a dtype from literals of any.
+pub fn cast(dtype: DType, values: impl IntoIterator<Item = Literal>) -> KernelData {
+    with_type!(dtype, T => values.into_iter().map(T::from_literal).collect::<Vec<T>>().into())
+}
+
+pub fn iterations(kernel: &Kernel, extents: &[u64]) -> u64 {
+    let of = |e: Extent| match e {
+        Extent::Const(n) => n,
+        Extent::Runtime(e) => extents[e.0 as usize],
+    };
+    kernel.parallel_space().iter().map(|(_, e, step)| of(*e).div_ceil(*step)).product()
+}
+
+pub fn code(kernel: &Kernel, baseline: bool) -> KernelCode {
+    let options = CompileOptions { keep_clif: true, baseline };
+    let code = compile_with(std::slice::from_ref(kernel), host_target(), options);
+    code.unwrap_or_else(|e| panic!("{e}\n{kernel}")).remove(0)
+}
+
+/// Runs generated code whole and in chunks, and that for any machine: all must give the same bits.
+pub fn generated(kernel: &Kernel, buffers: &[KernelBuffer], extents: &[u64], scalars: &[Literal]) -> Vec<KernelData> {
+    let (native, baseline) = (code(kernel, false), code(kernel, true));
+    let n = iterations(kernel, extents);
+    let mut results = Vec::new();
+    for (code, grain) in [(&native, n.max(1)), (&native, 1), (&native, 3), (&native, 7), (&baseline, n.max(1))] {
+        let arrays: Vec<Array> = buffers.iter().map(|b| array(&b.data)).collect();
+        let views: Vec<Array> = arrays
+            .iter()
+            .zip(buffers)
+            .map(|(a, b)| {
+                a.with_layout(Layout { shape: Shape::scalar(), strides: Default::default(), offset: b.offset as i64 })
+                    .unwrap_or_else(|_| a.clone())
+            })
+            .collect();
+        let args: Vec<LaunchArg<'_>> =
+            views.iter().zip(buffers).map(|(array, b)| LaunchArg { array, strides: &b.strides }).collect();
+        launch(code, &args, extents, scalars, &[], n, grain).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
+        results.push(arrays.iter().map(data).collect::<Vec<_>>());
+    }
+    let first = results.remove(0);
+    for (i, r) in results.iter().enumerate() {
+        for (number, (found, expected)) in r.iter().zip(&first).enumerate() {
+            assert_same(found, expected, number, kernel, &format!("chunking {i}\n{}", native.clif()));
+        }
+    }
+    first
+}
+
+/// Runs a kernel both ways. With a tolerance above 0, floats may differ by that much of their magnitude (at least of 1).
+pub fn run(
+    text: &str,
+    buffers: &[KernelBuffer],
+    extents: &[u64],
+    scalars: &[Literal],
+    tolerance: f64,
+) -> Vec<KernelData> {
+    let kernel = Kernel::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let mut expected = buffers.to_vec();
+    evaluate(&kernel, &mut expected, extents, scalars, ThreadOrder::Forward)
+        .unwrap_or_else(|e| panic!("{e}\n{kernel}"));
+    let found = generated(&kernel, buffers, extents, scalars);
+    for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        if tolerance == 0.0 || !found.dtype().is_float() {
+            assert_same(found, &expected.data, number, &kernel, "");
+            continue;
+        }
+        for (i, (a, b)) in found.literals().zip(expected.data.literals()).enumerate() {
+            let (a, b) = (a.as_f64(), b.as_f64());
+            let close = (a - b).abs() <= tolerance * b.abs().max(1.0);
+            assert!(
+                close || a == b || (a.is_nan() && b.is_nan()),
+                "element {i} of buffer {number}: {a}, expected {b}\n{kernel}"
+            );
+        }
+    }
+    found
+}
+
+/// Equal bits, but for those of NaNs, whose sign and payload no operation promises.
+pub fn assert_same(found: &KernelData, expected: &KernelData, number: usize, kernel: &Kernel, what: &str) {
+    assert_eq!((found.dtype(), found.len()), (expected.dtype(), expected.len()));
+    for (i, (a, b)) in found.literals().zip(expected.literals()).enumerate() {
+        let same = a == b || (a.is_nan() && b.is_nan());
+        assert!(same, "element {i} of buffer {number}: {a}, expected {b}\n{kernel}\n{what}");
+    }
+}
