@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-use lazuli_ir::kernel::Extent;
+use lazuli_ir::kernel::{Extent, Stride};
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
 use lazuli_ir::philox::{philox, uniform};
 use lazuli_ir::{DType, Element, Kernel, Layout, Literal, Shape};
@@ -91,11 +91,14 @@ pub fn cast(dtype: DType, values: impl IntoIterator<Item = Literal>) -> KernelDa
 }
 
 pub fn iterations(kernel: &Kernel, extents: &[u64]) -> u64 {
-    let of = |e: Extent| match e {
+    kernel.parallel_space().iter().map(|(_, e, step)| extent(*e, extents).div_ceil(*step)).product()
+}
+
+fn extent(e: Extent, extents: &[u64]) -> u64 {
+    match e {
         Extent::Const(n) => n,
         Extent::Runtime(e) => extents[e.0 as usize],
-    };
-    kernel.parallel_space().iter().map(|(_, e, step)| of(*e).div_ceil(*step)).product()
+    }
 }
 
 pub fn code(kernel: &Kernel, baseline: bool) -> KernelCode {
@@ -133,6 +136,21 @@ pub fn generated(kernel: &Kernel, buffers: &[KernelBuffer], extents: &[u64], sca
     first
 }
 
+/// The buffers with run-time strides; where none are given, those of rows one after the other.
+fn row_major(kernel: &Kernel, buffers: &[KernelBuffer], extents: &[u64]) -> Vec<KernelBuffer> {
+    let mut buffers = buffers.to_vec();
+    for (p, b) in kernel.params.iter().zip(&mut buffers).filter(|(_, b)| b.strides.is_empty()) {
+        let mut step = 1;
+        for (stride, dim) in p.strides.iter().zip(&p.dims).rev() {
+            if *stride == Stride::Runtime {
+                b.strides.insert(0, step);
+            }
+            step *= extent(*dim, extents) as i64;
+        }
+    }
+    buffers
+}
+
 /// Runs a kernel both ways. With a tolerance above 0, floats may differ by that much of their magnitude (at least of 1).
 pub fn run(
     text: &str,
@@ -142,6 +160,7 @@ pub fn run(
     tolerance: f64,
 ) -> Vec<KernelData> {
     let kernel = Kernel::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let buffers = &row_major(&kernel, buffers, extents);
     let mut expected = buffers.to_vec();
     evaluate(&kernel, &mut expected, extents, scalars, ThreadOrder::Forward)
         .unwrap_or_else(|e| panic!("{e}\n{kernel}"));
