@@ -14,7 +14,11 @@ const AXES: [&str; 5] = ["", "parallel", "parallel vector(4)", "vector(4) unroll
 
 /// Indices, some of them out of range on both sides.
 fn indices(n: usize, extent: i64) -> Vec<i64> {
-    (0..n as i64).map(|i| if i % 7 == 3 { [-1, extent, i64::MIN, i64::MAX][(i / 7 % 4) as usize] } else { (i * i * 31 + 5) % extent }).collect()
+    (0..n as i64)
+        .map(|i| {
+            if i % 7 == 3 { [-1, extent, i64::MIN, i64::MAX][(i / 7 % 4) as usize] } else { (i * i * 31 + 5) % extent }
+        })
+        .collect()
 }
 
 fn numbers(dtype: DType, n: usize) -> KernelData {
@@ -67,12 +71,8 @@ fn bound_variables_of_an_inner_loop_index_by_lane() {
              }}"
         );
         for n in [1usize, 5, 16, 33] {
-            let buffers = [
-                small(4 * n * 8).into(),
-                indices(4 * n, 8).into(),
-                truths(n).into(),
-                vec![-1f32; 4 * n].into(),
-            ];
+            let buffers =
+                [small(4 * n * 8).into(), indices(4 * n, 8).into(), truths(n).into(), vec![-1f32; 4 * n].into()];
             run(&text, &buffers, &[n as u64], &[], 0.0);
         }
     }
@@ -110,7 +110,11 @@ fn scatters_see_what_earlier_iterations_wrote() {
                 );
                 let text = text.replace("%v = %u\n", "").replace(", %v", if op == "set" { ", %u" } else { ", %v" });
                 for (n, k) in [(0usize, 3usize), (40, 1), (23, 9)] {
-                    let buffers = [numbers(dtype, 5 * k).into_buffer(), indices(n, 5).into(), numbers(dtype, n * k).into_buffer()];
+                    let buffers = [
+                        numbers(dtype, 5 * k).into_buffer(),
+                        indices(n, 5).into(),
+                        numbers(dtype, n * k).into_buffer(),
+                    ];
                     run(&text, &buffers, &[n as u64, k as u64], &[], 0.0);
                 }
             }
@@ -145,7 +149,8 @@ fn nothing_is_read_of_an_empty_dim() {
         let kernel = Kernel::parse(&text.replace("AXIS", axis).replace("%y: mut", "%y: inout")).unwrap();
         let code = code(&kernel, false);
         let n = 11;
-        let (none, at, y) = (array(&Vec::<f32>::new().into()), array(&indices(n, 5).into()), array(&vec![0f32; n].into()));
+        let (none, at, y) =
+            (array(&Vec::<f32>::new().into()), array(&indices(n, 5).into()), array(&vec![0f32; n].into()));
         let args = [&none, &at, &y, &none].map(|array| LaunchArg { array, strides: &[] });
         launch(&code, &args, &[n as u64, 0], &[], &[], 1, 1).unwrap();
         assert_eq!(y.to_vec::<f32>().unwrap(), vec![1.0; n]);
@@ -190,7 +195,16 @@ fn prefix_sums_run_through_a_tile() {
 #[test]
 fn reductions_of_all_types() {
     for dtype in DType::ALL {
-        for (op, extra) in [("sum", ""), ("prod", ""), ("max", ""), ("min", ""), ("amax", ""), ("amin", ""), ("argmax", "i"), ("argmin", "i")] {
+        for (op, extra) in [
+            ("sum", ""),
+            ("prod", ""),
+            ("max", ""),
+            ("min", ""),
+            ("amax", ""),
+            ("amin", ""),
+            ("argmax", "i"),
+            ("argmin", "i"),
+        ] {
             if dtype == DType::Bool && matches!(op, "sum" | "prod") {
                 continue;
             }
@@ -202,7 +216,11 @@ fn reductions_of_all_types() {
                 };
                 let at = if extra.is_empty() { "" } else { "store %at[], %2" };
                 let stores = format!("store %y[], %1 {at}");
-                let (inside, finish) = if axis.starts_with("parallel") { (String::new(), format!("finish {{ {stores} }}")) } else { (stores, String::new()) };
+                let (inside, finish) = if axis.starts_with("parallel") {
+                    (String::new(), format!("finish {{ {stores} }}"))
+                } else {
+                    (stores, String::new())
+                };
                 let text = format!(
                     "kernel r(%x: {dtype}[n], %y: mut {ty}[], %at: mut i64[]) extents(n) {{
                        {results} = reduce {op} %i in n {axis} {{ yield {yields} }}
@@ -213,7 +231,8 @@ fn reductions_of_all_types() {
                 for n in [0usize, 1, 5, 37, 200] {
                     let mut values: Vec<Literal> = small(n).into_iter().map(Literal::F32).collect();
                     if op == "prod" && dtype.is_float() {
-                        values = values.iter().map(|v| Literal::F32(if v.as_f64() < 0.0 { -1.0 } else { 1.0 })).collect();
+                        values =
+                            values.iter().map(|v| Literal::F32(if v.as_f64() < 0.0 { -1.0 } else { 1.0 })).collect();
                     }
                     for nan in [false, true] {
                         if nan && n > 5 {
@@ -287,7 +306,11 @@ fn contractions_of_all_types() {
                     let v = if random { noise(n) } else { small(n) };
                     cast(dtype, v.into_iter().map(Literal::F32))
                 };
-                let buffers = [values(m * k).into_buffer(), values(24 * k).into_buffer(), KernelData::zeros(held, m * 24).into_buffer()];
+                let buffers = [
+                    values(m * k).into_buffer(),
+                    values(24 * k).into_buffer(),
+                    KernelData::zeros(held, m * 24).into_buffer(),
+                ];
                 let tolerance = match (held, random) {
                     (DType::F64, true) => 1e-13,
                     (_, true) => 2e-5,
@@ -323,7 +346,12 @@ fn the_first_check_that_fails_is_the_error() {
         let n = 61;
         let good = |i: usize| (i % 10) as i64;
         let call = |x: &[i64], d: &[i32]| {
-            let arrays = [array(&x.to_vec().into()), array(&d.to_vec().into()), array(&vec![0i64; n].into()), array(&vec![0i32; n].into())];
+            let arrays = [
+                array(&x.to_vec().into()),
+                array(&d.to_vec().into()),
+                array(&vec![0i64; n].into()),
+                array(&vec![0i32; n].into()),
+            ];
             let args: Vec<LaunchArg<'_>> = arrays.iter().map(|array| LaunchArg { array, strides: &[] }).collect();
             let result = launch(&code, &args, &[n as u64], &[], &sites, iterations(&kernel, &[n as u64]), 7);
             result.map(|()| (arrays[2].to_vec::<i64>().unwrap(), arrays[3].to_vec::<i32>().unwrap()))
@@ -338,7 +366,10 @@ fn the_first_check_that_fails_is_the_error() {
         (x[40], x[60]) = (77, 78);
         let error = call(&x, &d).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Index);
-        assert!(error.to_string().contains("index 77 is out of range for 10") && error.to_string().contains("check_index"), "{error}");
+        assert!(
+            error.to_string().contains("index 77 is out of range for 10") && error.to_string().contains("check_index"),
+            "{error}"
+        );
     }
 }
 
@@ -346,7 +377,9 @@ fn the_first_check_that_fails_is_the_error() {
 fn scalars_of_all_types() {
     for dtype in DType::ALL {
         let ty = lazuli_ir::kernel::ScalarType::from(dtype);
-        let text = format!("kernel s(%y: mut {dtype}[n]) extents(n) scalars(%s: {dtype}) {{ loop %i in n vector(4) {{ store %y[%i], %s }} }}");
+        let text = format!(
+            "kernel s(%y: mut {dtype}[n]) extents(n) scalars(%s: {dtype}) {{ loop %i in n vector(4) {{ store %y[%i], %s }} }}"
+        );
         for v in [Literal::F64(1.7), Literal::F64(-3.0), Literal::I64(1)] {
             let v = v.cast(dtype);
             let found = run(&text, &[KernelData::zeros(dtype, 6).into_buffer()], &[6], &[v], 0.0);

@@ -16,12 +16,56 @@ const AXES: [&str; 4] = ["", "parallel vector(4)", "vector(4) unroll(4)", "unrol
 /// Values at which operations change their minds.
 fn values(dtype: DType) -> Vec<Literal> {
     let floats = [
-        0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.5, 7.25, 1e-45, -1e-40, 6e-8, 65504.0, 65520.0, -65519.0, 16_777_217.0, 2147483648.0,
-        -2147483904.0, 9.3e18, 3.4e38, 1e300, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.3,
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        2.5,
+        -3.5,
+        7.25,
+        1e-45,
+        -1e-40,
+        6e-8,
+        65504.0,
+        65520.0,
+        -65519.0,
+        16_777_217.0,
+        2147483648.0,
+        -2147483904.0,
+        9.3e18,
+        3.4e38,
+        1e300,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        -0.3,
     ];
     let integers = [
-        0, 1, -1, 2, -2, 3, -3, 7, -7, 8, 31, 32, 63, 64, 100, 127, 128, 200, 255, i64::from(i32::MAX), i64::from(i32::MIN),
-        i64::MAX, i64::MIN, 1 << 40,
+        0,
+        1,
+        -1,
+        2,
+        -2,
+        3,
+        -3,
+        7,
+        -7,
+        8,
+        31,
+        32,
+        63,
+        64,
+        100,
+        127,
+        128,
+        200,
+        255,
+        i64::from(i32::MAX),
+        i64::from(i32::MIN),
+        i64::MAX,
+        i64::MIN,
+        1 << 40,
     ];
     let mut out: Vec<Literal> = match dtype {
         DType::Bool => vec![Literal::Bool(false), Literal::Bool(true)],
@@ -57,7 +101,10 @@ fn check(name: &str, from: (DType, DType), to: DType, expr: &str, allowed: Allow
     };
     for axis in AXES {
         let mut body = String::new();
-        for (k, (a, b)) in [("%x[%i]", "%y[%i]"), ("%xs[%i]", "%ys[%i]"), ("%x[%i]", "%yb[%i]"), ("%xb[%i]", "%y[%i]")].iter().enumerate() {
+        for (k, (a, b)) in [("%x[%i]", "%y[%i]"), ("%xs[%i]", "%ys[%i]"), ("%x[%i]", "%yb[%i]"), ("%xb[%i]", "%y[%i]")]
+            .iter()
+            .enumerate()
+        {
             let op = expr.replace("%a", &format!("%a{k}")).replace("%b", &format!("%b{k}"));
             body += &format!("%a{k} = load {a}\n %b{k} = load {b}\n");
             body += &match round {
@@ -89,7 +136,8 @@ fn check(name: &str, from: (DType, DType), to: DType, expr: &str, allowed: Allow
             out(n),
         ];
         let found = generated(&kernel, &buffers, &[n as u64], &[]);
-        evaluate(&kernel, &mut buffers, &[n as u64], &[], ThreadOrder::Forward).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
+        evaluate(&kernel, &mut buffers, &[n as u64], &[], ThreadOrder::Forward)
+            .unwrap_or_else(|e| panic!("{e}\n{kernel}"));
         for (number, (found, expected)) in found.iter().zip(&buffers).enumerate() {
             match allowed {
                 Allowed::Nothing => assert_same(found, &expected.data, number, &kernel, axis),
@@ -165,7 +213,8 @@ fn map(text: &str, x: KernelData, to: DType) -> KernelData {
 
 /// All `f32` whose upper half any, and whose lower half is around ties of both half types.
 fn dense() -> Vec<f32> {
-    let lows = [0, 1, 0xfff, 0x1000, 0x1001, 0x1fff, 0x2000, 0x3000, 0x7fff, 0x8000, 0x8001, 0xefff, 0xf000, 0xf001, 0xffff];
+    let lows =
+        [0, 1, 0xfff, 0x1000, 0x1001, 0x1fff, 0x2000, 0x3000, 0x7fff, 0x8000, 0x8001, 0xefff, 0xf000, 0xf001, 0xffff];
     (0..=u16::MAX).flat_map(|high| lows.map(|low| f32::from_bits(u32::from(high) << 16 | low))).collect()
 }
 
@@ -174,24 +223,39 @@ fn halves_convert_as_their_crate_does() {
     for axis in ["", "vector(4) unroll(2)"] {
         for dtype in [DType::F16, DType::BF16] {
             let (h, round) = (dtype.name(), if dtype == DType::F16 { "round_f16" } else { "round_bf16" });
-            let as_f32 = |bits: u16| if dtype == DType::F16 { f16::from_bits(bits).to_f32() } else { bf16::from_bits(bits).to_f32() };
+            let as_f32 = |bits: u16| {
+                if dtype == DType::F16 { f16::from_bits(bits).to_f32() } else { bf16::from_bits(bits).to_f32() }
+            };
             let all = cast(dtype, (0..=u16::MAX).map(|bits| Literal::from_bits(dtype, u64::from(bits))));
-            let widen = format!("kernel w(%x: {h}[n], %y: mut f32[n]) extents(n) {{ loop %i in n {axis} {{ store %y[%i], load %x[%i] }} }}");
+            let widen = format!(
+                "kernel w(%x: {h}[n], %y: mut f32[n]) extents(n) {{ loop %i in n {axis} {{ store %y[%i], load %x[%i] }} }}"
+            );
             let wide = map(&widen, all, DType::F32).to_vec::<f32>();
             for (bits, found) in (0..=u16::MAX).zip(wide) {
                 let expected = as_f32(bits);
-                assert!(found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()), "{h} {bits:#x}");
+                assert!(
+                    found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()),
+                    "{h} {bits:#x}"
+                );
             }
             let x = dense();
-            let narrow = format!("kernel n(%x: f32[n], %y: mut {h}[n]) extents(n) {{ loop %i in n {axis} {{ store %y[%i], load %x[%i] }} }}");
-            let rounded = format!("kernel r(%x: f32[n], %y: mut f32[n]) extents(n) {{ loop %i in n {axis} {{ store %y[%i], {round} (load %x[%i]) }} }}");
+            let narrow = format!(
+                "kernel n(%x: f32[n], %y: mut {h}[n]) extents(n) {{ loop %i in n {axis} {{ store %y[%i], load %x[%i] }} }}"
+            );
+            let rounded = format!(
+                "kernel r(%x: f32[n], %y: mut f32[n]) extents(n) {{ loop %i in n {axis} {{ store %y[%i], {round} (load %x[%i]) }} }}"
+            );
             let narrow = map(&narrow, x.clone().into(), dtype);
             let rounded = map(&rounded, x.clone().into(), DType::F32).to_vec::<f32>();
             for ((x, narrow), rounded) in x.into_iter().zip(narrow.literals()).zip(rounded) {
                 let expected = if dtype == DType::F16 { f16::from_f32(x).to_f32() } else { bf16::from_f32(x).to_f32() };
                 let found = narrow.as_f64() as f32;
                 let same = |v: f32| v.to_bits() == expected.to_bits() || (v.is_nan() && expected.is_nan());
-                assert!(same(found) && same(rounded), "{x:e} ({:#x}) as {h}: {found}, {rounded}, {expected}", x.to_bits());
+                assert!(
+                    same(found) && same(rounded),
+                    "{x:e} ({:#x}) as {h}: {found}, {rounded}, {expected}",
+                    x.to_bits()
+                );
             }
         }
     }
