@@ -143,11 +143,8 @@ pub fn float_to_int(to: DType, v: f64) -> i64 {
         DType::Bool => i64::from(v != 0.0),
         // The nearest number below -2^63 is far enough away to be excluded by its own comparison.
         DType::I64 => {
-            if v >= -9_223_372_036_854_775_808.0 && v < 9_223_372_036_854_775_808.0 {
-                v as i64
-            } else {
-                i64::MIN
-            }
+            let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&v);
+            if fits { v as i64 } else { i64::MIN }
         }
         DType::I32 | DType::U8 | DType::F16 | DType::BF16 | DType::F32 | DType::F64 => {
             let wide = if inside(-2_147_483_649.0, 2_147_483_648.0) { v as i32 } else { i32::MIN };

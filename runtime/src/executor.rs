@@ -51,7 +51,7 @@ struct Inner {
     /// Steps with checks: their number, and the word that takes the address of their status.
     statuses: Vec<(usize, usize)>,
     /// What the steps that are sorts do; their words hold its address.
-    sorts: Vec<Box<SortPlan>>,
+    sorts: Vec<Arc<SortPlan>>,
     workspace_bytes: usize,
 }
 
@@ -188,10 +188,10 @@ impl Inner {
         let operand = self.program.buffers.get(call.operand.0 as usize).ok_or_else(missing)?;
         let result = self.program.buffers.get(call.result.0 as usize).ok_or_else(missing)?;
         check_sort(&self.program, operand, result, call)?;
-        let plan = Box::new(SortPlan::new(operand.dtype, &call.layout, call.dim, call.descending));
+        let plan = Arc::new(SortPlan::new(operand.dtype, &call.layout, call.dim, call.descending));
         let first_word = self.words.len();
         self.words.resize(first_word + sort::WORDS, 0);
-        self.words[first_word + sort::PLAN] = &raw const *plan as u64;
+        self.words[first_word + sort::PLAN] = Arc::as_ptr(&plan) as u64;
         self.addresses.push((first_word + sort::OPERAND, call.operand.0, 0));
         self.addresses.push((first_word + sort::RESULT, call.result.0, 0));
         let (iterations, grain) = (plan.lines(), plan.grain());

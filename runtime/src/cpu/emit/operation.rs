@@ -303,30 +303,21 @@ impl Emitter<'_> {
 
     /// The operation's meaning on `f64`, by a call.
     fn call_unary(&mut self, op: UnaryOp, ty: ScalarType, a: Value) -> Result<Value> {
-        let (op, a) = (self.int(op as i64), self.to_f64(ty, a));
+        let (op, a) = (self.int(op as i64), self.convert_scalar(ty, ScalarType::F64, a));
         let v = self.call_for(Callee::Unary, types::F64, &[op, a])?;
-        Ok(self.from_f64(ty, v))
+        Ok(self.convert_scalar(ScalarType::F64, ty, v))
     }
 
     /// The operation's meaning on `f64` or `i64`, by a call.
     fn call_binary(&mut self, op: BinaryOp, ty: ScalarType, a: Value, b: Value) -> Result<Value> {
         let op = self.int(op as i64);
-        if ty.is_float() {
-            let (a, b) = (self.to_f64(ty, a), self.to_f64(ty, b));
-            let v = self.call_for(Callee::Binary, types::F64, &[op, a, b])?;
-            return Ok(self.from_f64(ty, v));
-        }
-        let (a, b) = (self.convert_scalar(ty, ScalarType::I64, a), self.convert_scalar(ty, ScalarType::I64, b));
-        let v = self.call_for(Callee::IntegerBinary, types::I64, &[op, a, b])?;
-        Ok(self.convert_scalar(ScalarType::I64, ty, v))
-    }
-
-    fn to_f64(&mut self, ty: ScalarType, a: Value) -> Value {
-        self.convert_scalar(ty, ScalarType::F64, a)
-    }
-
-    fn from_f64(&mut self, ty: ScalarType, a: Value) -> Value {
-        self.convert_scalar(ScalarType::F64, ty, a)
+        let (callee, wide, result) = match ty.is_float() {
+            true => (Callee::Binary, ScalarType::F64, types::F64),
+            false => (Callee::IntegerBinary, ScalarType::I64, types::I64),
+        };
+        let (a, b) = (self.convert_scalar(ty, wide, a), self.convert_scalar(ty, wide, b));
+        let v = self.call_for(callee, result, &[op, a, b])?;
+        Ok(self.convert_scalar(wide, ty, v))
     }
 
     fn compare(&mut self, op: CompareOp, a: ValueId, b: ValueId) -> Result<Val> {
