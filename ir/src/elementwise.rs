@@ -1,12 +1,15 @@
 //! The table of elementwise operations: name, dtype rule, meaning, stated accuracy, cost and code of each.
 //!
 //! A unary operation is a variant of [`UnaryOp`] and its row in [`UnaryOp::row`]; nothing else in `ir`, and nothing in the
-//! back ends, lists unary operations. A row's code is either one [`NativeUnary`] instruction or an *expansion*: straight-line
-//! Kernel IR written once here (range reduction and polynomial, with FMA), so that every vector width, target and
-//! evaluator computes the same bits. Polynomial coefficients are those of the Cephes library's single precision functions.
+//! back ends, lists unary operations. A row's code is one [`NativeUnary`] instruction, a call of its meaning, or an *expansion*:
+//! straight-line Kernel IR written once in `expansions` (range reduction and polynomial, with FMA), so that every vector width and
+//! target computes the same bits.
+
+mod expansions;
 
 use crate::DType;
-use crate::kernel::{Emit, MachineOp, ScalarType, ValueId};
+use crate::kernel::{Emit, ScalarType, ValueId};
+use expansions::SINE_LIMIT;
 
 /// Which dtypes an operation takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,16 +80,19 @@ pub enum UnaryCode {
     Expand(fn(&mut dyn Emit, ValueId) -> ValueId),
     /// Straight-line Kernel IR for an `f32` operand; an `f64` is a call.
     ExpandF32(fn(&mut dyn Emit, ValueId) -> ValueId),
+    /// Straight-line Kernel IR for an `f32` operand whose magnitude is below a limit (or NaN); others and an `f64` are calls.
+    ExpandF32Below(fn(&mut dyn Emit, ValueId) -> ValueId, f32),
     /// A call of the row's meaning on `f64`; an `f32` is widened, and the result rounded once.
     Call,
 }
 
 impl UnaryCode {
-    /// The code for an operand of this type: [`ExpandF32`](UnaryCode::ExpandF32) is resolved.
+    /// The code for an operand of this type: [`ExpandF32`](UnaryCode::ExpandF32) is resolved, and a limit stands for `f32` only.
     pub fn of(self, ty: ScalarType) -> UnaryCode {
         match self {
             UnaryCode::ExpandF32(code) if ty == ScalarType::F32 => UnaryCode::Expand(code),
-            UnaryCode::ExpandF32(_) => UnaryCode::Call,
+            UnaryCode::ExpandF32Below(..) if ty == ScalarType::F32 => self,
+            UnaryCode::ExpandF32(_) | UnaryCode::ExpandF32Below(..) => UnaryCode::Call,
             UnaryCode::Native(_) | UnaryCode::Expand(_) | UnaryCode::Call => self,
         }
     }
@@ -189,7 +195,7 @@ impl UnaryOp {
 
     /// The operation's row.
     pub const fn row(self) -> UnaryRow {
-        use UnaryCode::{Call, Expand, ExpandF32, Native};
+        use UnaryCode::{Call, Expand, ExpandF32, ExpandF32Below, Native};
         match self {
             UnaryOp::Neg => UnaryRow {
                 name: "neg",
@@ -216,7 +222,7 @@ impl UnaryOp {
                 int: i64::signum,
                 ulps: 0.0,
                 flops: 2,
-                code: Expand(sign_code),
+                code: Expand(expansions::sign_code),
             },
             UnaryOp::Not => UnaryRow {
                 name: "not",
@@ -279,7 +285,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 1.5,
                 flops: 8,
-                code: Expand(rsqrt),
+                code: Expand(expansions::rsqrt),
             },
             UnaryOp::Reciprocal => UnaryRow {
                 name: "reciprocal",
@@ -288,7 +294,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 0.5,
                 flops: 4,
-                code: Expand(reciprocal),
+                code: Expand(expansions::reciprocal),
             },
             UnaryOp::Exp => UnaryRow {
                 name: "exp",
@@ -297,7 +303,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 1.0,
                 flops: 16,
-                code: ExpandF32(exp),
+                code: ExpandF32(expansions::exp),
             },
             UnaryOp::Exp2 => UnaryRow {
                 name: "exp2",
@@ -305,17 +311,17 @@ impl UnaryOp {
                 float: libm::exp2,
                 int: |x| x,
                 ulps: 1.0,
-                flops: 40,
-                code: Call,
+                flops: 16,
+                code: ExpandF32(expansions::exp2),
             },
             UnaryOp::Expm1 => UnaryRow {
                 name: "expm1",
                 domain: Domain::Float,
                 float: libm::expm1,
                 int: |x| x,
-                ulps: 1.0,
-                flops: 40,
-                code: Call,
+                ulps: 1.5,
+                flops: 22,
+                code: ExpandF32(expansions::expm1),
             },
             UnaryOp::Log => UnaryRow {
                 name: "log",
@@ -324,16 +330,16 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 1.0,
                 flops: 22,
-                code: ExpandF32(log),
+                code: ExpandF32(expansions::log),
             },
             UnaryOp::Log2 => UnaryRow {
                 name: "log2",
                 domain: Domain::Float,
                 float: libm::log2,
                 int: |x| x,
-                ulps: 1.0,
-                flops: 40,
-                code: Call,
+                ulps: 2.0,
+                flops: 26,
+                code: ExpandF32(expansions::log2),
             },
             UnaryOp::Log10 => UnaryRow {
                 name: "log10",
@@ -349,27 +355,27 @@ impl UnaryOp {
                 domain: Domain::Float,
                 float: libm::log1p,
                 int: |x| x,
-                ulps: 1.0,
-                flops: 40,
-                code: Call,
+                ulps: 1.5,
+                flops: 32,
+                code: ExpandF32(expansions::log1p),
             },
             UnaryOp::Sin => UnaryRow {
                 name: "sin",
                 domain: Domain::Float,
                 float: libm::sin,
                 int: |x| x,
-                ulps: 1.0,
-                flops: 40,
-                code: Call,
+                ulps: 2.0,
+                flops: 26,
+                code: ExpandF32Below(expansions::sin, SINE_LIMIT),
             },
             UnaryOp::Cos => UnaryRow {
                 name: "cos",
                 domain: Domain::Float,
                 float: libm::cos,
                 int: |x| x,
-                ulps: 1.0,
-                flops: 40,
-                code: Call,
+                ulps: 2.0,
+                flops: 26,
+                code: ExpandF32Below(expansions::cos, SINE_LIMIT),
             },
             UnaryOp::Tan => UnaryRow {
                 name: "tan",
@@ -432,7 +438,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 2.0,
                 flops: 34,
-                code: ExpandF32(tanh),
+                code: ExpandF32(expansions::tanh),
             },
             UnaryOp::Asinh => UnaryRow {
                 name: "asinh",
@@ -466,9 +472,9 @@ impl UnaryOp {
                 domain: Domain::Float,
                 float: libm::erf,
                 int: |x| x,
-                ulps: 1.0,
-                flops: 60,
-                code: Call,
+                ulps: 1.5,
+                flops: 44,
+                code: ExpandF32(expansions::erf),
             },
             UnaryOp::Erfc => UnaryRow {
                 name: "erfc",
@@ -486,7 +492,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 2.5,
                 flops: 22,
-                code: ExpandF32(sigmoid),
+                code: ExpandF32(expansions::sigmoid),
             },
         }
     }
@@ -546,10 +552,12 @@ pub enum BinaryOp {
 }
 
 /// How a binary operation becomes machine code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub enum BinaryCode {
     /// A few instructions that each back end has.
     Native,
+    /// Straight-line Kernel IR.
+    Expand(fn(&mut dyn Emit, ValueId, ValueId) -> ValueId),
     /// A call of the meaning on `f64` (an `f32` is widened, and the result rounded once), or on `i64`.
     Call,
 }
@@ -635,6 +643,7 @@ impl BinaryOp {
             BinaryOp::ShiftLeft | BinaryOp::ShiftRight | BinaryOp::TruncDiv => BinaryCode::Native,
             BinaryOp::Remainder | BinaryOp::Fmod | BinaryOp::FloorDiv if !ty.is_float() => BinaryCode::Native,
             BinaryOp::Remainder | BinaryOp::Fmod | BinaryOp::FloorDiv => BinaryCode::Call,
+            BinaryOp::Pow if ty == ScalarType::F32 => BinaryCode::Expand(expansions::pow),
             BinaryOp::Pow | BinaryOp::Atan2 | BinaryOp::Hypot => BinaryCode::Call,
         }
     }
@@ -828,159 +837,4 @@ impl CompareOp {
             CompareOp::Ge => a >= b,
         }
     }
-}
-
-/// Horner's scheme with FMA: `c[0] x^n + ... + c[n]`.
-fn polynomial(e: &mut dyn Emit, x: ValueId, coefficients: &[f32]) -> ValueId {
-    let mut acc = e.f32(coefficients[0]);
-    for &c in &coefficients[1..] {
-        let c = e.f32(c);
-        acc = e.fma(acc, x, c);
-    }
-    acc
-}
-
-/// `e^x`: `x = n ln 2 + r`, a polynomial in `r`, then two exact scalings by powers of two, so that subnormal results and
-/// overflow round once. NaN passes: every clamp keeps its operand where the comparison fails.
-fn exp(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    let (low, high) = (e.f32(-104.0), e.f32(89.0));
-    let below = e.lt(x, low);
-    let x = e.select(below, low, x);
-    let above = e.lt(high, x);
-    let x = e.select(above, high, x);
-    // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
-    let (log2e, magic) = (e.f32(std::f32::consts::LOG2_E), e.f32(12_582_912.0));
-    let shifted = e.fma(x, log2e, magic);
-    let n = e.sub(shifted, magic);
-    let (ln2_high, ln2_low) = (e.f32(-0.693_359_4), e.f32(2.121_944_4e-4));
-    let r = e.fma(n, ln2_high, x);
-    let r = e.fma(n, ln2_low, r);
-    let p = polynomial(e, r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
-    let rr = e.mul(r, r);
-    let one = e.f32(1.0);
-    let p = e.fma(p, rr, r);
-    let p = e.add(p, one);
-    let (bits, magic_bits) = (e.machine(MachineOp::BitsOfF32, &[shifted]), e.i32(0x4b40_0000));
-    let n = e.sub(bits, magic_bits);
-    let one_bit = e.i32(1);
-    let half = e.machine(MachineOp::ShiftRight, &[n, one_bit]);
-    let rest = e.sub(n, half);
-    let scale = power_of_two(e, half);
-    let p = e.mul(p, scale);
-    let scale = power_of_two(e, rest);
-    e.mul(p, scale)
-}
-
-/// `2^n` for an `i32` in -126..=127.
-fn power_of_two(e: &mut dyn Emit, n: ValueId) -> ValueId {
-    let (bias, shift) = (e.i32(127), e.i32(23));
-    let n = e.add(n, bias);
-    let bits = e.machine(MachineOp::ShiftLeft, &[n, shift]);
-    e.machine(MachineOp::F32OfBits, &[bits])
-}
-
-/// `ln x`: `x = 2^n m` with `m` in `[sqrt(1/2), sqrt(2))`, a polynomial in `m - 1`, and the special values selected last.
-fn log(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    let smallest_normal = e.f32(f32::MIN_POSITIVE);
-    let subnormal = e.lt(x, smallest_normal);
-    let two23 = e.f32(8_388_608.0);
-    let scaled = e.mul(x, two23);
-    let y = e.select(subnormal, scaled, x);
-    let bits = e.machine(MachineOp::BitsOfF32, &[y]);
-    let (sqrt_half, shift) = (e.i32(0x3f35_04f3), e.i32(23));
-    let above = e.sub(bits, sqrt_half);
-    let n = e.machine(MachineOp::ShiftRight, &[above, shift]);
-    let exponent = e.machine(MachineOp::ShiftLeft, &[n, shift]);
-    let m = e.sub(bits, exponent);
-    let m = e.machine(MachineOp::F32OfBits, &[m]);
-    let n = e.convert(ScalarType::F32, n);
-    let (zero, minus23) = (e.f32(0.0), e.f32(-23.0));
-    let correction = e.select(subnormal, minus23, zero);
-    let n = e.add(n, correction);
-    let one = e.f32(1.0);
-    let f = e.sub(m, one);
-    let z = e.mul(f, f);
-    let p = polynomial(
-        e,
-        f,
-        &[
-            7.037_683_6e-2,
-            -1.151_461e-1,
-            1.167_699_9e-1,
-            -1.242_014_1e-1,
-            1.424_932_3e-1,
-            -1.666_805_7e-1,
-            2.000_071_5e-1,
-            -2.499_999_4e-1,
-            3.333_333e-1,
-        ],
-    );
-    let fz = e.mul(f, z);
-    let p = e.mul(p, fz);
-    let (ln2_low, minus_half, ln2_high) = (e.f32(-2.121_944_4e-4), e.f32(-0.5), e.f32(0.693_359_4));
-    let p = e.fma(n, ln2_low, p);
-    let p = e.fma(z, minus_half, p);
-    let p = e.add(f, p);
-    let p = e.fma(n, ln2_high, p);
-    // x < 0 and NaN give NaN, 0 gives -inf, +inf gives +inf.
-    let (infinity, minus_infinity, nan) = (e.f32(f32::INFINITY), e.f32(f32::NEG_INFINITY), e.f32(f32::NAN));
-    let is_infinite = e.eq(x, infinity);
-    let p = e.select(is_infinite, infinity, p);
-    let is_zero = e.eq(x, zero);
-    let p = e.select(is_zero, minus_infinity, p);
-    let in_domain = e.le(zero, x);
-    e.select(in_domain, p, nan)
-}
-
-/// -1, 0 or 1; 0 of NaN.
-fn sign_code(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    let (zero, one, minus_one) = (e.number(x, 0.0), e.number(x, 1.0), e.number(x, -1.0));
-    let (positive, negative) = (e.lt(zero, x), e.lt(x, zero));
-    let below = e.select(negative, minus_one, zero);
-    e.select(positive, one, below)
-}
-
-/// `1 / (1 + exp(-x))`.
-fn sigmoid(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    let negated = e.neg(x);
-    let power = exp(e, negated);
-    let one = e.f32(1.0);
-    let sum = e.add(one, power);
-    e.div(one, sum)
-}
-
-/// `1 / x`, correctly rounded.
-fn reciprocal(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    let one = e.number(x, 1.0);
-    e.div(one, x)
-}
-
-/// `1 / sqrt(x)`, with both operations correctly rounded.
-fn rsqrt(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    let root = e.sqrt(x);
-    let one = e.number(x, 1.0);
-    e.div(one, root)
-}
-
-/// `tanh x`, on the magnitude: an odd polynomial below 0.625, `1 - 2 / (e^(2|x|) + 1)` above. The sign bit is that of `x`,
-/// so that zeros keep theirs.
-fn tanh(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    let magnitude = e.abs(x);
-    let z = e.mul(x, x);
-    let p = polynomial(e, z, &[-5.704_988_6e-3, 2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
-    let p = e.mul(p, z);
-    let small = e.fma(p, magnitude, magnitude);
-    let double = e.add(magnitude, magnitude);
-    let power = exp(e, double);
-    let (one, two, limit) = (e.f32(1.0), e.f32(2.0), e.f32(0.625));
-    let denominator = e.add(power, one);
-    let q = e.div(two, denominator);
-    let large = e.sub(one, q);
-    let is_small = e.lt(magnitude, limit);
-    let value = e.select(is_small, small, large);
-    let (value, sign, sign_bit) =
-        (e.machine(MachineOp::BitsOfF32, &[value]), e.machine(MachineOp::BitsOfF32, &[x]), e.i32(i32::MIN));
-    let sign = e.binary(BinaryOp::And, sign, sign_bit);
-    let signed = e.binary(BinaryOp::Or, value, sign);
-    e.machine(MachineOp::F32OfBits, &[signed])
 }

@@ -8,7 +8,7 @@ mod support;
 use half::{bf16, f16};
 use lazuli_ir::kernel::ScalarType;
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
-use lazuli_ir::{BinaryOp, CompareOp, DType, Kernel, Literal, UnaryCode, UnaryOp};
+use lazuli_ir::{BinaryCode, BinaryOp, CompareOp, DType, Kernel, Literal, UnaryCode, UnaryOp};
 use support::{assert_same, cast, generated};
 
 const AXES: [&str; 4] = ["", "parallel vector(4)", "vector(4) unroll(4)", "unroll(3)"];
@@ -167,7 +167,7 @@ fn unary_operations() {
         let row = op.row();
         for dtype in DType::ALL.into_iter().filter(|d| row.domain.contains(*d)) {
             let allowed = match row.code.of(dtype.into()) {
-                UnaryCode::Expand(_) if row.ulps > 0.5 => Allowed::Ulps(row.ulps),
+                UnaryCode::Expand(_) | UnaryCode::ExpandF32Below(..) if row.ulps > 0.5 => Allowed::Ulps(row.ulps),
                 _ => Allowed::Nothing,
             };
             check(row.name, (dtype, DType::Bool), dtype, &format!("{} %a", row.name), allowed);
@@ -179,7 +179,11 @@ fn unary_operations() {
 fn binary_operations() {
     for op in BinaryOp::ALL {
         for dtype in DType::ALL.into_iter().filter(|d| op.domain().contains(*d)) {
-            check(op.name(), (dtype, dtype), dtype, &format!("{} %a, %b", op.name()), Allowed::Nothing);
+            let allowed = match op.code(dtype.into()) {
+                BinaryCode::Expand(_) => Allowed::Ulps(op.ulps()),
+                BinaryCode::Native | BinaryCode::Call => Allowed::Nothing,
+            };
+            check(op.name(), (dtype, dtype), dtype, &format!("{} %a, %b", op.name()), allowed);
         }
     }
 }

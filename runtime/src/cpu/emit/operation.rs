@@ -26,6 +26,10 @@ impl Emitter<'_> {
             Expr::Unary(op, a) => self.unary(*op, ty, *a),
             Expr::Binary(op, a, b) => match op.code(ty) {
                 BinaryCode::Native => self.native_binary(*op, ty, *a, *b),
+                BinaryCode::Expand(code) => {
+                    let result = code(self as &mut dyn Emit, *a, *b);
+                    Ok(self.values[result.index()].val.clone())
+                }
                 BinaryCode::Call => {
                     let op = *op;
                     self.by_lane(ty, &[*a, *b], &mut |e, x| e.call_binary(op, ty, x[0], x[1]))
@@ -49,10 +53,46 @@ impl Emitter<'_> {
                 let result = code(self as &mut dyn Emit, a);
                 Ok(self.values[result.index()].val.clone())
             }
+            UnaryCode::ExpandF32Below(code, limit) => {
+                let result = code(self as &mut dyn Emit, a);
+                self.called_from(op, limit, a, result)
+            }
             UnaryCode::Native(_) | UnaryCode::Call | UnaryCode::ExpandF32(_) => {
                 self.by_lane(ty, &[a], &mut |e, x| e.call_unary(op, ty, x[0]))
             }
         }
+    }
+
+    /// The value of an expansion, replaced by that of a call where the operand's magnitude is not below a limit. The calls
+    /// stand behind a branch that no iteration takes where all are.
+    fn called_from(&mut self, op: UnaryOp, limit: f32, a: ValueId, expanded: ValueId) -> Result<Val> {
+        let ty = ScalarType::F32;
+        let e: &mut dyn Emit = self;
+        let (size, limit) = (e.abs(a), e.f32(limit));
+        let large = e.le(limit, size);
+        let uniform = self.is_uniform(a);
+        let values = if uniform { smallvec::smallvec![self.uniform(expanded)?] } else { self.varying(expanded)? };
+        let masks = self.values[large.index()].val.clone();
+        let any = self.any(&masks)?;
+        let (inside, after) = (self.new_block(), self.new_block());
+        self.branch(any, inside, &[], after, &values);
+        self.enter(inside);
+        self.func.layout.set_cold(inside);
+        let called = self.by_lane(ty, &[a], &mut |e, x| e.call_unary(op, ty, x[0]))?;
+        let called = self.temporary(ty, called);
+        let chosen = self.select(ty, large, called, expanded)?;
+        let chosen = match chosen {
+            Val::Parts(parts) => parts,
+            other => smallvec::smallvec![self.lane_of_val(&other, ty, 0)?],
+        };
+        self.jump(after, &chosen);
+        self.enter(after);
+        let mut out = Parts::new();
+        for v in chosen {
+            let ty = self.func.dfg.value_type(v);
+            out.push(self.func.dfg.append_block_param(after, ty));
+        }
+        Ok(if uniform { Val::Scalar(out[0]) } else { Val::Parts(out) })
     }
 
     /// Applies `f` once where all operands are uniform, else to the values of each part. All operands are of type `from`.

@@ -1,0 +1,157 @@
+//! Functions as machine code against their meaning on `f64`, over all of `f32`: what is stated of their accuracy holds.
+//!
+//! Every 2053rd bit pattern is tried, and all where `LAZULI_FUNCTION_STRIDE=1` (minutes a function, in a release build).
+//! Worst errors are printed: `cargo test --release -p lazuli-runtime --test functions -- --ignored --nocapture`.
+
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod support;
+
+use lazuli_ir::kernel::ScalarType;
+use lazuli_ir::philox::philox;
+use lazuli_ir::{BinaryOp, Kernel, Shape, UnaryCode, UnaryOp};
+use lazuli_runtime::Array;
+use lazuli_runtime::cpu::{KernelCode, LaunchArg, launch};
+
+fn code(expr: &str) -> KernelCode {
+    let text = format!(
+        "kernel f(%x: f32[n], %z: f32[n], %y: mut f32[n]) extents(n) {{
+           loop %i in n vector(4) {{ %a = load %x[%i]  %b = load %z[%i]  store %y[%i], {expr} }}
+         }}"
+    );
+    support::code(&Kernel::parse(&text).unwrap(), false)
+}
+
+fn apply(code: &KernelCode, x: &[f32], z: &[f32]) -> Vec<f32> {
+    let shape = Shape::new([x.len()]);
+    let array = |v: &[f32]| Array::from_vec(v.to_vec(), &shape).unwrap();
+    let arrays = [array(x), array(z), array(x)];
+    let args: Vec<LaunchArg<'_>> = arrays.iter().map(|array| LaunchArg { array, strides: &[] }).collect();
+    launch(code, &args, &[x.len() as u64], &[], &[], 1, 1).unwrap();
+    arrays[2].to_vec().unwrap()
+}
+
+/// The distance of two values in units in the last place of the exact one, as an `f32`; infinity counts as 2^128.
+fn ulps(found: f32, exact: f64) -> f64 {
+    let rounded = exact as f32;
+    if found.to_bits() == rounded.to_bits() || (found.is_nan() && exact.is_nan()) {
+        return 0.0;
+    }
+    if found.is_nan() != exact.is_nan() || found.is_sign_negative() != exact.is_sign_negative() {
+        return f64::INFINITY;
+    }
+    let exponent = (exact.abs().to_bits() >> 52) as i32 - 1023;
+    let unit = f64::from(2.0f32).powi(exponent.clamp(-126, 127) - 23);
+    let number = if found.is_infinite() { f64::from(2.0f32).powi(128) } else { f64::from(found.abs()) };
+    let exact = exact.abs().min(f64::from(2.0f32).powi(128));
+    (number - exact).abs() / unit
+}
+
+fn expanded() -> impl Iterator<Item = UnaryOp> {
+    UnaryOp::ALL.iter().copied().filter(|op| match op.row().code.of(ScalarType::F32) {
+        UnaryCode::Expand(_) | UnaryCode::ExpandF32Below(..) => true,
+        UnaryCode::Native(_) | UnaryCode::Call | UnaryCode::ExpandF32(_) => false,
+    })
+}
+
+fn worst(op: UnaryOp, inputs: &mut dyn Iterator<Item = f32>) -> (f64, f32) {
+    let (code, row) = (code(&format!("{} %a", op.name())), op.row());
+    let mut worst = (0.0, 0.0);
+    loop {
+        let x: Vec<f32> = inputs.take(1 << 16).collect();
+        if x.is_empty() {
+            return worst;
+        }
+        for (x, y) in x.iter().zip(apply(&code, &x, &x)) {
+            let error = ulps(y, (row.float)(f64::from(*x)));
+            if error > worst.0 {
+                worst = (error, *x);
+            }
+        }
+    }
+}
+
+fn every(stride: usize) -> impl Iterator<Item = f32> {
+    (0..=u32::MAX).step_by(stride).map(f32::from_bits)
+}
+
+#[test]
+fn accuracy_is_as_stated() {
+    for op in expanded() {
+        let (error, at) = worst(op, &mut every(2053));
+        let stated = op.row().ulps;
+        assert!(error <= stated, "{}: {error} ulps at {at:e}, {stated} are stated", op.name());
+    }
+}
+
+#[test]
+#[ignore = "minutes a function"]
+fn accuracy_is_as_stated_everywhere() {
+    let stride = std::env::var("LAZULI_FUNCTION_STRIDE").ok().and_then(|s| s.parse().ok()).unwrap_or(61);
+    let wanted = std::env::var("LAZULI_FUNCTION").ok();
+    for op in expanded().filter(|op| wanted.as_ref().is_none_or(|w| w == op.name())) {
+        let start = std::time::Instant::now();
+        let (error, at) = worst(op, &mut every(stride));
+        println!("{}: {error:.3} ulps at {at:e}, {:.1} s", op.name(), start.elapsed().as_secs_f64());
+        assert!(error <= op.row().ulps, "{}: {error} ulps at {at:e}", op.name());
+    }
+}
+
+/// Numbers whose powers are finite, all kinds of numbers, and what is special.
+fn pairs(n: u64) -> (Vec<f32>, Vec<f32>) {
+    let special = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        2.0,
+        -2.0,
+        3.0,
+        -3.0,
+        0.5,
+        -0.5,
+        1e-45,
+        -1e-45,
+        f32::MAX,
+        f32::MIN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        16_777_215.0,
+        16_777_217.0,
+        -2.5,
+        0.999_999_94,
+        1.000_000_1,
+        -1e10,
+    ];
+    let (mut x, mut y): (Vec<f32>, Vec<f32>) = special.iter().flat_map(|a| special.iter().map(|b| (*a, *b))).unzip();
+    for i in 0..n {
+        let (a, b) = (philox(1, 1, i), philox(1, 2, i));
+        match i % 4 {
+            0 => (x.push(f32::from_bits(a)), y.push(f32::from_bits(b))),
+            1 => (x.push(f32::from_bits(a & 0x7fff_ffff)), y.push((b % 9) as f32 - 4.0)),
+            _ => {
+                // A result of any exponent.
+                let base = f32::from_bits(0x3000_0000 + a % 0x2000_0000);
+                let result = f64::from(b) / f64::from(u32::MAX) * 300.0 - 160.0;
+                (x.push(base), y.push((result / f64::from(base).log2()) as f32))
+            }
+        };
+    }
+    (x, y)
+}
+
+#[test]
+fn powers_are_as_accurate_as_stated() {
+    let code = code("pow %a, %b");
+    let (x, y) = pairs(2_000_000);
+    let mut worst = (0.0, 0.0, 0.0);
+    for (i, found) in apply(&code, &x, &y).into_iter().enumerate() {
+        let error = ulps(found, BinaryOp::Pow.float(f64::from(x[i]), f64::from(y[i])));
+        if error > worst.0 {
+            worst = (error, x[i], y[i]);
+        }
+    }
+    println!("pow: {:.3} ulps at {:e}, {:e}", worst.0, worst.1, worst.2);
+    assert!(worst.0 <= BinaryOp::Pow.ulps(), "{} ulps of {:e} to {:e}", worst.0, worst.1, worst.2);
+}
