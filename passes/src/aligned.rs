@@ -122,6 +122,11 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
+    /// That of a routine, which is no kernel: nothing joins it.
+    pub(crate) fn of_routine() -> Summary {
+        Summary { statements: 0, work: 0, width: 1, dot: false, walk: None }
+    }
+
     /// That of a planned group.
     pub(crate) fn of(graph: &Graph, plan: &Plan, frame: &Frame, outputs: &[NodeId], loops: &mut Loops) -> Summary {
         Summary::walking(graph, plan, walk(plan, frame, outputs, loops, &|_| None))

@@ -295,7 +295,7 @@ impl<'a> Fusion<'a> {
             let bytes = reads.iter().chain([&n]).map(|r| self.size(*r)).sum();
             let reasons =
                 |r: String| lazuli_ir::Error::internal(format!("{} does not plan alone: {r}", self.graph.op(n).name()));
-            let (mut summary, mut plan) = (None, None);
+            let (mut summary, mut plan) = (Some(Summary::of_routine()), None);
             if !self.is_routine(n) {
                 let (planned, frame) = self.plan_members(&[n], &[n])?.map_err(reasons)?;
                 summary = Some(Summary::of(self.graph, &planned, &frame, &[n], &mut self.loops));

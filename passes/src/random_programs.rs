@@ -22,7 +22,8 @@ fn gradient_program(seed: u64) -> (Graph, Vec<Dense>) {
     let mut pairs = Vec::new();
     for &y in &outputs {
         if graph.ty(y).dtype.is_float() {
-            let seed = Op::Constant { value: Literal::F32(1.0), shape: graph.ty(y).shape.clone() };
+            let (ty, one) = (graph.ty(y).clone(), Literal::one(graph.ty(y).dtype));
+            let seed = Op::Constant { value: one, shape: ty.shape };
             pairs.push((y, graph.add(seed, &[], Sources::none()).unwrap()));
         }
     }
