@@ -253,7 +253,7 @@ fn reduced_by_half_pi(e: &mut dyn Emit, x: ValueId) -> (ValueId, ValueId) {
 /// The sine or cosine of `r`, as a quarter turn says, with its sign: `sin(r + quarter pi/2)`.
 fn sine_of(e: &mut dyn Emit, quarter: ValueId, r: ValueId) -> ValueId {
     let z = e.mul(r, r);
-    let p = polynomial(e, z, &[2.833_043_7e-6, -1.985_309_1e-4, 8.333_379e-3, -1.666_666_7e-1]);
+    let p = polynomial(e, z, &[2.833_043_7e-6, -1.985_309e-4, 8.333_379e-3, -1.666_666_7e-1]);
     let rz = e.mul(r, z);
     let sine = e.fma(p, rz, r);
     let p = polynomial(e, z, &[-2.888_121_5e-7, 2.482_202_2e-5, -1.388_898e-3, 4.166_666_8e-2]);
