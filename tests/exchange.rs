@@ -68,6 +68,17 @@ fn what_is_lent_is_not_overwritten() {
 }
 
 #[test]
+fn lent_values_go_to_other_threads() {
+    let x = Tensor::arange(0..100) * 2;
+    let lent = x.lend::<i64>().unwrap();
+    let sums: Vec<i64> = std::thread::scope(|scope| {
+        let threads = [lent.clone(), lent].map(|l| scope.spawn(move || l.as_slice().unwrap().iter().sum::<i64>()));
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(sums, [9900, 9900]);
+}
+
+#[test]
 fn nothing_is_lent_inside_a_trace() {
     let f = lazuli::compile(|x: Tensor| {
         let error = x.lend::<f32>().unwrap_err().to_string();
