@@ -207,6 +207,20 @@ mod arrays {
         assert_eq!(lent.view().unwrap(), counted(&[32, 32]) * 2.0);
     }
 
+    /// Moves an array in, column-major, and lends it out where it lies.
+    fn both_ways<T: lazuli::Element>(elements: [T; 4]) {
+        let array = Array::from_iter(elements)
+            .into_shape_with_order(((2, 2), ndarray::Order::F))
+            .unwrap_or_else(|e| panic!("{e}"));
+        let (at, expected) = (array.as_ptr(), array.clone());
+        let x = Tensor::from_ndarray(array);
+        let lent = x.lend::<T>().unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((x.dtype(), x.to_vec::<T>().ok()), (T::DTYPE, Some(expected.iter().copied().collect())));
+        assert_eq!(lent.view_of::<Ix2>().ok(), Some(expected.view()));
+        assert!(lent.view().is_ok_and(|view| stays(view.as_ptr(), at)));
+        assert_eq!(x.to_ndarray::<T>().ok(), Some(expected.into_dyn()));
+    }
+
     #[test]
     fn borrowed_arrays_are_copied_and_every_dtype_goes_both_ways() {
         let array = counted(&[3, 4]);
@@ -218,8 +232,13 @@ mod arrays {
         let truth = ndarray::array![[true, false], [false, false]];
         let x = Tensor::from_ndarray(truth.clone().reversed_axes());
         assert_eq!((x.dtype(), x.lend::<bool>().unwrap().view_of::<Ix2>().unwrap()), (DType::Bool, truth.t()));
-        let whole = ndarray::array![i64::MIN, 0, i64::MAX];
-        assert_eq!(Tensor::from_ndarray(whole.clone()).to_ndarray::<i64>().unwrap(), whole.into_dyn());
+        both_ways([i64::MIN, 0, i64::MAX, 5]);
+        both_ways([i32::MIN, 0, i32::MAX, 5]);
+        both_ways([0u8, 1, 128, 255]);
+        both_ways([f64::MIN_POSITIVE, -0.0, f64::INFINITY, 1e300]);
+        both_ways([1.0f32, -0.0, f32::NEG_INFINITY, 1e-45]);
+        both_ways([0.5f32, -0.0, 65504.0, 6e-8].map(lazuli::f16::from_f32));
+        both_ways([0.5f32, -0.0, 3e38, 1e-40].map(lazuli::bf16::from_f32));
         let calculated = Tensor::from_ndarray(counted(&[4])).gt(1.5).lend::<bool>().unwrap();
         assert_eq!(calculated.view().unwrap(), ndarray::array![false, false, true, true].into_dyn());
     }
