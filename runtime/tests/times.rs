@@ -133,3 +133,29 @@ fn kernels() {
         time(&linear, &[512 * 784, 784 * 512, 512, 512 * 512], &[], (512 / rows * (512 / columns)) as u64);
     }
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn functions() {
+    let n = 16_384usize;
+    for (name, expr) in [
+        ("sin", "sin %v"),
+        ("sin_by_call", "convert f32 (sin (convert f64 %v))"),
+        ("erf", "erf %v"),
+        ("log1p", "log1p %v"),
+        ("expm1", "expm1 %v"),
+        ("pow", "pow %v, %z"),
+        ("pow_by_call", "convert f32 (pow (convert f64 %v), (convert f64 %z))"),
+        ("atan_by_call", "atan %v"),
+        ("round_f16", "round_f16 %v"),
+        ("floor_div", "convert f32 (floor_div (convert i32 %v), (convert i32 %z))"),
+        ("u8", "convert f32 (add (convert u8 %v), (convert u8 %z))"),
+    ] {
+        let text = format!(
+            "kernel {name}(%x: f32[n], %w: f32[n], %y: mut f32[n]) extents(n) {{
+               loop %i in n parallel vector(4) unroll(2) {{ %v = load %x[%i]  %z = load %w[%i]  store %y[%i], {expr} }}
+             }}"
+        );
+        time(&code(&text), &[n, n, n], &[n as u64], n as u64);
+    }
+}
