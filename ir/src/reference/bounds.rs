@@ -1,8 +1,8 @@
 //! How far a right evaluator may be off: measured by moving every rounding of the program.
 //!
-//! A graph runs seven times in lockstep, node by node: once as [`evaluate`](super::evaluate) does, six times with each
+//! A graph runs nine times in lockstep, node by node: once as [`evaluate`](super::evaluate) does, eight times with each
 //! primitive's float result moved by a random amount within its stated error (see `rounding`). An element's bound is 16 times
-//! the spread of the seven values plus one unit in the last place. Where nothing was moved all runs are the same and the bound
+//! the spread of the nine values plus one unit in the last place. Where nothing was moved all runs are the same and the bound
 //! is 0: operations that are correctly rounded, movement and integers must agree exactly, until a function with an error of
 //! its own or a sum comes in. Bounds grow where the program is ill conditioned and nowhere else, so tests need no tolerances
 //! of their own.
@@ -12,6 +12,11 @@
 //! *undetermined*, as is all that elementwise operations and movement make of it; a sum or contraction over it is not,
 //! since its runs already spread over both outcomes. What is compared is the difference of both sides within one run, so
 //! `eq(x, max(x))` is determined although `x` itself is moved.
+//!
+//! **Beyond numbers.** At a pole, or where an overflow depends on the order of a sum, a number, either infinity and NaN are
+//! neighbours. Nine runs do not show what many such elements together come to: in each of them the largest of many may be
+//! NaN, and none shows that it may be infinite. So these elements are *hidden* too, and what a reduction or a contraction
+//! makes of them is undetermined as well.
 
 use super::apply;
 use super::check_inputs;
@@ -24,10 +29,9 @@ use crate::{
 };
 use std::rc::Rc;
 
-/// Runs whose roundings are moved: three pairs. Movements of two operations in a row may cancel; that they do in all three pairs
-/// is rare.
-const MOVED: usize = 6;
-/// What a spread is multiplied by: seven samples of a distribution rarely reach its ends.
+/// Runs whose roundings are moved: four pairs, in one of which the movements of operations in a row add up (see `rounding`).
+const MOVED: usize = 8;
+/// What a spread is multiplied by: nine samples of a distribution rarely reach its ends.
 const MARGIN: f64 = 16.0;
 
 /// An output, and how far another evaluator's may be from it.
@@ -73,7 +77,7 @@ pub fn evaluate_bounds(graph: &Graph, inputs: &[Dense], seed: u64) -> Result<Vec
     check_inputs(graph, inputs)?;
     let mut movers: Vec<Moved> = (0..MOVED).map(|run| Moved::new(seed, run)).collect();
     let outputs = super::walk(graph, |n, op, operands: &[&Runs]| match op {
-        Op::Input { index, .. } => Ok(Runs { values: vec![inputs[*index].clone()], undetermined: None }),
+        Op::Input { index, .. } => Ok(Runs::exact(inputs[*index].clone())),
         _ => step(op, operands, &graph.node(n).types[0], &mut movers),
     })?;
     Ok(outputs.into_iter().map(Bounds::of).collect())
@@ -83,10 +87,21 @@ pub fn evaluate_bounds(graph: &Graph, inputs: &[Dense], seed: u64) -> Result<Vec
 #[derive(Clone)]
 struct Runs {
     values: Vec<Dense>,
-    undetermined: Option<Vec<bool>>,
+    undetermined: Marks,
+    /// Those undetermined elements of which the runs do not show all that may come out.
+    hidden: Marks,
+    /// The number of movements in a row behind it.
+    depth: u32,
 }
 
+/// Some elements of a value.
+type Marks = Option<Vec<bool>>;
+
 impl Runs {
+    fn exact(value: Dense) -> Runs {
+        Runs { values: vec![value], undetermined: None, hidden: None, depth: 0 }
+    }
+
     fn run(&self, r: usize) -> &Dense {
         &self.values[r.min(self.values.len() - 1)]
     }
@@ -103,6 +118,27 @@ impl Runs {
     fn mark(&mut self, i: usize) {
         let n = self.values[0].len();
         self.undetermined.get_or_insert_with(|| vec![false; n])[i] = true;
+    }
+
+    fn hide(&mut self, i: usize) {
+        let n = self.values[0].len();
+        self.hidden.get_or_insert_with(|| vec![false; n])[i] = true;
+        self.mark(i);
+    }
+
+    /// Hides elements that are not the same number or NaN in all runs, and no number in some.
+    fn hide_overflows(&mut self) {
+        let floats = self.values.iter().map(|v| match v.data() {
+            Data::Float(v) => Some(v.as_slice()),
+            Data::Bool(_) | Data::Int(_) => None,
+        });
+        let Some(runs) = floats.collect::<Option<Vec<&[f64]>>>() else { return };
+        let alike = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
+        let open = |i: &usize| {
+            runs.iter().any(|run| !run[*i].is_finite()) && runs.iter().any(|run| !alike(run[*i], runs[0][*i]))
+        };
+        let open: Vec<usize> = (0..runs[0].len()).filter(open).collect();
+        open.into_iter().for_each(|i| self.hide(i));
     }
 }
 
@@ -124,18 +160,30 @@ fn may_cross_zero(values: &[f64]) -> bool {
 
 fn step(op: &Op, operands: &[&Runs], ty: &TensorType, movers: &mut [Moved]) -> Result<Runs> {
     let of_run = |r: usize| -> Vec<&Dense> { operands.iter().map(|x| x.run(r)).collect() };
+    let moved_before = operands.iter().any(|x| x.values.len() > 1);
+    let moves = is_inexact(op, ty.dtype) || matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Cast(_));
+    let depth = operands.iter().map(|x| x.depth).max().unwrap_or(0) + u32::from(moves);
     let mut nominal = Recorded::default();
     let mut values = vec![apply::run(op, &of_run(0), ty, &mut nominal)?];
-    if is_inexact(op, ty.dtype) || operands.iter().any(|x| x.values.len() > 1) {
+    if is_inexact(op, ty.dtype) || moved_before {
         let nominal: Rc<[f64]> = nominal.0.into();
         for (r, mover) in movers.iter_mut().enumerate() {
-            mover.start(nominal.clone());
+            mover.start(nominal.clone(), depth);
             values.push(apply::run(op, &of_run(r + 1), ty, mover)?);
         }
     }
-    let mut runs = Runs { values, undetermined: inherited(op, operands, &ty.shape)? };
+    let undetermined = inherited(op, operands, |x| &x.undetermined, &ty.shape)?;
+    let mut runs = Runs { values, undetermined, hidden: None, depth };
+    let hidden = match gathered(op, operands, &ty.shape)? {
+        None => inherited(op, operands, |x| &x.hidden, &ty.shape)?,
+        hidden => hidden,
+    };
+    for i in hidden.iter().flatten().enumerate().filter_map(|(i, h)| h.then_some(i)) {
+        runs.hide(i);
+    }
     if runs.values.len() > 1 {
         decide(op, operands, &mut runs);
+        runs.hide_overflows();
     }
     if runs.values.iter().all(|run| *run == runs.values[0]) {
         runs.values.truncate(1);
@@ -164,30 +212,68 @@ fn is_inexact(op: &Op, dtype: DType) -> bool {
     inexact && dtype.is_float()
 }
 
-/// Which elements of the result are undetermined because elements of the operands are.
-fn inherited(op: &Op, operands: &[&Runs], shape: &Shape) -> Result<Option<Vec<bool>>> {
-    if operands.iter().all(|x| x.undetermined.is_none()) {
+/// Which elements of the result hidden elements of the operands reach in a reduction, a contraction or another sum.
+fn gathered(op: &Op, operands: &[&Runs], shape: &Shape) -> Result<Marks> {
+    let sums = match op {
+        Op::Reduce { dims, .. } => Op::Reduce { op: ReduceOp::Sum, dims: dims.clone(), acc: DType::F64 },
+        Op::Dot { dims, .. } => Op::Dot { dims: dims.clone(), acc: DType::F64 },
+        Op::WindowSum { .. } => op.clone(),
+        Op::Scatter { .. } if operands.iter().any(|x| x.hidden.is_some()) => {
+            return Ok(Some(vec![true; shape.elements()]));
+        }
+        Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => return Ok(None),
+        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select => return Ok(None),
+        Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => return Ok(None),
+        Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::DynamicSlice(_) => return Ok(None),
+        Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } | Op::Gather { .. } => return Ok(None),
+        Op::Cast(_) | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => return Ok(None),
+    };
+    let mut all: Marks = None;
+    for (at, marks) in operands.iter().enumerate().filter_map(|(at, x)| Some((at, x.hidden.as_ref()?))) {
+        // Counts the marked elements behind each element of the result: what they are combined with counts as 1.
+        let ones = operands.iter().enumerate().map(|(i, x)| {
+            let ty = TensorType { shape: x.values[0].ty().shape.clone(), dtype: DType::F64 };
+            let count = |marked: &bool| f64::from(u8::from(*marked));
+            if i == at {
+                Dense::computed(&ty, Data::Float(marks.iter().map(count).collect()))
+            } else {
+                Dense::splat(Literal::F64(1.0), &ty.shape)
+            }
+        });
+        let ones: Vec<Dense> = ones.collect();
+        let ty = TensorType { shape: shape.clone(), dtype: DType::F64 };
+        let counts = apply::run(&sums, &ones.iter().collect::<Vec<_>>(), &ty, &mut Nearest)?;
+        let all = all.get_or_insert_with(|| vec![false; shape.elements()]);
+        all.iter_mut().enumerate().for_each(|(i, m)| *m |= counts.f64_at(i) > 0.0);
+    }
+    Ok(all)
+}
+
+/// Which elements of the result are marked because elements of the operands are.
+fn inherited(op: &Op, operands: &[&Runs], of: fn(&Runs) -> &Marks, shape: &Shape) -> Result<Marks> {
+    if operands.iter().all(|x| of(x).is_none()) {
         return Ok(None);
     }
+    let is_marked = |x: &Runs, i: usize| of(x).as_ref().is_some_and(|m| m[i]);
     match op {
         Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
-            Ok(Some((0..shape.elements()).map(|i| operands.iter().any(|x| x.is_undetermined(i))).collect()))
+            Ok(Some((0..shape.elements()).map(|i| operands.iter().any(|x| is_marked(x, i))).collect()))
         }
-        Op::CheckIndex { .. } => Ok(operands.first().and_then(|x| x.undetermined.clone())),
+        Op::CheckIndex { .. } => Ok(operands.first().and_then(|x| of(x).clone())),
         // Indices that may differ, and lines that may sort otherwise: nothing of the result is compared.
         Op::Gather { .. } | Op::Scatter { .. } | Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. }
-            if operands.iter().any(|x| x.undetermined.is_some() && x.values[0].ty().dtype == DType::I64) =>
+            if operands.iter().any(|x| of(x).is_some() && x.values[0].ty().dtype == DType::I64) =>
         {
             Ok(Some(vec![true; shape.elements()]))
         }
         Op::Sort { .. } | Op::Cumulative { .. } => Ok(Some(vec![true; shape.elements()])),
         Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) | Op::Flip(_) => {
-            moved_marks(op, operands, shape).map(Some)
+            moved_marks(op, operands, of, shape).map(Some)
         }
         Op::Concat { .. } | Op::Window(_) | Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } => {
-            moved_marks(op, operands, shape).map(Some)
+            moved_marks(op, operands, of, shape).map(Some)
         }
-        Op::Gather { .. } => moved_marks(op, operands, shape).map(Some),
+        Op::Gather { .. } => moved_marks(op, operands, of, shape).map(Some),
         Op::Scatter { op: ScatterOp::Set | ScatterOp::Max | ScatterOp::Min, .. } => {
             Ok(Some(vec![true; shape.elements()]))
         }
@@ -198,12 +284,12 @@ fn inherited(op: &Op, operands: &[&Runs], shape: &Shape) -> Result<Option<Vec<bo
 }
 
 /// Where a movement puts the marks of its operands; operands that are indices stay as they are.
-fn moved_marks(op: &Op, operands: &[&Runs], shape: &Shape) -> Result<Vec<bool>> {
+fn moved_marks(op: &Op, operands: &[&Runs], of: fn(&Runs) -> &Marks, shape: &Shape) -> Result<Vec<bool>> {
     let mask = |(i, x): (usize, &&Runs)| {
         let value = &x.values[0];
         let ty = TensorType { shape: value.ty().shape.clone(), dtype: DType::Bool };
         let is_index = value.ty().dtype == DType::I64 && i > 0;
-        match (&x.undetermined, op) {
+        match (of(x), op) {
             (_, Op::Gather { .. } | Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. }) if is_index => value.clone(),
             (Some(marks), _) => Dense::computed(&ty, Data::Bool(marks.clone())),
             (None, _) => Dense::splat(Literal::Bool(false), &ty.shape),
@@ -351,11 +437,11 @@ fn close_lines(dim: usize, x: &Runs) -> Vec<bool> {
     close
 }
 
-/// Marks elements where the runs cannot show all that may come out.
+/// Hides elements where the runs cannot show all that may come out.
 fn mark_where(result: &mut Runs, is_open: impl Fn(usize) -> bool) {
     for i in 0..result.values[0].len() {
         if is_open(i) {
-            result.mark(i);
+            result.hide(i);
         }
     }
 }

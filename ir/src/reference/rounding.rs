@@ -3,7 +3,9 @@
 //! A primitive computes in `f64`; what then happens to the result is a [`Rounding`]. [`Nearest`] is the meaning of the IR.
 //! [`Moved`] adds a random amount within the primitive's stated error and does not round, so that a spread is never hidden by
 //! values that happen to round alike. Amounts are at least half of what is allowed, and runs come in pairs of opposite signs:
-//! the runs then never agree by chance.
+//! the runs then never agree by chance. Movements of operations in a row may cancel, as where both raise and the second is a
+//! falling function. So three of the four pairs draw the same signs, but one of them turns the signs of every other operation
+//! in a row, one those of every other two: movements of two or three operations that cancel in one pair add up in another.
 //!
 //! What every right evaluator gives alike is not moved: results of correctly rounded operations on operands that no earlier
 //! movement has reached, zeros, infinities, NaN, and sums of integers that stay exact.
@@ -15,6 +17,9 @@
 //! is 16 times what that causes, which leaves room for runs of some ten thousand additions in one accumulator, whose errors
 //! grow as the root of their number. Where terms are alike they grow faster, always rounding the same way: what one
 //! accumulator over all terms is off by is looked at too, and a sum is moved by up to half of that.
+//!
+//! Where a sum is so small beside its terms that all its digits may be lost, 0 may come out as well. Functions turn there (a
+//! square, an absolute value), so that numbers on both sides of it do not show what becomes of it: one run takes 0.
 
 use crate::DType;
 use crate::splitmix::SplitMix;
@@ -85,6 +90,9 @@ impl Rounding for Recorded {
     }
 }
 
+/// The pair of runs that draws signs of its own.
+const FREE: usize = 2;
+
 /// Moves results.
 #[derive(Clone)]
 pub(crate) struct Moved {
@@ -92,18 +100,20 @@ pub(crate) struct Moved {
     random: SplitMix,
     nominal: Rc<[f64]>,
     at: usize,
+    /// The number of the operation among those in a row.
+    depth: u32,
 }
 
 impl Moved {
     /// The run of this number: 2k and 2k + 1 move by opposite amounts.
     pub(crate) fn new(seed: u64, run: usize) -> Moved {
-        let random = SplitMix::new(seed ^ ((run as u64 / 2) << 32));
-        Moved { run, random, nominal: Rc::from([]), at: 0 }
+        let stream = u64::from(run / 2 == FREE);
+        Moved { run, random: SplitMix::new(seed ^ (stream << 32)), nominal: Rc::from([]), at: 0, depth: 0 }
     }
 
-    /// Starts an operation whose exact results in the run that is not moved are these.
-    pub(crate) fn start(&mut self, nominal: Rc<[f64]>) {
-        (self.nominal, self.at) = (nominal, 0);
+    /// Starts an operation, the `depth`th in a row, whose exact results in the run that is not moved are these.
+    pub(crate) fn start(&mut self, nominal: Rc<[f64]>, depth: u32) {
+        (self.nominal, self.at, self.depth) = (nominal, 0, depth);
     }
 
     fn opposite(&self) -> bool {
@@ -113,8 +123,13 @@ impl Moved {
     /// A number in (-1, -1/2] or [1/2, 1).
     fn draw(&mut self) -> f64 {
         let v = self.random.signed();
-        let v = (0.5 + v.abs() / 2.0).copysign(v);
-        if self.opposite() { -v } else { v }
+        let (amount, turned) = match self.run / 2 {
+            1 => (1.0 - v.abs() / 2.0, self.depth & 1 != 0),
+            3 => (0.5 + v.abs() / 2.0, self.depth & 2 != 0),
+            _ => (0.5 + v.abs() / 2.0, false),
+        };
+        let v = amount.copysign(v);
+        if self.opposite() ^ turned { -v } else { v }
     }
 }
 
@@ -155,7 +170,9 @@ impl Rounding for Moved {
             return if self.opposite() { -0.0 } else { 0.0 };
         }
         let underflow = if products { n * spacing(dtype, 0.0) / 2.0 } else { 0.0 };
-        let moved = total + amount * (pairwise.max(alike) + underflow);
+        let reach = pairwise.max(alike) + underflow;
+        let lost = self.run == 2 * FREE && total.abs() <= reach;
+        let moved = if lost { 0.0 } else { total + amount * reach };
         // In another order a partial sum may overflow, and then anything comes out: the runs show all that may.
         if !round(dtype, magnitude).is_finite() {
             return [overflowed(dtype, moved), f64::NAN, f64::INFINITY, f64::NEG_INFINITY][self.run % 4];
@@ -300,7 +317,7 @@ mod tests {
 
     fn moved(run: usize, nominal: f64, exact: f64, ulps: f64) -> f64 {
         let mut m = Moved::new(7, run);
-        m.start(Rc::from([nominal]));
+        m.start(Rc::from([nominal]), 0);
         m.rounded(DType::F32, exact, ulps)
     }
 

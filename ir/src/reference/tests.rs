@@ -347,3 +347,69 @@ fn a_long_chain_is_walked_without_recursion() {
     g.verify().unwrap();
     assert_eq!(evaluate(&g, &[dense(&[3.0f32], [1])]).unwrap(), [dense(&[3.0f32], [1])]);
 }
+
+/// The bounds of a program of one input `%x`, which was moved before: its last bits are not known.
+fn bounds_of(body: &str, ty: &str, x: &Dense, seed: u64) -> Bounds {
+    let graph =
+        Graph::parse(&format!("graph g(%x: {}) -> (%y) {{\n{body}\n}}", x.ty())).unwrap_or_else(|e| panic!("{e}"));
+    let bounds = evaluate_bounds(&graph, std::slice::from_ref(x), seed).unwrap();
+    assert_eq!(bounds[0].value.ty().to_string(), ty);
+    bounds.into_iter().next().unwrap()
+}
+
+#[test]
+fn a_sum_that_loses_all_digits_may_be_zero() {
+    // In one order 3, in another 0, and the square of neither's neighbours is as small as that of 0.
+    let body = "%s = reduce_sum %x dims=[0] acc=f32 : f32[]\n%t = tanh %s : f32[]\n%y = mul %t, %t : f32[]";
+    let b = bounds_of(body, "f32[]", &dense(&[1e12f32, 3.0, -1e12], [3]), 1);
+    compare(&[dense(&[0.0f32], [])], &[b]).unwrap();
+    let b = bounds_of(body, "f32[]", &dense(&[1.0f32, 3.0, -1.0], [3]), 1);
+    assert!(compare(&[dense(&[0.0f32], [])], &[b]).is_err(), "no digit is lost here");
+}
+
+#[test]
+fn what_is_made_of_overflows_is_undetermined() {
+    // Each row is an infinity or NaN, as the order has it. In every run all rows are the same, so that the difference to the
+    // largest is NaN; but one may be -inf beside another that is inf.
+    let m = f32::MAX;
+    let x: Vec<f32> = (0..50).flat_map(|_| [m, m, m, -m]).collect();
+    let x = dense(&x, [50, 4]);
+    let body = "%s = reduce_sum %x dims=[1] acc=f32 : f32[50]\n%m = reduce_max %s dims=[0] acc=f32 : f32[]\n\
+                %b = broadcast %m dims=[] : f32[50]\n%d = sub %s, %b : f32[50]";
+    let sum = "%y = reduce_sum %d dims=[0] acc=f32 : f32[]";
+    let dot = "%one = constant 1.0 : f32[50]\n%y = dot %d, %one contract=[0;0] : f32[]";
+    for last in [sum, dot] {
+        assert_eq!(bounds_of(&format!("{body}\n{last}"), "f32[]", &x, 1).undetermined, [true]);
+    }
+    // A decision that the runs show both ways is a number again in a sum.
+    let body = "%e = exp %x : f32[4]\n%m = reduce_max %e dims=[0] acc=f32 : f32[]\n%b = broadcast %m dims=[] : f32[4]\n\
+                %l = lt %e, %b : bool[4]\n%c = cast %l : f32[4]\n%y = reduce_sum %c dims=[0] acc=f32 : f32[]";
+    assert_eq!(bounds_of(body, "f32[]", &dense(&[0.5f32, 0.5, 0.25, 0.125], [4]), 1).undetermined, [false]);
+}
+
+#[test]
+fn a_pole_under_a_sum_is_undetermined() {
+    let body = "%l = log %x : f32[2]\n%q = mul %l, %l : f32[2]\n%r = rsqrt %q : f32[2]\n\
+                %y = reduce_sum %r dims=[0] acc=f32 : f32[]";
+    // The logarithm of what may be 1 may be 0.
+    let near = |v: f32| {
+        let moved = format!("%e = exp %x : f32[2]\n{}", body.replace("log %x", "log %e"));
+        bounds_of(&moved, "f32[]", &dense(&[v, 2.0], [2]), 1).undetermined
+    };
+    assert_eq!(near(1.2e-7), [true]);
+    assert_eq!(near(0.5), [false]);
+}
+
+#[test]
+fn movements_in_a_row_never_cancel() {
+    let x: Vec<f32> = (0..100_000).map(|i| 1.0 + i as f32 * 1e-3).collect();
+    let ty = "f32[100000]";
+    let two = format!("%a = rsqrt %x : {ty}\n%y = rsqrt %a : {ty}");
+    let three = format!("%a = log %x : {ty}\n%b = exp %a : {ty}\n%y = rsqrt %b : {ty}");
+    for body in [two, three] {
+        let b = bounds_of(&body, ty, &dense(&x, [x.len()]), 1);
+        let units = |(i, slack): (usize, &f64)| slack / super::rounding::spacing(DType::F32, b.value.f64_at(i));
+        let least = b.slack.iter().enumerate().map(units).fold(f64::INFINITY, f64::min);
+        assert!(least > 5.0, "a bound of {least} units");
+    }
+}
