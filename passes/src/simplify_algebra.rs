@@ -29,7 +29,9 @@ fn unary(c: &Candidate<'_>, op: UnaryOp) -> Option<Step> {
     let Op::Unary(inner) = c.operand_op(0) else { return None };
     match (op, inner) {
         (UnaryOp::Neg, UnaryOp::Neg) => Some(Step::Use(c.inner(0)[0])),
-        (UnaryOp::Abs, UnaryOp::Neg | UnaryOp::Abs) => Step::node(Op::Unary(UnaryOp::Abs), [c.inner(0)[0]]),
+        (UnaryOp::Abs, UnaryOp::Abs) => Some(Step::Use(c.operands[0])),
+        // Without a sign, the negative of a number is another magnitude.
+        (UnaryOp::Abs, UnaryOp::Neg) if c.ty.dtype != DType::U8 => Step::node(Op::Unary(UnaryOp::Abs), [c.inner(0)[0]]),
         _ => None,
     }
 }
