@@ -195,6 +195,8 @@ fn step(op: &Op, operands: &[&Runs], ty: &TensorType, movers: &mut [Moved]) -> R
 fn is_inexact(op: &Op, dtype: DType) -> bool {
     let inexact = match op {
         Op::Unary(op) => op.row().ulps > 0.5,
+        // The sign of a NaN is nobody's promise.
+        Op::Binary(BinaryOp::Copysign) => true,
         Op::Binary(op) => op.ulps() > 0.5,
         // A largest zero may have either sign.
         Op::Reduce { op, .. } => !op.is_position(),
@@ -413,7 +415,10 @@ fn binary_steps(op: BinaryOp, a: &Runs, b: &Runs, result: &mut Runs) {
         }),
         // The angle jumps where y changes its sign, for negative x.
         BinaryOp::Atan2 => mark_where(result, |i| may_cross_zero(&a.at(i))),
-        BinaryOp::Copysign => mark_where(result, |i| may_cross_zero(&b.at(i))),
+        BinaryOp::Copysign => mark_where(result, |i| {
+            let sign = b.at(i);
+            may_cross_zero(&sign) || sign.iter().any(|v| v.is_nan())
+        }),
         BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Max | BinaryOp::Min | BinaryOp::Hypot => {}
         BinaryOp::TruncDiv | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => {}
         BinaryOp::ShiftLeft | BinaryOp::ShiftRight => {}

@@ -294,6 +294,18 @@ fn open_decisions_are_undetermined_and_spread() {
 }
 
 #[test]
+fn the_sign_of_nan_is_undetermined() {
+    let g = Graph::parse(
+        "graph m(%x: f32[2], %y: f32[2]) -> (%1) {
+           %1 = copysign %x, %y : f32[2]
+         }",
+    )
+    .unwrap();
+    let b = evaluate_bounds(&g, &[dense(&[1.0f32, 1.0], [2]), dense(&[f32::NAN, -1.0], [2])], 1).unwrap();
+    assert_eq!(b[0].undetermined, [true, false]);
+}
+
+#[test]
 fn undetermined_elements_follow_movement() {
     let text = "graph m(%x: f32[2]) -> (%8) {
       %1 = exp %x : f32[2]
