@@ -78,6 +78,7 @@ pub use operand::{Argument, Number, Operand, Scalar};
 pub use ops::creation::{Counting, TensorData, tensor};
 pub use ops::einsum::einsum;
 pub use ops::index::{Ellipsis, Index, IndexItem, Indices, NewAxis, StepRange, Stepped};
+pub use ops::join::{Sections, cat, hstack, meshgrid, stack, vstack};
 pub use ops::linear::multi_dot;
 pub use ops::selection::where_;
 pub use report::{Donation, FusionRow, KernelRow, PassRow, Report};

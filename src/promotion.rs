@@ -52,7 +52,7 @@ pub(crate) fn float_type(dtype: DType) -> DType {
 
 /// The dtype in which composites of floats compute: that of `f32` for halves, which are rounded once, at the end.
 pub(crate) fn wide(dtype: DType) -> DType {
-    dtype
+    if dtype.is_half() { DType::F32 } else { dtype }
 }
 
 /// The shape to which both broadcast, or what does not fit, in words.

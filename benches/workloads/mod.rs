@@ -1,6 +1,6 @@
 //! The workloads that Lazuli is compared on with its peers: inputs that any language can repeat bit for bit, and functions.
 
-use lazuli::options::LayerNorm;
+use lazuli::options::{Approximate, Gelu, LayerNorm};
 use lazuli::{Tensor, keep, value_and_grad};
 
 /// The step of gradient descent in training workloads.
@@ -140,7 +140,7 @@ fn gelu_inputs(rows: usize) -> Vec<Tensor> {
 }
 
 fn gelu_residual(d: &[Tensor], _: &[Tensor]) -> Tensor {
-    (&d[0] + &d[1]).gelu() + &d[2]
+    (&d[0] + &d[1]).gelu_with(Gelu { approximate: Approximate::Tanh }) + &d[2]
 }
 
 fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
@@ -200,5 +200,5 @@ fn block(x: &Tensor, p: &[Tensor]) -> Tensor {
     let o = attention(&heads(0), &heads(1), &heads(2)).permute([0, 2, 1, 3]).reshape([b, s, d]);
     let x = x + o.matmul(&p[4]) + &p[5];
     let h = layer_norm(&x, &p[6], &p[7]);
-    &x + (h.matmul(&p[8]) + &p[9]).gelu().matmul(&p[10]) + &p[11]
+    &x + (h.matmul(&p[8]) + &p[9]).gelu_with(Gelu { approximate: Approximate::Tanh }).matmul(&p[10]) + &p[11]
 }

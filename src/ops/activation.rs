@@ -37,6 +37,24 @@ options! {
     }
 }
 
+/// How [`Tensor::gelu_with`] computes the distribution function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Approximate {
+    /// Exactly, by the error function.
+    #[default]
+    None,
+    /// By the hyperbolic tangent of a polynomial.
+    Tanh,
+}
+
+options! {
+    /// What [`Tensor::gelu_with`] takes.
+    Gelu {
+        /// The approximation: none by default.
+        approximate: Approximate = Approximate::None,
+    }
+}
+
 impl Tensor {
     /// `max(x, 0)`, elementwise: `where_(x <= 0, 0, x)`. NaN passes; the gradient at 0 is 0.
     ///
@@ -146,22 +164,6 @@ impl Tensor {
             *size = self.numel();
         }
         self.reshape(sizes)
-    }
-
-    /// `1 / (1 + e^-x)`, elementwise, by the exponential of `-|x|`, so that nothing overflows and small results keep their
-    /// precision. Integers and booleans give `f32`.
-    ///
-    /// ```
-    /// # use lazuli::prelude::*;
-    /// assert_eq!(lazuli::tensor([0.0, 100.0, -200.0]).sigmoid().to_vec::<f32>()?, [0.5, 1.0, 0.0]);
-    /// # Ok::<(), lazuli::Error>(())
-    /// ```
-    #[track_caller]
-    pub fn sigmoid(&self) -> Tensor {
-        let x = self.as_float("sigmoid");
-        let positive = x.ge(0.0);
-        let e = where_(&positive, -&x, &x).exp();
-        (where_(&positive, 1.0, &e) / (1.0 + &e)).rounded("sigmoid", float_type(self.dtype()), &[self])
     }
 
     /// `log(sigmoid(x))`, elementwise: `min(x, 0) - log(1 + e^-|x|)`, which never overflows.
@@ -349,8 +351,8 @@ impl Tensor {
         where_(positive, self * scale, below).named(name, &[self])
     }
 
-    /// The Gaussian error linear unit in its tanh form (PyTorch's `approximate="tanh"`), elementwise: `x * sigmoid(2u)` with
-    /// `u = sqrt(2/pi) (x + 0.044715 x^3)`.
+    /// The Gaussian error linear unit, elementwise: `x * (1 + erf(x / sqrt(2))) / 2`. [`gelu_with`](Self::gelu_with) has the
+    /// tanh form.
     ///
     /// # Errors
     /// Carried: a tensor of integers or booleans.
@@ -359,15 +361,39 @@ impl Tensor {
     /// # use lazuli::prelude::*;
     /// let y = lazuli::tensor([0.0, 1.0]).gelu().to_vec::<f32>()?;
     /// assert_eq!(y[0], 0.0);
-    /// assert!((y[1] - 0.841192).abs() < 1e-5);
+    /// assert!((y[1] - 0.841345).abs() < 1e-5);
     /// # Ok::<(), lazuli::Error>(())
     /// ```
     #[track_caller]
     pub fn gelu(&self) -> Tensor {
+        self.gelu_with(())
+    }
+
+    /// [`gelu`](Self::gelu) in its tanh form, where asked: `x * sigmoid(2u)` with `u = sqrt(2/pi) (x + 0.044715 x^3)`.
+    ///
+    /// # Errors
+    /// Carried: a tensor of integers or booleans.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let y = lazuli::tensor([0.0, 1.0]).gelu_with(Gelu { approximate: Approximate::Tanh }).to_vec::<f32>()?;
+    /// assert_eq!(y[0], 0.0);
+    /// assert!((y[1] - 0.841192).abs() < 1e-5);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn gelu_with(&self, options: impl Into<Gelu>) -> Tensor {
         let x = or_failed!(self.floats("gelu"));
-        let double = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
-        let u = double * (&x + 0.044715 * (&x * &x * &x));
-        (&x * u.sigmoid()).rounded("gelu", self.dtype(), &[self])
+        let Gelu { approximate } = options.into();
+        let y = match approximate {
+            Approximate::None => &x * ((&x * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
+            Approximate::Tanh => {
+                let double = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+                let u = double * (&x + 0.044715 * (&x * &x * &x));
+                &x * u.sigmoid()
+            }
+        };
+        y.rounded("gelu", self.dtype(), &[self])
     }
 
     /// `x * sigmoid(x)`, elementwise.

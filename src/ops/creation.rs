@@ -2,10 +2,11 @@
 
 use crate::Tensor;
 use crate::dims::IntoShape;
-use crate::operand::{Argument, Number, Scalar};
+use crate::operand::{Argument, Number, Operand, Scalar};
 use crate::ops::arithmetic::{add, mul};
 use crate::ops::index::Stepped;
 use crate::ops::selection::where_;
+use crate::promotion::{float_type, result_type, shape_of, tensors};
 use crate::trace;
 use lazuli_ir::{DType, Element, Error, ErrorKind, Op, Result, Shape};
 use lazuli_runtime::Array;
@@ -214,9 +215,136 @@ impl Tensor {
         Tensor::filled("full", shape, value.number())
     }
 
+    /// A tensor whose elements do not matter: zeros, `f32`, since nothing here is without a value.
+    ///
+    /// # Errors
+    /// Carried: a shape whose bytes cannot be counted.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(Tensor::empty([2, 3]).shape(), [2, 3]);
+    /// ```
     #[track_caller]
-    fn filled_like(&self, name: &'static str, value: i64) -> Tensor {
-        let value = Number::I64(value).literal(self.dtype());
+    pub fn empty(shape: impl IntoShape) -> Tensor {
+        Tensor::filled("empty", shape, Number::F64(0.0))
+    }
+
+    /// Ones on the main diagonal of a matrix of `rows` and `columns`, zeros elsewhere, `f32`.
+    ///
+    /// # Errors
+    /// Carried: a shape whose bytes cannot be counted.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(Tensor::eye(2, 2).to_vec::<f32>()?, [1.0, 0.0, 0.0, 1.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn eye(rows: usize, columns: usize) -> Tensor {
+        let shape = Shape::new([rows, columns]);
+        let row = Tensor::record("eye", Op::Iota { dim: 0, shape: shape.clone() }, &[]);
+        let column = Tensor::record("eye", Op::Iota { dim: 1, shape }, &[]);
+        row.eq(column).cast("eye", DType::F32).named("eye", &[])
+    }
+
+    /// `steps` numbers from `start` to `end`, both included, evenly apart, `f32`; one number is `start`. Bounds are numbers or
+    /// 0-d tensors. The second half is counted back from the end, so that both ends are exact.
+    ///
+    /// # Errors
+    /// Carried: bounds with dims.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(Tensor::linspace(0, 1, 5).to_vec::<f32>()?, [0.0, 0.25, 0.5, 0.75, 1.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn linspace(start: impl Operand, end: impl Operand, steps: usize) -> Tensor {
+        let given = [start.argument(), end.argument()];
+        let all = tensors(&given);
+        if given.iter().any(|a| shape_of(*a).rank() > 0) {
+            return Tensor::fail("linspace", &all, ErrorKind::Shape, "bounds are numbers or 0-d tensors");
+        }
+        let dtype = float_type(result_type(&given));
+        let scalar = Shape::scalar();
+        let (start, end) = (Tensor::fit(given[0], dtype, &scalar), Tensor::fit(given[1], dtype, &scalar));
+        let i = Tensor::record("linspace", Op::Iota { dim: 0, shape: Shape::new([steps]) }, &[]);
+        let step = (&end - &start) / steps.saturating_sub(1).max(1) as f64;
+        let half = (steps / 2) as i64;
+        let forward = &start + i.cast("linspace", dtype) * &step;
+        let backward = end - (steps as i64 - 1 - &i).cast("linspace", dtype) * step;
+        where_(i.lt(half.max(1)), forward, backward).named("linspace", &all)
+    }
+
+    /// Random integers in `low..high`, `i64`, from the next numbers of the process generator; see
+    /// [`manual_seed`](crate::manual_seed).
+    ///
+    /// # Errors
+    /// Carried: an empty range; one of more than 2^24 numbers, which one draw does not tell apart.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert!(Tensor::randint(1, 7, [100]).to_vec::<i64>()?.iter().all(|v| (1..7).contains(v)));
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn randint(low: i64, high: i64, shape: impl IntoShape) -> Tensor {
+        let count = i128::from(high) - i128::from(low);
+        if !(1..=1 << 24).contains(&count) {
+            let message = format!("{low}..{high} is empty or has more than 2^24 numbers");
+            return Tensor::fail("randint", &[], ErrorKind::Value, message);
+        }
+        let u = Tensor::uniform("randint", shape.into_shape());
+        // Products of 24 bits each are exact in f64, and stay below the count.
+        let offset = (u.cast("randint", DType::F64) * count as f64).cast("randint", DType::I64);
+        (offset + low).named("randint", &[])
+    }
+
+    /// One value everywhere, in this tensor's shape and dtype.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([1.0, 2.0]).full_like(7).to_vec::<f32>()?, [7.0, 7.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn full_like(&self, value: impl Scalar) -> Tensor {
+        self.filled_like("full_like", value.number())
+    }
+
+    /// Random numbers as [`rand`](Self::rand) draws them, in this tensor's shape and dtype.
+    ///
+    /// # Errors
+    /// Carried: a tensor of integers or booleans.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(Tensor::zeros([2, 3]).rand_like().shape(), [2, 3]);
+    /// ```
+    #[track_caller]
+    pub fn rand_like(&self) -> Tensor {
+        or_failed!(self.floats("rand_like"));
+        Tensor::uniform("rand_like", self.extent_shape().clone()).rounded("rand_like", self.dtype(), &[self])
+    }
+
+    /// Random numbers as [`randn`](Self::randn) draws them, in this tensor's shape and dtype.
+    ///
+    /// # Errors
+    /// Carried: a tensor of integers or booleans.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(Tensor::zeros([2, 3]).randn_like().shape(), [2, 3]);
+    /// ```
+    #[track_caller]
+    pub fn randn_like(&self) -> Tensor {
+        or_failed!(self.floats("randn_like"));
+        Tensor::randn(self.shape()).rounded("randn_like", self.dtype(), &[self])
+    }
+
+    #[track_caller]
+    fn filled_like(&self, name: &'static str, value: Number) -> Tensor {
+        let value = value.literal(self.dtype());
         Tensor::record(name, Op::Constant { value, shape: self.extent_shape().clone() }, &[]).named(name, &[self])
     }
 
@@ -229,7 +357,7 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn zeros_like(&self) -> Tensor {
-        self.filled_like("zeros_like", 0)
+        self.filled_like("zeros_like", Number::I64(0))
     }
 
     /// Ones of this tensor's shape and dtype.
@@ -241,7 +369,7 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn ones_like(&self) -> Tensor {
-        self.filled_like("ones_like", 1)
+        self.filled_like("ones_like", Number::I64(1))
     }
 
     /// The numbers of a range, end exclusive: integers give `i64`, floats `f32` (each element is `start + i * step`, rounded

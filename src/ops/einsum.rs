@@ -7,6 +7,7 @@ use crate::Tensor;
 use crate::operand::Argument;
 use crate::ops::arithmetic::mul;
 use crate::promotion::wide;
+use std::borrow::Borrow;
 use lazuli_ir::{DotDims, Error, ErrorKind, Op, Result};
 
 /// What a dim is called: a letter, or its place from the end under an ellipsis.
@@ -215,7 +216,8 @@ impl Labelled {
 /// # Ok::<(), lazuli::Error>(())
 /// ```
 #[track_caller]
-pub fn einsum(equation: &str, tensors: &[&Tensor]) -> Tensor {
+pub fn einsum<T: Borrow<Tensor>>(equation: &str, tensors: &[T]) -> Tensor {
+    let tensors: &[&Tensor] = &tensors.iter().map(T::borrow).collect::<Vec<_>>();
     let ranks: Vec<usize> = tensors.iter().map(|t| t.rank()).collect();
     let Some(first) = tensors.first() else {
         return Tensor::fail("einsum", tensors, ErrorKind::Value, "takes at least one tensor");

@@ -1,9 +1,11 @@
-//! Indexing with integers and ranges, as slices and reshapes: `x.i((0, .., 1..3))`.
+//! Indexing: `x.i((0, .., 1..3))`. Integers and ranges are slices and reshapes; what indexes by tensors is left to
+//! `advanced.rs`.
 
 use crate::Tensor;
 use crate::dims::Integer;
 use crate::operand::{Number, Scalar};
-use lazuli_ir::{Dim, DimVec, Error, ErrorKind, Op, Result, Shape, SliceDim};
+use crate::ops::advanced::Places;
+use lazuli_ir::{DType, Dim, DimVec, Error, ErrorKind, Op, Result, Shape, SliceDim};
 use std::ops::{Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
 /// In an index, stands for as many whole dims as are left: Python's `...`.
@@ -52,7 +54,7 @@ impl<T> StepRange for RangeInclusive<T> {}
 impl StepRange for RangeFull {}
 
 /// One part of an index.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum IndexItem {
     /// One index; the dim goes away.
@@ -70,10 +72,13 @@ pub enum IndexItem {
     Ellipsis,
     /// A new dim of extent 1.
     NewAxis,
+    /// An index for each element of a tensor of integers (negative ones count from the end), or the places where a boolean
+    /// tensor holds, which takes the place of as many dims as it has.
+    Tensor(Tensor),
 }
 
 /// What may stand at one place of an index: an integer (negative ones count from the end), a range, `..`, [`Ellipsis`],
-/// [`NewAxis`].
+/// [`NewAxis`], a tensor of integers or booleans, an array or vector of integers.
 pub trait Index {
     /// The part.
     fn item(self) -> IndexItem;
@@ -88,6 +93,43 @@ impl<I: Integer> Index for I {
 impl Index for IndexItem {
     fn item(self) -> IndexItem {
         self
+    }
+}
+
+impl Index for Tensor {
+    fn item(self) -> IndexItem {
+        IndexItem::Tensor(self)
+    }
+}
+
+impl Index for &Tensor {
+    fn item(self) -> IndexItem {
+        IndexItem::Tensor(self.clone())
+    }
+}
+
+/// Integers as a vector to index by.
+fn list<I: Integer>(integers: &[I]) -> IndexItem {
+    let integers: Vec<i64> = integers.iter().map(|i| i.integer()).collect();
+    let n = integers.len();
+    IndexItem::Tensor(Tensor::from_vec(integers, [n]))
+}
+
+impl<I: Integer, const N: usize> Index for [I; N] {
+    fn item(self) -> IndexItem {
+        list(&self)
+    }
+}
+
+impl<I: Integer> Index for Vec<I> {
+    fn item(self) -> IndexItem {
+        list(&self)
+    }
+}
+
+impl<I: Integer> Index for &[I] {
+    fn item(self) -> IndexItem {
+        list(self)
     }
 }
 
@@ -175,6 +217,12 @@ impl<I: Index> Indices for I {
     }
 }
 
+impl Indices for &[IndexItem] {
+    fn items(self) -> DimVec<IndexItem> {
+        self.iter().cloned().collect()
+    }
+}
+
 macro_rules! tuples {
     ($(($($name:ident)+))*) => {$(
         impl<$($name: Index),+> Indices for ($($name,)+) {
@@ -189,14 +237,26 @@ macro_rules! tuples {
 
 tuples! { (A) (A B) (A B C) (A B C D) (A B C D E) (A B C D E F) (A B C D E F G) (A B C D E F G H) }
 
-/// What an index does: a range of every dim, and the shape of the result.
-struct Selection {
-    slices: DimVec<SliceDim>,
-    shape: Shape,
+/// What an index does: a range of every dim, the shape of that part without the dims that go away, and the tensors that index
+/// dims of it.
+pub(crate) struct Selection {
+    pub(crate) slices: DimVec<SliceDim>,
+    pub(crate) shape: Shape,
+    pub(crate) tensors: Vec<(usize, Tensor)>,
 }
 
-fn select(items: &[IndexItem], shape: &Shape) -> Result<Selection> {
-    let named = items.iter().filter(|i| matches!(i, IndexItem::At(_) | IndexItem::Range { .. })).count();
+/// The number of dims that a part of an index stands for; an ellipsis for those that are left.
+fn consumed(item: &IndexItem) -> usize {
+    match item {
+        IndexItem::At(_) | IndexItem::Range { .. } => 1,
+        IndexItem::Ellipsis | IndexItem::NewAxis => 0,
+        IndexItem::Tensor(t) if t.dtype() == DType::Bool => t.rank(),
+        IndexItem::Tensor(_) => 1,
+    }
+}
+
+pub(crate) fn select(items: &[IndexItem], shape: &Shape) -> Result<Selection> {
+    let named: usize = items.iter().map(consumed).sum();
     if named > shape.rank() {
         let message = format!("{named} indices for {} dims", shape.rank());
         return Err(Error::new(ErrorKind::Index, message));
@@ -207,9 +267,18 @@ fn select(items: &[IndexItem], shape: &Shape) -> Result<Selection> {
     let whole = |n: usize| SliceDim { start: 0, stop: n, step: 1 };
     let extents = shape.extents();
     let (mut slices, mut dims): (DimVec<SliceDim>, DimVec<Dim>) = (DimVec::new(), DimVec::new());
+    let mut tensors = Vec::new();
     for item in items {
         let axis = slices.len();
         match *item {
+            IndexItem::Tensor(ref t) => {
+                t.check()?;
+                tensors.push((dims.len(), t.clone()));
+                for &n in &extents[axis..axis + consumed(item)] {
+                    slices.push(whole(n));
+                    dims.push(Dim::new(n));
+                }
+            }
             IndexItem::NewAxis => dims.push(Dim::new(1)),
             IndexItem::Ellipsis => {
                 for &n in &extents[axis..axis + shape.rank() - named] {
@@ -229,7 +298,7 @@ fn select(items: &[IndexItem], shape: &Shape) -> Result<Selection> {
         slices.push(whole(n));
         dims.push(Dim::new(n));
     }
-    Ok(Selection { slices, shape: Shape::from_dims(dims) })
+    Ok(Selection { slices, shape: Shape::from_dims(dims), tensors })
 }
 
 fn at(index: i64, axis: usize, extent: usize) -> Result<SliceDim> {
@@ -244,7 +313,7 @@ fn at(index: i64, axis: usize, extent: usize) -> Result<SliceDim> {
 }
 
 /// Bounds as Python takes them: negative ones count from the end, and all are clamped to the dim.
-fn ranged(start: Option<i64>, end: Option<i64>, step: i64, axis: usize, extent: usize) -> Result<SliceDim> {
+pub(crate) fn ranged(start: Option<i64>, end: Option<i64>, step: i64, axis: usize, extent: usize) -> Result<SliceDim> {
     let Some(step) = usize::try_from(step).ok().filter(|s| *s > 0) else {
         let message = format!("the step of the range of dim {axis} must be an integer of at least 1");
         return Err(Error::new(ErrorKind::Value, message));
@@ -257,12 +326,18 @@ fn ranged(start: Option<i64>, end: Option<i64>, step: i64, axis: usize, extent: 
 }
 
 impl Tensor {
-    /// Part of the tensor, without copying: integers take one index of a dim (and the dim away), ranges take several, `..`
-    /// a whole dim, [`Ellipsis`] all that are left; [`NewAxis`] adds a dim. Negative numbers count from the end; the bounds
-    /// of ranges are clamped, as in Python.
+    /// Part of the tensor: integers take one index of a dim (and the dim away), ranges take several, `..` a whole dim,
+    /// [`Ellipsis`] all that are left; [`NewAxis`] adds a dim. Negative numbers count from the end; the bounds of ranges are
+    /// clamped, as in Python. None of this copies.
+    ///
+    /// Tensors of integers (and arrays and vectors) take an index of a dim for each of their elements. Several of them broadcast
+    /// and walk together; their dims come where the first one stands, or first of all where others stand between them. A
+    /// boolean tensor stands for the places where it holds, in as many dims as it has: since the result's shape depends on it,
+    /// it must have a value; inside of a trace use [`where_`](crate::where_).
     ///
     /// # Errors
-    /// Carried: an index out of range; more indices than dims; a step below 1.
+    /// Carried: an index out of range; more indices than dims; a step below 1; tensors that do not broadcast; a boolean tensor
+    /// of another shape, or without a value. At run time: an index of a tensor out of range.
     ///
     /// ```
     /// # use lazuli::prelude::*;
@@ -270,17 +345,21 @@ impl Tensor {
     /// assert_eq!(x.i(1).to_vec::<i64>()?, [4, 5, 6, 7]);
     /// assert_eq!(x.i((-1, 1..3)).to_vec::<i64>()?, [9, 10]);
     /// assert_eq!(x.i((.., (0..4).step(2))).shape(), [3, 2]);
+    /// assert_eq!(x.i(([0, 2], [1, -1])).to_vec::<i64>()?, [1, 11]);
+    /// assert_eq!(x.i(x.gt(8)).to_vec::<i64>()?, [9, 10, 11]);
     /// assert!(x.i(3).check().is_err());
     /// # Ok::<(), lazuli::Error>(())
     /// ```
     #[track_caller]
     pub fn i(&self, index: impl Indices) -> Tensor {
-        let Selection { slices, shape } = match select(&index.items(), self.extent_shape()) {
-            Ok(selection) => selection,
-            Err(e) => return Tensor::fail("i", &[self], e.kind(), e.message()),
-        };
+        let Selection { slices, shape, tensors } = ok!("i", &[self], select(&index.items(), self.extent_shape()));
         let whole = slices.iter().zip(self.extent_shape().extents()).all(|(s, n)| s.extent() == n);
         let part = if whole { self.clone() } else { Tensor::record("i", Op::Slice(slices), &[self]) };
-        if shape == *part.extent_shape() { part } else { Tensor::record("i", Op::Reshape(shape), &[&part]) }
+        let part = part.shaped("i", Ok(shape));
+        if tensors.is_empty() {
+            return part;
+        }
+        let places = ok!("i", &[self], Places::new("i", &tensors, part.extent_shape()));
+        places.take("i", &part).named("i", &[self])
     }
 }

@@ -4,6 +4,7 @@ use crate::Tensor;
 use crate::operand::{Argument, Number, Operand};
 use crate::ops::selection::scaled;
 use crate::promotion::{broadcast_shapes, result_type, shape_of, tensors, wide};
+use std::borrow::Borrow;
 use lazuli_ir::{Dim, DimVec, DotDims, Error, ErrorKind, Op, Result, Shape};
 
 options! {
@@ -381,19 +382,19 @@ fn dim_pairs(left: &[i64], right: &[i64], m: usize, n: usize) -> Result<Vec<(usi
 /// assert_eq!(lazuli::multi_dot(&[a, b, c]).shape(), [10, 50]);
 /// ```
 #[track_caller]
-pub fn multi_dot(tensors: &[Tensor]) -> Tensor {
-    let given: Vec<&Tensor> = tensors.iter().collect();
-    let (first, last) = match tensors {
-        [first, .., last] => (first, last),
+pub fn multi_dot<T: Borrow<Tensor>>(tensors: &[T]) -> Tensor {
+    let given: Vec<&Tensor> = tensors.iter().map(T::borrow).collect();
+    let (first, last) = match given.as_slice() {
+        [first, .., last] => (*first, *last),
         _ => return Tensor::fail("multi_dot", &given, ErrorKind::Value, "takes at least 2 tensors"),
     };
-    let ranks = ok!("multi_dot", &given, chain_ranks(tensors));
-    if tensors.iter().any(|t| t.dtype() != first.dtype()) {
+    let ranks = ok!("multi_dot", &given, chain_ranks(&given));
+    if given.iter().any(|t| t.dtype() != first.dtype()) {
         return Tensor::fail("multi_dot", &given, ErrorKind::DType, "operand dtypes differ; convert them with `to`");
     }
     let acc = wide(first.dtype());
     let mut matrices: Vec<Tensor> = Vec::new();
-    for t in tensors {
+    for t in &given {
         matrices.push(t.cast("multi_dot", acc));
     }
     if ranks.0 {
@@ -420,7 +421,7 @@ pub fn multi_dot(tensors: &[Tensor]) -> Tensor {
 }
 
 /// Whether the first and the last are vectors; all others are matrices whose inner dims fit.
-fn chain_ranks(tensors: &[Tensor]) -> Result<(bool, bool)> {
+fn chain_ranks(tensors: &[&Tensor]) -> Result<(bool, bool)> {
     let n = tensors.len();
     let mut ends = (false, false);
     let mut inner: Option<usize> = None;

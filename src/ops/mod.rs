@@ -48,25 +48,34 @@ macro_rules! options {
 }
 
 pub(crate) mod activation;
+pub(crate) mod advanced;
 pub(crate) mod arithmetic;
 pub(crate) mod attention;
 pub(crate) mod classification;
 pub(crate) mod comparison;
 pub(crate) mod contraction;
+pub(crate) mod convolution;
 pub(crate) mod creation;
 pub(crate) mod diagonal;
 pub(crate) mod einsum;
 pub(crate) mod elementwise;
+pub(crate) mod gather;
 pub(crate) mod index;
+pub(crate) mod interpolate;
+pub(crate) mod join;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod movement;
 pub(crate) mod norm;
 pub(crate) mod normalization;
 pub(crate) mod operators;
+pub(crate) mod order;
+pub(crate) mod pad;
 pub(crate) mod pairwise;
+pub(crate) mod pooling;
 pub(crate) mod rearrange;
 pub(crate) mod reduce;
+pub(crate) mod scatter;
 pub(crate) mod selection;
 pub(crate) mod softmax;
 pub(crate) mod statistics;

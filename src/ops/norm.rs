@@ -3,6 +3,7 @@
 use crate::Tensor;
 use crate::dims::{self, Axes, Dims};
 use crate::operand::{Argument, Operand};
+use crate::ops::selection::where_;
 use crate::promotion::{floats_only, gather_operands, tensors};
 use lazuli_ir::ReduceOp;
 
@@ -69,14 +70,19 @@ impl Tensor {
             return (self * self).reduce("norm", sum, axes).root();
         }
         if p.is_infinite() {
-            return if p > 0.0 {
-                magnitude.reduce("norm", ReduceOp::Max, axes)
-            } else {
+            let op = if p > 0.0 { ReduceOp::Amax } else { ReduceOp::Amin };
+            return magnitude.reduce("norm", op, axes);
+        } else {
                 (-magnitude).reduce("norm", ReduceOp::Max, axes).neg()
             };
         }
-        let message = format!("norms of order {p} are not there yet");
-        Tensor::fail("norm", &[self], lazuli_ir::ErrorKind::Value, message)
+        // A power of 0 would have an infinite or undefined gradient.
+        let zero = magnitude.eq(0.0);
+        let at_zero = if p > 0.0 { 0.0 } else { f64::INFINITY };
+        let powers = where_(&zero, at_zero, where_(&zero, 1.0, magnitude).pow(p));
+        let total = powers.reduce("norm", sum, axes);
+        let bottom = total.eq(at_zero);
+        where_(&bottom, 0.0, where_(&bottom, 1.0, total).pow(1.0 / p))
     }
 
     /// Vectors divided by their norm, or by `eps` where that is smaller.

@@ -188,7 +188,7 @@ impl Tensor {
         let x = or_failed!(self.floats("rms_norm"));
         let axes = ok!("rms_norm", &given, self.normalised_dims(&shape, &affine));
         let mean = (&x * &x).reduce("rms_norm", ReduceOp::Sum, &axes) / x.count(&axes);
-        let mut y = &x * (mean + eps.unwrap_or(wide(self.dtype()).epsilon())).rsqrt();
+        let mut y = &x * (mean + eps.unwrap_or(epsilon(wide(self.dtype())))).rsqrt();
         if let Some(weight) = &weight {
             y *= weight.cast("rms_norm", x.dtype());
         }
@@ -312,5 +312,15 @@ impl Tensor {
     fn by_statistics(&self, name: &'static str, mean: &Tensor, var: &Tensor, eps: f64) -> Tensor {
         let (mean, var) = (mean.cast(name, self.dtype()), var.cast(name, self.dtype()));
         (self - mean.along(1, self.rank())) * (var + eps).rsqrt().along(1, self.rank())
+    }
+}
+
+/// The distance from 1 to the next number of a float dtype.
+fn epsilon(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => (2f64).powi(-10),
+        DType::BF16 => (2f64).powi(-7),
+        DType::F32 => f64::from(f32::EPSILON),
+        DType::Bool | DType::U8 | DType::I32 | DType::I64 | DType::F64 => f64::EPSILON,
     }
 }

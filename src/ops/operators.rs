@@ -1,4 +1,5 @@
-//! `+ - * /` between tensors, references and numbers in every combination, unary `-`, and the assigning forms.
+//! `+ - * / % & | ^ << >>` between tensors, references and numbers in every combination, unary `-` and `!`, and the assigning
+//! forms.
 //!
 //! Numbers on the right are one generic implementation each: with one for every number type, the type of a literal in
 //! `(&b * 2.0).exp()` could not be inferred. On the left are exactly `f64` and `i64`. Assigning forms rebind the variable;
@@ -6,25 +7,31 @@
 
 use super::arithmetic::{add, div, mul, sub};
 use crate::Tensor;
+use super::pairwise::{
+    bitwise_and, bitwise_left_shift, bitwise_or, bitwise_right_shift, bitwise_xor, remainder,
+};
 use crate::operand::{Operand, Scalar};
-use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use std::ops::{
+    Add, AddAssign, BitAnd, BitAndAssign, BitOr, BitOrAssign, BitXor, BitXorAssign, Div, DivAssign, Mul, MulAssign, Neg, Not, Rem,
+    RemAssign, Shl, ShlAssign, Shr, ShrAssign, Sub, SubAssign,
+};
 
 macro_rules! forward {
-    ($trait:ident $method:ident: $([$($generics:tt)*] $left:ty, $right:ty;)*) => {$(
+    ($trait:ident $method:ident $function:ident: $([$($generics:tt)*] $left:ty, $right:ty;)*) => {$(
         impl<$($generics)*> $trait<$right> for $left {
             type Output = Tensor;
             #[track_caller]
             fn $method(self, other: $right) -> Tensor {
-                $method(self.argument(), other.argument())
+                $function(self.argument(), other.argument())
             }
         }
     )*};
 }
 
 macro_rules! operators {
-    ($($trait:ident $method:ident $assign:ident $assign_method:ident;)*) => {$(
+    ($($trait:ident $method:ident $assign:ident $assign_method:ident $function:ident;)*) => {$(
         forward! {
-            $trait $method:
+            $trait $method $function:
             [] Tensor, Tensor;
             [] Tensor, &Tensor;
             [] &Tensor, Tensor;
@@ -39,7 +46,7 @@ macro_rules! operators {
             type Output = Tensor;
             #[track_caller]
             fn $method(self, other: S) -> Tensor {
-                $method(self.argument(), crate::operand::Argument::Number(other.number()))
+                $function(self.argument(), crate::operand::Argument::Number(other.number()))
             }
         }
 
@@ -47,24 +54,30 @@ macro_rules! operators {
             type Output = Tensor;
             #[track_caller]
             fn $method(self, other: S) -> Tensor {
-                $method(self.argument(), crate::operand::Argument::Number(other.number()))
+                $function(self.argument(), crate::operand::Argument::Number(other.number()))
             }
         }
 
         impl<T: Operand> $assign<T> for Tensor {
             #[track_caller]
             fn $assign_method(&mut self, other: T) {
-                *self = $method(self.argument(), other.argument());
+                *self = $function(self.argument(), other.argument());
             }
         }
     )*};
 }
 
 operators! {
-    Add add AddAssign add_assign;
-    Sub sub SubAssign sub_assign;
-    Mul mul MulAssign mul_assign;
-    Div div DivAssign div_assign;
+    Add add AddAssign add_assign add;
+    Sub sub SubAssign sub_assign sub;
+    Mul mul MulAssign mul_assign mul;
+    Div div DivAssign div_assign div;
+    Rem rem RemAssign rem_assign remainder;
+    BitAnd bitand BitAndAssign bitand_assign bitwise_and;
+    BitOr bitor BitOrAssign bitor_assign bitwise_or;
+    BitXor bitxor BitXorAssign bitxor_assign bitwise_xor;
+    Shl shl ShlAssign shl_assign bitwise_left_shift;
+    Shr shr ShrAssign shr_assign bitwise_right_shift;
 }
 
 impl Neg for Tensor {
@@ -80,5 +93,21 @@ impl Neg for &Tensor {
     #[track_caller]
     fn neg(self) -> Tensor {
         Tensor::neg(self)
+    }
+}
+
+impl Not for Tensor {
+    type Output = Tensor;
+    #[track_caller]
+    fn not(self) -> Tensor {
+        self.bitwise_not()
+    }
+}
+
+impl Not for &Tensor {
+    type Output = Tensor;
+    #[track_caller]
+    fn not(self) -> Tensor {
+        self.bitwise_not()
     }
 }

@@ -9,15 +9,15 @@ use crate::promotion::{float_type, wide};
 use lazuli_ir::{DType, Dim, DimVec, ErrorKind, Op, ReduceOp, Shape};
 
 impl Tensor {
-    /// Records a reduction, and puts kept dims back. Sums of halves are accumulated in `f32` and rounded at the end.
+    /// Records a reduction, and puts kept dims back. Sums and products of halves are accumulated in `f32` and rounded at the end.
     #[track_caller]
     pub(crate) fn reduce(&self, name: &'static str, op: ReduceOp, axes: &Axes) -> Tensor {
-        let reduced = if axes.dims.is_empty() && op != ReduceOp::ArgMax {
+        let reduced = if axes.dims.is_empty() && !op.is_position() {
             self.clone()
         } else {
-            let x = if op == ReduceOp::Sum { self.cast(name, wide(self.dtype())) } else { self.clone() };
-            let sum = Tensor::record(name, Op::Reduce { op, dims: axes.dims.clone(), acc: x.dtype() }, &[&x]);
-            if op == ReduceOp::Sum { sum.cast(name, self.dtype()) } else { sum }
+            let x = if op.rounds() { self.cast(name, wide(self.dtype())) } else { self.clone() };
+            let y = Tensor::record(name, Op::Reduce { op, dims: axes.dims.clone(), acc: x.dtype() }, &[&x]);
+            if op.rounds() { y.cast(name, self.dtype()) } else { y }
         };
         if axes.keep { reduced.put_back(self.extent_shape(), &axes.dims) } else { reduced }
     }
@@ -85,8 +85,8 @@ impl Tensor {
         )
     }
 
-    /// The largest element over dims; NaN wins. [`argmax`](Self::argmax) says where it is. Where several are largest, the
-    /// first gets the gradient.
+    /// The largest element over dims; NaN wins. Over one dim the gradient goes to
+    /// the first of several, over more it is shared, as in PyTorch. [`argmax`](Self::argmax) says where the element is.
     ///
     /// # Errors
     /// Carried: a dim out of range or given twice; an empty dim, of which there is no largest element.
@@ -99,10 +99,80 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn max(&self, dims: impl Dims) -> Tensor {
-        match dims.axes(self.rank()) {
-            Ok(axes) => self.reduce("max", ReduceOp::Max, &axes),
-            Err(e) => Tensor::fail("max", &[self], e.kind(), e.message()),
-        }
+        let axes = ok!("max", &[self], dims.axes(self.rank()));
+        let op = if axes.dims.len() > 1 { ReduceOp::Amax } else { ReduceOp::Max };
+        self.reduce("max", op, &axes)
+    }
+
+    /// The smallest element over dims; NaN wins. Over one dim the gradient goes to
+    /// the first of several, over more it is shared, as in PyTorch. [`argmin`](Self::argmin) says where the element is.
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice; an empty dim, of which there is no smallest element.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let x = lazuli::tensor([[1.0, 5.0], [3.0, 4.0]]);
+    /// assert_eq!(x.min(-1).to_vec::<f32>()?, [1.0, 3.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn min(&self, dims: impl Dims) -> Tensor {
+        let axes = ok!("min", &[self], dims.axes(self.rank()));
+        let op = if axes.dims.len() > 1 { ReduceOp::Amin } else { ReduceOp::Min };
+        self.reduce("min", op, &axes)
+    }
+
+    /// The largest element over dims; NaN wins. The gradient is shared by all
+    /// largest elements.
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice; an empty dim, of which there is no largest element.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let x = lazuli::tensor([[1.0, 5.0], [3.0, 4.0]]);
+    /// assert_eq!(x.amax(-1).to_vec::<f32>()?, [5.0, 4.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn amax(&self, dims: impl Dims) -> Tensor {
+        let axes = ok!("amax", &[self], dims.axes(self.rank()));
+        self.reduce("amax", ReduceOp::Amax, &axes)
+    }
+
+    /// The smallest element over dims; NaN wins. The gradient is shared by all
+    /// smallest elements.
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice; an empty dim, of which there is no smallest element.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let x = lazuli::tensor([[1.0, 5.0], [3.0, 4.0]]);
+    /// assert_eq!(x.amin(-1).to_vec::<f32>()?, [1.0, 3.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn amin(&self, dims: impl Dims) -> Tensor {
+        let axes = ok!("amin", &[self], dims.axes(self.rank()));
+        self.reduce("amin", ReduceOp::Amin, &axes)
+    }
+
+    /// The smallest and the largest element over dims; NaN wins. Equal elements share the gradient.
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice; an empty dim.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let (min, max) = lazuli::tensor([3, 1, 2]).aminmax(..);
+    /// assert_eq!((min.item::<i64>()?, max.item::<i64>()?), (1, 3));
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn aminmax(&self, dims: impl Dims) -> (Tensor, Tensor) {
+        (self.amin(&dims).named("aminmax", &[self]), self.amax(&dims).named("aminmax", &[self]))
     }
 
     /// Where the largest element over dims is, as `i64`: the first of several, or the first NaN. Over several dims it is the
@@ -120,10 +190,44 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn argmax(&self, dims: impl Dims) -> Tensor {
-        match dims.axes(self.rank()) {
-            Ok(axes) => self.reduce("argmax", ReduceOp::ArgMax, &axes),
-            Err(e) => Tensor::fail("argmax", &[self], e.kind(), e.message()),
-        }
+        let axes = ok!("argmax", &[self], dims.axes(self.rank()));
+        self.reduce("argmax", ReduceOp::ArgMax, &axes)
+    }
+
+    /// Where the smallest element over dims is, as `i64`: the first of several, or the first NaN. Over several dims it is the
+    /// row-major position within them.
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice; an empty dim.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let x = lazuli::tensor([[1.0, 5.0], [3.0, 2.0]]);
+    /// assert_eq!(x.argmin(-1).to_vec::<i64>()?, [0, 1]);
+    /// assert_eq!(x.argmin(..).item::<i64>()?, 0);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn argmin(&self, dims: impl Dims) -> Tensor {
+        let axes = ok!("argmin", &[self], dims.axes(self.rank()));
+        self.reduce("argmin", ReduceOp::ArgMin, &axes)
+    }
+
+    /// The product over dims; 1 of nothing. Integers and booleans multiply to `i64` (wrapping).
+    ///
+    /// # Errors
+    /// Carried: a dim out of range or given twice.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([[1, 2], [3, 4]]).prod(-1).to_vec::<i64>()?, [2, 12]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn prod(&self, dims: impl Dims) -> Tensor {
+        let axes = ok!("prod", &[self], dims.axes(self.rank()));
+        let x = if self.dtype().is_float() { self.clone() } else { self.cast("prod", DType::I64) };
+        x.reduce("prod", ReduceOp::Prod, &axes)
     }
 
     /// Whether an element over dims is nonzero (NaN is), as `bool`; false of nothing.

@@ -200,10 +200,20 @@ impl Tensor {
             return self.clone();
         }
         let options = options.into();
-        let largest = self.dtype().largest();
+        let largest = largest(self.dtype());
         let y = where_(self.isnan(), options.nan, self);
         let y = where_(self.eq(f64::INFINITY), options.posinf.unwrap_or(largest), y);
         where_(self.eq(f64::NEG_INFINITY), options.neginf.unwrap_or(-largest), y).named("nan_to_num", &[self])
+    }
+}
+
+/// The largest finite number of a float dtype.
+fn largest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 65504.0,
+        DType::BF16 => 255.0 * (2f64).powi(120),
+        DType::F32 => f64::from(f32::MAX),
+        DType::Bool | DType::U8 | DType::I32 | DType::I64 | DType::F64 => f64::MAX,
     }
 }
 
