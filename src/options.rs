@@ -8,30 +8,31 @@
 //! # Ok::<(), lazuli::Error>(())
 //! ```
 
-pub use crate::ops::advanced::IndexPut;
 pub use crate::ops::activation::{Approximate, Elu, Gelu, Hardtanh, LeakyRelu, Softplus};
+pub use crate::ops::advanced::IndexPut;
 pub use crate::ops::arithmetic::Rsub;
 pub use crate::ops::attention::Attention;
+pub use crate::ops::classification::{CrossEntropy, NllLoss};
 pub use crate::ops::comparison::IsClose;
+pub use crate::ops::convolution::{
+    Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Padding,
+};
 pub use crate::ops::diagonal::{DiagEmbed, Diagonal};
 pub use crate::ops::elementwise::Round;
+pub use crate::ops::gather::{Embedding, OneHot, RepeatInterleave};
+pub use crate::ops::interpolate::{Interpolate, Interpolation};
+pub use crate::ops::join::{Indexing, Meshgrid};
 pub use crate::ops::linear::{AddProductOf, Linear};
 pub use crate::ops::loss::{
     BinaryCrossEntropy, BinaryCrossEntropyWithLogits, HuberLoss, KlDiv, L1Loss, MseLoss, Reduction, SmoothL1Loss,
 };
 pub use crate::ops::norm::{CosineSimilarity, Norm, Normalize};
 pub use crate::ops::normalization::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
-pub use crate::ops::selection::{AddProduct, NanToNum};
-pub use crate::ops::statistics::Var;
-pub use crate::ops::convolution::{
-    Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Padding,
-};
-pub use crate::ops::gather::{Embedding, OneHot, RepeatInterleave};
-pub use crate::ops::interpolate::{Interpolate, Interpolation};
-pub use crate::ops::join::{Indexing, Meshgrid};
 pub use crate::ops::order::{Sort, TopK};
 pub use crate::ops::pad::{Pad, PadMode};
 pub use crate::ops::pooling::{
     AvgPool, AvgPool1d, AvgPool2d, AvgPool3d, Im2col, MaxPool, MaxPool1d, MaxPool2d, MaxPool3d,
 };
 pub use crate::ops::scatter::{IndexAdd, Scatter, ScatterReduction, SliceScatter};
+pub use crate::ops::selection::{AddProduct, NanToNum};
+pub use crate::ops::statistics::Var;

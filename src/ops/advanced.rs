@@ -189,7 +189,8 @@ impl Tensor {
         }
         let Selection { shape, tensors, .. } = ok!(NAME, &given, select(&items, self.extent_shape()));
         if shape != *self.extent_shape() || tensors.is_empty() {
-            let message = "takes tensors and whole dims; ranges and integers belong to `slice_scatter` and `select_scatter`";
+            let message =
+                "takes tensors and whole dims; ranges and integers belong to `slice_scatter` and `select_scatter`";
             return Tensor::fail(NAME, &given, ErrorKind::Index, message);
         }
         let places = ok!(NAME, &given, Places::new(NAME, &tensors, self.extent_shape()));
@@ -221,7 +222,8 @@ impl Tensor {
         }
         // Without the dim of places, or with one of extent 1 before the others'.
         let shape = shape_of(values);
-        let alike = shape.rank() <= self.rank() - rank || (shape.rank() == self.rank() - rank + 1 && shape.dim(0).is_one());
+        let alike =
+            shape.rank() <= self.rank() - rank || (shape.rank() == self.rank() - rank + 1 && shape.dim(0).is_one());
         if !alike || result_type(&[Argument::Tensor(self), values]) != self.dtype() {
             return None;
         }
@@ -275,7 +277,8 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn nonzero(&self) -> Result<Tensor> {
-        let place = |e: Error| e.with_operation("nonzero", [self.node.ty.clone()]).with_sources(lazuli_ir::Source::caller());
+        let place =
+            |e: Error| e.with_operation("nonzero", [self.node.ty.clone()]).with_sources(lazuli_ir::Source::caller());
         let lines = holding(&self.cast("nonzero", DType::Bool)).map_err(place)?;
         let count = if self.rank() == 0 { usize::from(self.ne(0).item::<bool>()?) } else { 0 };
         Ok(if lines.is_empty() {

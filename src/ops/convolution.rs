@@ -95,7 +95,14 @@ fn shape_error<T>(message: String) -> Result<T> {
 }
 
 /// Whether input, weight and bias fit a convolution over `n` dims; `transposed` weights have the input's channels first.
-fn check_channels(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, n: usize, groups: usize, transposed: bool) -> Result<()> {
+fn check_channels(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    n: usize,
+    groups: usize,
+    transposed: bool,
+) -> Result<()> {
     if x.rank() != n + 1 && x.rank() != n + 2 {
         return shape_error(format!("the input has {} or {} dims, not {}", n + 1, n + 2, x.rank()));
     }
@@ -146,13 +153,13 @@ impl Tensor {
         for i in 0..N {
             let span = (kernel[i] - 1).saturating_mul(dilation[i]).saturating_add(1);
             if span > x.size(i as isize + 2) {
-                let message = format!("a kernel that spans {span} elements is larger than the padded input's dim {}", i + 2);
+                let message =
+                    format!("a kernel that spans {span} elements is larger than the padded input's dim {}", i + 2);
                 return Tensor::fail(name, &given, ErrorKind::Shape, message);
             }
         }
         // [batch, groups, channels, .., window] meets [groups, outputs, channels, window].
-        let window =
-            |i: usize| WindowDim { dim: i + 2, size: kernel[i], stride: stride[i], dilation: dilation[i] };
+        let window = |i: usize| WindowDim { dim: i + 2, size: kernel[i], stride: stride[i], dilation: dilation[i] };
         let windows = Tensor::record(name, Op::Window((0..N).map(window).collect()), &[&x]);
         let places: DimVec<usize> = windows.extent_shape().extents()[2..2 + N].into();
         let (x, w) = (grouped(name, &windows, 1, groups), grouped(name, &weight.cast(name, x.dtype()), 0, groups));
@@ -169,12 +176,7 @@ impl Tensor {
     }
 
     #[track_caller]
-    fn convolved_back<const N: usize>(
-        &self,
-        name: &'static str,
-        weight: &Tensor,
-        options: ConvTranspose<N>,
-    ) -> Tensor {
+    fn convolved_back<const N: usize>(&self, name: &'static str, weight: &Tensor, options: ConvTranspose<N>) -> Tensor {
         let ConvTranspose { bias, stride, padding, output_padding, dilation, groups } = options;
         let given: Vec<&Tensor> = [self, weight].into_iter().chain(&bias).collect();
         ok!(name, &given, check_channels(self, weight, bias.as_ref(), N, groups, true));
@@ -202,8 +204,7 @@ impl Tensor {
         let outputs = weight.size(1) * groups;
         let merged = [batch, outputs].into_iter().chain(places.iter().copied()).chain(kernel.iter().copied());
         let windows = product.permuted(name, Ok(order)).shaped(name, Ok(Shape::new(merged)));
-        let window =
-            |i: usize| WindowDim { dim: i + 2, size: kernel[i], stride: stride[i], dilation: dilation[i] };
+        let window = |i: usize| WindowDim { dim: i + 2, size: kernel[i], stride: stride[i], dilation: dilation[i] };
         let extent = |i: usize| places[i].saturating_sub(1).saturating_mul(stride[i]).saturating_add(window(i).span());
         let whole = Shape::new([batch, outputs].into_iter().chain((0..N).map(extent)));
         let y = Tensor::record(name, Op::WindowSum { dims: (0..N).map(window).collect(), shape: whole }, &[&windows]);

@@ -323,7 +323,9 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn rand_like(&self) -> Tensor {
-        or_failed!(self.floats("rand_like"));
+        if let Err(failed) = self.floats("rand_like") {
+            return failed;
+        }
         Tensor::uniform("rand_like", self.extent_shape().clone()).rounded("rand_like", self.dtype(), &[self])
     }
 
@@ -338,7 +340,9 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn randn_like(&self) -> Tensor {
-        or_failed!(self.floats("randn_like"));
+        if let Err(failed) = self.floats("randn_like") {
+            return failed;
+        }
         Tensor::randn(self.shape()).rounded("randn_like", self.dtype(), &[self])
     }
 

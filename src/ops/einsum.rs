@@ -7,8 +7,8 @@ use crate::Tensor;
 use crate::operand::Argument;
 use crate::ops::arithmetic::mul;
 use crate::promotion::wide;
-use std::borrow::Borrow;
 use lazuli_ir::{DotDims, Error, ErrorKind, Op, Result};
+use std::borrow::Borrow;
 
 /// What a dim is called: a letter, or its place from the end under an ellipsis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

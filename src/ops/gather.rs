@@ -78,12 +78,23 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn gather(&self, dim: isize, index: &Tensor) -> Tensor {
+        self.gathered("gather", dim, index, false)
+    }
+
+    /// [`gather`](Self::gather), where negative indices may count from the end.
+    #[track_caller]
+    fn gathered(&self, name: &'static str, dim: isize, index: &Tensor, wrap: bool) -> Tensor {
         let given = [self, index];
-        let axis = ok!("gather", &given, dims::axis(dim as i64, self.rank()));
+        let axis = ok!(name, &given, dims::axis(dim as i64, self.rank()));
+        if index.numel() == 0 {
+            // Nothing is picked, whatever the index's dims.
+            let nothing = self.flatten(..).part(0, 0, 0);
+            return nothing.shaped(name, Ok(index.extent_shape().clone())).named(name, &given);
+        }
         let (x, positions) = (self.at_least_1d(), index.at_least_1d());
-        let x = ok!("gather", &given, x.over_index(&positions, axis));
-        let y = x.picked("gather", axis, &positions.checked_index("gather", x.size(axis as isize), false));
-        if index.rank() == 0 { y.reshape(()).named("gather", &given) } else { y.named("gather", &given) }
+        let x = ok!(name, &given, x.over_index(&positions, axis));
+        let y = x.picked(name, axis, &positions.checked_index(name, x.size(axis as isize), wrap));
+        if index.rank() == 0 { y.reshape(()).named(name, &given) } else { y.named(name, &given) }
     }
 
     /// The part of the tensor that an index covers in all dims but `axis`.
@@ -91,11 +102,6 @@ impl Tensor {
     fn over_index(&self, index: &Tensor, axis: usize) -> Result<Tensor> {
         let fits = index.rank() == self.rank()
             && (0..self.rank()).all(|d| d == axis || index.size(d as isize) <= self.size(d as isize));
-        // An empty index picks nothing, whatever its dims.
-        if index.numel() == 0 && index.rank() != self.rank() {
-            let shape = Shape::from_dims(index.extent_shape().dims().iter().copied());
-            return Ok(self.shaped("gather", Ok(Shape::new([0]))).shaped("gather", Ok(shape)));
-        }
         if !fits {
             let message = format!("an index {} into dim {axis} of {}", index.extent_shape(), self.extent_shape());
             return Err(Error::new(ErrorKind::Shape, message));
@@ -156,7 +162,8 @@ impl Tensor {
     }
 
     /// The element of each line along `dim` that an index says, as [`gather`](Self::gather), with broadcasting of both in all
-    /// other dims; without a dim, elements of the tensor as one run. It takes what `argsort` gives.
+    /// other dims; without a dim, elements of the tensor as one run. Negative indices count from the end. It takes what
+    /// `argsort` gives.
     ///
     /// # Errors
     /// Carried: other dims that do not broadcast; an index not of integers. At run time: an index out of range.
@@ -172,7 +179,7 @@ impl Tensor {
     pub fn take_along_dim(&self, index: &Tensor, dim: Option<isize>) -> Tensor {
         let given = [self, index];
         let Some(dim) = dim else {
-            return self.flatten(..).gather(0, &index.flatten(..)).named("take_along_dim", &given);
+            return self.flatten(..).gathered("take_along_dim", 0, &index.flatten(..), true);
         };
         let axis = ok!("take_along_dim", &given, dims::axis(dim as i64, self.rank()));
         if index.rank() != self.rank() {
@@ -192,7 +199,7 @@ impl Tensor {
             Shape::from_dims(dims.map(|(d, n)| if d == axis { t.extent_shape().dim(d) } else { *n }))
         };
         let (x, index) = (self.stretch(&with(self)), index.stretch(&with(index)));
-        x.gather(axis as isize, &index).named("take_along_dim", &given)
+        x.gathered("take_along_dim", axis as isize, &index, true).named("take_along_dim", &given)
     }
 
     /// Elements repeated, each beside itself: along a dim, or those of the whole tensor as a vector. The numbers of repetitions
@@ -300,7 +307,8 @@ impl Tensor {
             None => {
                 let values = ok!("one_hot", &[self], self.integers_now("give `num_classes`"));
                 let largest = values.iter().max().and_then(|m| usize::try_from(*m).ok());
-                let none = || Error::new(ErrorKind::Value, "there is no largest label of 0 or more; give `num_classes`");
+                let none =
+                    || Error::new(ErrorKind::Value, "there is no largest label of 0 or more; give `num_classes`");
                 ok!("one_hot", &[self], largest.ok_or_else(none)) + 1
             }
         };
@@ -340,7 +348,8 @@ fn interleaved(times: &Tensor, extent: usize, output_size: Option<usize>) -> Res
     let times = times.integers_now("give `output_size`")?;
     let mut index: Vec<i64> = Vec::new();
     for (i, &n) in times.iter().enumerate() {
-        let n = usize::try_from(n).map_err(|_| Error::new(ErrorKind::Value, format!("{n} repetitions of index {i}")))?;
+        let n =
+            usize::try_from(n).map_err(|_| Error::new(ErrorKind::Value, format!("{n} repetitions of index {i}")))?;
         index.extend(std::iter::repeat_n(i as i64, n));
     }
     if let Some(size) = output_size.filter(|s| *s != index.len()) {

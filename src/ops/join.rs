@@ -46,7 +46,12 @@ pub fn cat<T: Borrow<Tensor>>(tensors: &[T], dim: isize) -> Tensor {
         return Tensor::fail("cat", &given, ErrorKind::Value, "takes at least one tensor");
     };
     if given.iter().any(|t| t.rank() == 0) {
-        return Tensor::fail("cat", &given, ErrorKind::Shape, "0-d tensors have no dim to follow one another; use `stack`");
+        return Tensor::fail(
+            "cat",
+            &given,
+            ErrorKind::Shape,
+            "0-d tensors have no dim to follow one another; use `stack`",
+        );
     }
     let axis = ok!("cat", &given, dims::axis(dim as i64, first.rank()));
     joined("cat", &parts, axis, dtype).named("cat", &given)
@@ -221,7 +226,10 @@ fn listed<I: Integer>(sizes: &[I], extent: usize) -> Result<Vec<usize>> {
     let parts = sizes.iter().map(|s| whole(s.integer())).collect::<Result<Vec<usize>>>()?;
     let total = parts.iter().fold(0usize, |n, p| n.saturating_add(*p));
     if total != extent {
-        return Err(Error::new(ErrorKind::Shape, format!("parts of {parts:?} do not make up a dim of extent {extent}")));
+        return Err(Error::new(
+            ErrorKind::Shape,
+            format!("parts of {parts:?} do not make up a dim of extent {extent}"),
+        ));
     }
     Ok(parts)
 }
@@ -449,7 +457,10 @@ impl Tensor {
         let axis = ok!("narrow", &given, dims::axis(dim as i64, self.rank()));
         let extent = self.size(axis as isize);
         let wrong = |start: i64| {
-            Error::new(ErrorKind::Index, format!("{length} indices from {start} do not lie in a dim of extent {extent}"))
+            Error::new(
+                ErrorKind::Index,
+                format!("{length} indices from {start} do not lie in a dim of extent {extent}"),
+            )
         };
         match argument {
             Argument::Number(crate::Number::I64(start)) => {
@@ -470,7 +481,8 @@ impl Tensor {
                 Tensor::record("narrow", Op::DynamicSlice(sizes), &operands).named("narrow", &given)
             }
             _ => {
-                let message = "the start is an integer or an integer tensor of one element, and the part lies in the dim";
+                let message =
+                    "the start is an integer or an integer tensor of one element, and the part lies in the dim";
                 Tensor::fail("narrow", &given, ErrorKind::Value, message)
             }
         }

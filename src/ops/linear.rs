@@ -4,8 +4,8 @@ use crate::Tensor;
 use crate::operand::{Argument, Number, Operand};
 use crate::ops::selection::scaled;
 use crate::promotion::{broadcast_shapes, result_type, shape_of, tensors, wide};
-use std::borrow::Borrow;
 use lazuli_ir::{Dim, DimVec, DotDims, Error, ErrorKind, Op, Result, Shape};
+use std::borrow::Borrow;
 
 options! {
     /// What [`Tensor::addmm`] and its kin take besides their operands.

@@ -72,9 +72,6 @@ impl Tensor {
         if p.is_infinite() {
             let op = if p > 0.0 { ReduceOp::Amax } else { ReduceOp::Amin };
             return magnitude.reduce("norm", op, axes);
-        } else {
-                (-magnitude).reduce("norm", ReduceOp::Max, axes).neg()
-            };
         }
         // A power of 0 would have an infinite or undefined gradient.
         let zero = magnitude.eq(0.0);

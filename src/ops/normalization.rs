@@ -3,7 +3,7 @@
 use crate::Tensor;
 use crate::dims::{Axes, IntoShape};
 use crate::promotion::wide;
-use lazuli_ir::{ErrorKind, ReduceOp, Shape};
+use lazuli_ir::{DType, ErrorKind, ReduceOp, Shape};
 
 options! {
     /// What [`Tensor::layer_norm`] takes besides the shape; `()` is its default.

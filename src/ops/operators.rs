@@ -6,14 +6,12 @@
 //! they write into no tensor.
 
 use super::arithmetic::{add, div, mul, sub};
+use super::pairwise::{bitwise_and, bitwise_left_shift, bitwise_or, bitwise_right_shift, bitwise_xor, remainder};
 use crate::Tensor;
-use super::pairwise::{
-    bitwise_and, bitwise_left_shift, bitwise_or, bitwise_right_shift, bitwise_xor, remainder,
-};
 use crate::operand::{Operand, Scalar};
 use std::ops::{
-    Add, AddAssign, BitAnd, BitAndAssign, BitOr, BitOrAssign, BitXor, BitXorAssign, Div, DivAssign, Mul, MulAssign, Neg, Not, Rem,
-    RemAssign, Shl, ShlAssign, Shr, ShrAssign, Sub, SubAssign,
+    Add, AddAssign, BitAnd, BitAndAssign, BitOr, BitOrAssign, BitXor, BitXorAssign, Div, DivAssign, Mul, MulAssign,
+    Neg, Not, Rem, RemAssign, Shl, ShlAssign, Shr, ShrAssign, Sub, SubAssign,
 };
 
 macro_rules! forward {

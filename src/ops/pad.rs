@@ -94,11 +94,8 @@ impl Tensor {
             // What one side takes may be what the other added: then there is nothing left of the elements.
             x = x.part(axis, start.min(extent), extent.saturating_sub(start + end).min(extent));
         }
-        let pad = |&(low, high): &(i64, i64)| PadDim {
-            low: low.max(0) as usize,
-            high: high.max(0) as usize,
-            interior: 0,
-        };
+        let pad =
+            |&(low, high): &(i64, i64)| PadDim { low: low.max(0) as usize, high: high.max(0) as usize, interior: 0 };
         if sizes.iter().all(|(low, high)| *low <= 0 && *high <= 0) {
             return x;
         }

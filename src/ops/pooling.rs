@@ -118,7 +118,10 @@ impl<const N: usize> Windows<N> {
             }
             let span = (kernel[i] - 1).saturating_mul(dilation[i]).saturating_add(1);
             let Some(room) = (extent + 2 * padding[i]).checked_sub(span) else {
-                return error(format!("a kernel that spans {span} is larger than the padded extent {}", extent + 2 * padding[i]));
+                return error(format!(
+                    "a kernel that spans {span} is larger than the padded extent {}",
+                    extent + 2 * padding[i]
+                ));
             };
             counts[i] = if ceil { room.div_ceil(stride[i]) } else { room / stride[i] } + 1;
             // A window that would begin in the padding at the end does not count.
@@ -192,7 +195,12 @@ impl Tensor {
 
     /// Where the largest elements are: the position in the last `N` dims as one run.
     #[track_caller]
-    fn max_pool_positions<const N: usize>(&self, name: &'static str, kernel: [usize; N], options: MaxPool<N>) -> Tensor {
+    fn max_pool_positions<const N: usize>(
+        &self,
+        name: &'static str,
+        kernel: [usize; N],
+        options: MaxPool<N>,
+    ) -> Tensor {
         let (windows, view) = or_failed!(self.max_pooled(name, kernel, options));
         let axes = windows.axes(self.rank());
         let place = view.detach().reduce(name, ReduceOp::ArgMax, &axes);
@@ -234,7 +242,11 @@ impl Tensor {
         if let Some(number) = divisor_override {
             divisor = Tensor::splat(Literal::from_i64(DType::F32, number), &Shape::scalar());
         }
-        let y = if x.dtype().is_float() { sum / divisor.cast(name, x.dtype()) } else { sum.trunc_divide(divisor.to(x.dtype())) };
+        let y = if x.dtype().is_float() {
+            sum / divisor.cast(name, x.dtype())
+        } else {
+            sum.trunc_divide(divisor.to(x.dtype()))
+        };
         y.rounded(name, self.dtype(), &[self])
     }
 
@@ -343,10 +355,8 @@ impl Tensor {
             n => Err(error(format!("the input has 3 or 4 dims, not {n}"))),
         };
         ok!("im2col", &[self], fits);
-        let all: DimVec<(i64, i64)> = (0..self.rank() - 2)
-            .map(|_| (0, 0))
-            .chain(padding.iter().map(|&p| (p as i64, p as i64)))
-            .collect();
+        let all: DimVec<(i64, i64)> =
+            (0..self.rank() - 2).map(|_| (0, 0)).chain(padding.iter().map(|&p| (p as i64, p as i64))).collect();
         let first = self.rank() - 2;
         let window = |i: usize| WindowDim { dim: first + i, size: kernel[i], stride: stride[i], dilation: dilation[i] };
         let x = self.padded("im2col", &all, Literal::zero(self.dtype()));
@@ -376,7 +386,8 @@ fn each<const N: usize>(name: &'static str, sizes: &DimVec<i64>) -> Result<[usiz
             n if n == N => sizes[i],
             n => return Err(Error::new(ErrorKind::Value, format!("{name} takes 1 or {N} sizes, not {n}"))),
         };
-        *size = usize::try_from(given).map_err(|_| Error::new(ErrorKind::Value, format!("size {given} is negative")))?;
+        *size =
+            usize::try_from(given).map_err(|_| Error::new(ErrorKind::Value, format!("size {given} is negative")))?;
     }
     Ok(kernel)
 }

@@ -66,7 +66,14 @@ fn sum(dtype: DType) -> ScatterOp {
 impl Tensor {
     /// A scatter by a checked index; what it sums up in halves is kept in `f32` until the end.
     #[track_caller]
-    pub(crate) fn placed(&self, name: &'static str, axis: usize, op: ScatterOp, index: &Tensor, updates: &Tensor) -> Tensor {
+    pub(crate) fn placed(
+        &self,
+        name: &'static str,
+        axis: usize,
+        op: ScatterOp,
+        index: &Tensor,
+        updates: &Tensor,
+    ) -> Tensor {
         if index.numel() == 0 {
             return self.clone();
         }
@@ -183,7 +190,8 @@ impl Tensor {
     /// Whether an index and what it places fit the tensor.
     fn takes(&self, index: &Tensor, src: &Tensor, axis: usize) -> Result<()> {
         if src.dtype() != self.dtype() {
-            let message = format!("elements of {} for a tensor of {}; convert one with `to`", src.dtype(), self.dtype());
+            let message =
+                format!("elements of {} for a tensor of {}; convert one with `to`", src.dtype(), self.dtype());
             return Err(Error::new(ErrorKind::DType, message));
         }
         let rank = self.rank();
@@ -272,13 +280,14 @@ impl Tensor {
             return Tensor::fail("index_fill", &given, ErrorKind::Shape, message);
         }
         let (x, index) = (self.at_least_1d(), index.at_least_1d());
-        let mut extents = x.extent_shape().extents();
-        extents[axis] = index.numel();
-        let shape = Shape::new(extents);
-        let checked = index.checked_index("index_fill", x.size(axis as isize), true);
-        let spread = checked.along(axis, x.rank()).stretch(&shape);
-        let updates = Tensor::fit(value, x.dtype(), &shape);
-        let y = x.placed("index_fill", axis, ScatterOp::Set, &spread, &updates);
+        let extent = x.size(axis as isize);
+        let checked = index.checked_index("index_fill", extent, true);
+        // Which indices are filled: the value counts once for each, however often it is named.
+        let none = Tensor::splat(Literal::Bool(false), &Shape::new([extent]));
+        let named = Tensor::splat(Literal::Bool(true), checked.extent_shape());
+        let filled = none.placed("index_fill", 0, ScatterOp::Set, &checked, &named).along(axis, x.rank());
+        let value = Tensor::fit(value, x.dtype(), &Shape::scalar());
+        let y = where_(filled, value, x);
         if self.rank() == 0 { y.reshape(()).named("index_fill", &given) } else { y.named("index_fill", &given) }
     }
 

@@ -64,12 +64,20 @@ impl Argument {
 
     /// This argument as a part of an index.
     fn index(&self) -> Result<IndexItem, Unsupported> {
-        match *self {
-            Argument::Int(i) => Ok(IndexItem::At(i)),
-            Argument::Slice { start, end, step } => Ok(IndexItem::Range { start, end, step: step.unwrap_or(1) }),
+        match self {
+            Argument::Tensor(t) => Ok(IndexItem::Tensor(t.clone())),
+            Argument::List(parts) => {
+                let list = integers("index", parts)?;
+                let n = list.len();
+                Ok(IndexItem::Tensor(Tensor::from_vec(list, [n])))
+            }
+            Argument::Int(i) => Ok(IndexItem::At(*i)),
+            Argument::Slice { start, end, step } => {
+                Ok(IndexItem::Range { start: *start, end: *end, step: step.unwrap_or(1) })
+            }
             Argument::Ellipsis => Ok(IndexItem::Ellipsis),
             Argument::None => Ok(IndexItem::NewAxis),
-            _ => Err(Unsupported("an index that is a tensor or a list".into())),
+            other => Err(Unsupported(format!("the index {other:?}"))),
         }
     }
 }
@@ -220,6 +228,49 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// `N` sizes: one for all or one for each, or what counts where they are absent.
+    pub fn tuple<const N: usize>(&mut self, name: &str, default: usize) -> Result<[usize; N], Unsupported> {
+        Ok(self.optional_tuple(name)?.unwrap_or([default; N]))
+    }
+
+    /// `N` sizes, that may be absent.
+    pub fn optional_tuple<const N: usize>(&mut self, name: &str) -> Result<Option<[usize; N]>, Unsupported> {
+        match Dims::new(self.next(name))? {
+            Dims::All => Ok(None),
+            Dims::One(n) => Ok(Some([n as usize; N])),
+            Dims::Several(n) if n.is_empty() => Ok(None),
+            Dims::Several(n) if n.len() == 1 => Ok(Some([n[0] as usize; N])),
+            Dims::Several(n) => {
+                let sizes: Vec<usize> = n.into_iter().map(|n| n as usize).collect();
+                sizes.try_into().map(Some).map_err(|n| Unsupported(format!("sizes {n:?}")))
+            }
+        }
+    }
+
+    /// Two sizes.
+    pub fn pair(&mut self, name: &str, default: usize) -> Result<[usize; 2], Unsupported> {
+        self.tuple(name, default)
+    }
+
+    /// Numbers: one, several, or none.
+    pub fn optional_list(&mut self, name: &str) -> Result<Option<Vec<f64>>, Unsupported> {
+        let number = |part: &Argument| match part {
+            Argument::Int(i) => Ok(*i as f64),
+            Argument::Float(v) => Ok(*v),
+            other => Err(unsupported(name, &Some(other.clone()))),
+        };
+        match self.next(name) {
+            None | Some(Argument::None) => Ok(None),
+            Some(Argument::List(parts)) => parts.iter().map(number).collect::<Result<_, _>>().map(Some),
+            Some(one) => Ok(Some(vec![number(&one)?])),
+        }
+    }
+
+    /// What comes next by position or else by name, without taking it.
+    pub fn peek_named(&self, name: &str) -> Option<&Argument> {
+        self.positional.front().or_else(|| self.named.get(name))
+    }
+
     /// A loss's reduction.
     pub fn reduction(&mut self) -> Result<Reduction, Unsupported> {
         match self.text("reduction", "mean")?.as_str() {
@@ -296,16 +347,6 @@ impl<'a> Arguments<'a> {
             None | Some(Argument::None) => Ok(None),
             Some(Argument::DType(d)) => Ok(Some(d)),
             other => Err(unsupported("dtype", &other)),
-        }
-    }
-
-    /// Takes an argument that only makes sense to Lazuli with this value.
-    pub fn only(&mut self, name: &str, value: &str) -> Result<(), Unsupported> {
-        match self.named.remove(name) {
-            None => Ok(()),
-            Some(Argument::Text(text)) if text == value => Ok(()),
-            Some(Argument::None) if value == "none" => Ok(()),
-            other => Err(unsupported(name, &other)),
         }
     }
 

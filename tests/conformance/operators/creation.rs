@@ -5,6 +5,28 @@ use crate::arguments::{Argument, Arguments, Unsupported};
 use lazuli::prelude::*;
 
 pub const ROWS: Family = &[
+    ("eye", |a| {
+        let (rows, columns, dtype) = (a.integer("n")?, a.next("m"), a.dtype()?);
+        let columns = if let Some(Argument::Int(m)) = columns { m } else { rows };
+        let y = Tensor::eye(rows as usize, columns as usize);
+        one(dtype.map_or(y.clone(), |d| y.to(d)))
+    }),
+    ("full_like", |a| {
+        let (x, value, dtype) = (a.tensor("input")?, a.operand("fill_value")?, a.dtype()?);
+        let x = dtype.map_or(x.clone(), |d| x.to(d));
+        one(match value {
+            Argument::Int(v) => x.full_like(v),
+            Argument::Float(v) => x.full_like(v),
+            Argument::Bool(v) => x.full_like(v),
+            other => return Err(Unsupported(format!("fill value {other:?}"))),
+        })
+    }),
+    ("linspace", |a| {
+        let (start, end) = (a.operand("start")?, a.operand("end")?);
+        let (steps, dtype) = (a.integer("steps")?, a.dtype()?);
+        let y = with!(start, |s| with!(end, |e| Tensor::linspace(s, e, steps as usize)));
+        one(dtype.map_or(y.clone(), |d| y.to(d)))
+    }),
     ("arange", arange),
     ("full", |a| {
         let (shape, value, dtype) = (sizes(a.sizes("size")?), a.operand("fill_value")?, a.dtype()?);

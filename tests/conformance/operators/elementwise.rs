@@ -6,6 +6,54 @@ use lazuli::prelude::*;
 use lazuli::where_;
 
 pub const ROWS: Family = &[
+    ("acos", unary!(acos)),
+    ("acosh", unary!(acosh)),
+    ("asin", unary!(asin)),
+    ("asinh", unary!(asinh)),
+    ("atan", unary!(atan)),
+    ("atanh", unary!(atanh)),
+    ("ceil", unary!(ceil)),
+    ("cos", unary!(cos)),
+    ("cosh", unary!(cosh)),
+    ("erf", unary!(erf)),
+    ("erfc", unary!(erfc)),
+    ("exp2", unary!(exp2)),
+    ("expm1", unary!(expm1)),
+    ("floor", unary!(floor)),
+    ("frac", unary!(frac)),
+    ("log10", unary!(log10)),
+    ("log1p", unary!(log1p)),
+    ("log2", unary!(log2)),
+    ("sign", unary!(sign)),
+    ("signbit", unary!(signbit)),
+    ("sin", unary!(sin)),
+    ("sinh", unary!(sinh)),
+    ("tan", unary!(tan)),
+    ("trunc", unary!(trunc)),
+    ("bitwise_not", unary!(bitwise_not)),
+    ("atan2", binary!(atan2)),
+    ("copysign", binary!(copysign)),
+    ("float_power", binary!(float_power)),
+    ("floor_divide", binary!(floor_divide)),
+    ("fmod", binary!(fmod)),
+    ("pow", binary!(pow)),
+    ("remainder", binary!(remainder)),
+    ("bitwise_and", binary!(bitwise_and)),
+    ("bitwise_or", binary!(bitwise_or)),
+    ("bitwise_xor", binary!(bitwise_xor)),
+    ("round", |a| {
+        let (x, decimals) = (a.tensor("input")?, a.integer_or("decimals", 0)?);
+        one(x.round_with(Round { decimals: decimals as i32 }))
+    }),
+    ("div", |a| {
+        let (x, mode) = (a.tensor("input")?, a.named("rounding_mode"));
+        let y = a.operand("other")?;
+        match mode {
+            None | Some(Argument::None) => one(with!(y, |y| x / y)),
+            Some(Argument::Text(mode)) if mode == "floor" => one(with!(y, |y| x.floor_divide(y))),
+            _ => one(with!(y, |y| x.trunc_divide(y))),
+        }
+    }),
     ("abs", unary!(abs)),
     ("add", |a| {
         let (x, y) = scaled(a)?;
@@ -27,11 +75,6 @@ pub const ROWS: Family = &[
             (None, Some(max)) => with!(max, |max| x.clamp_max(max)),
             (None, None) => return Err(Unsupported("no bound".into())),
         })
-    }),
-    ("div", |a| {
-        a.only("rounding_mode", "none")?;
-        let x = a.tensor("input")?;
-        one(with!(a.operand("other")?, |y| x / y))
     }),
     ("eq", binary!(eq)),
     ("exp", unary!(exp)),

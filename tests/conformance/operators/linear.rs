@@ -16,6 +16,15 @@ macro_rules! sum_with_product {
 }
 
 pub const ROWS: Family = &[
+    ("cross", |a| {
+        let (x, y, dim) = (a.tensor("input")?, a.tensor("other")?, a.next("dim"));
+        let dim = match dim {
+            Some(Argument::Int(d)) => d as isize,
+            // The first dim of extent 3.
+            _ => x.shape().iter().position(|n| *n == 3).unwrap_or(0) as isize,
+        };
+        one(x.cross(&y, dim))
+    }),
     ("addmm", sum_with_product!(addmm)),
     ("addmv", sum_with_product!(addmv)),
     ("baddbmm", sum_with_product!(baddbmm)),
@@ -27,15 +36,15 @@ pub const ROWS: Family = &[
     }),
     ("inner", binary_tensor!(inner)),
     ("kron", binary_tensor!(kron)),
-    ("linalg_multi_dot", |a| one(lazuli::multi_dot(&a.tensors("tensors")?))),
+    ("linalg.multi_dot", |a| one(lazuli::multi_dot(&a.tensors("tensors")?))),
     ("matmul", binary_tensor!(matmul)),
     ("mm", binary_tensor!(mm)),
     ("mv", binary_tensor!(mv)),
-    ("nn_functional_linear", |a| {
+    ("nn.functional.linear", |a| {
         let (x, weight, bias) = (a.tensor("input")?, a.tensor("weight")?, a.optional_tensor("bias")?);
         one(x.linear(weight, Linear { bias }))
     }),
-    ("nn_functional_scaled_dot_product_attention", |a| {
+    ("nn.functional.scaled_dot_product_attention", |a| {
         let (q, k, v) = (a.tensor("query")?, a.tensor("key")?, a.tensor("value")?);
         let mask = a.optional_tensor("attn_mask")?;
         if a.float("dropout_p", 0.0)? != 0.0 {

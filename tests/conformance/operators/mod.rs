@@ -56,7 +56,8 @@ macro_rules! reduction {
         |a| {
             let (x, dtype) = (a.tensor("input")?, a.dtype()?);
             let x = dtype.map_or(x.clone(), |d| x.to(d));
-            one(x.$method(a.over()?))
+            let y = x.$method(a.over()?);
+            one(dtype.map_or(y.clone(), |d| y.to(d)))
         }
     };
 }
@@ -70,6 +71,7 @@ mod losses;
 mod movement;
 mod normalization;
 mod reductions;
+mod windows;
 
 /// The operators that Lazuli has.
 pub const FAMILIES: &[Family] = &[
@@ -82,6 +84,7 @@ pub const FAMILIES: &[Family] = &[
     movement::ROWS,
     normalization::ROWS,
     reductions::ROWS,
+    windows::ROWS,
 ];
 
 fn one(y: Tensor) -> Results {

@@ -25,6 +25,77 @@ macro_rules! sized {
 }
 
 pub const ROWS: Family = &[
+    ("cat", |a| {
+        let (parts, dim) = (a.tensors("tensors")?, a.integer_or("dim", 0)?);
+        one(lazuli::cat(&parts, dim as isize))
+    }),
+    ("chunk", |a| {
+        let (x, chunks, dim) = (a.tensor("input")?, a.integer("chunks")?, a.integer_or("dim", 0)?);
+        several(x.chunk(chunks as usize, dim as isize))
+    }),
+    ("flip", |a| {
+        let (x, dims) = (a.tensor("input")?, a.sizes("dims")?);
+        one(x.flip(dims))
+    }),
+    ("hstack", |a| one(lazuli::hstack(&a.tensors("tensors")?))),
+    ("meshgrid", |a| {
+        let indexing = match a.named("indexing") {
+            Some(Argument::Text(text)) if text == "xy" => Indexing::Xy,
+            _ => Indexing::Ij,
+        };
+        Ok(lazuli::meshgrid(&a.tensors("tensors")?, Meshgrid { indexing }))
+    }),
+    ("narrow", |a| {
+        let (x, dim) = (a.tensor("input")?, a.integer("dim")?);
+        let (start, length) = (a.operand("start")?, a.integer("length")?);
+        one(with!(start, |s| x.narrow(dim as isize, s, length as usize)))
+    }),
+    ("nn.functional.pad", |a| {
+        let (x, sizes) = (a.tensor("input")?, a.sizes("pad")?);
+        let mode = match a.text("mode", "constant")?.as_str() {
+            "reflect" => PadMode::Reflect,
+            "replicate" => PadMode::Replicate,
+            "circular" => PadMode::Circular,
+            _ => PadMode::Constant,
+        };
+        let value = a.float("value", 0.0)?;
+        one(x.pad(sizes, Pad { mode, value }))
+    }),
+    ("nn.functional.unfold", |a| {
+        let (x, kernel) = (a.tensor("input")?, a.pair("kernel_size", 1)?);
+        let (dilation, padding, stride) = (a.pair("dilation", 1)?, a.pair("padding", 0)?, a.pair("stride", 1)?);
+        one(x.im2col(kernel, Im2col { dilation, padding, stride }))
+    }),
+    ("roll", |a| {
+        let (x, shifts, by) = (a.tensor("input")?, dims(a, "shifts")?, dims(a, "dims")?);
+        one(x.roll(shifts, by))
+    }),
+    ("rot90", |a| {
+        let (x, k, by) = (a.tensor("input")?, a.integer_or("k", 1)?, dims(a, "dims")?);
+        let by = if by.is_empty() { [0, 1] } else { [by[0] as isize, by[1] as isize] };
+        one(x.rot90(k, by))
+    }),
+    ("split", |a| {
+        let x = a.tensor("input")?;
+        match a.next("split_size_or_sections") {
+            Some(Argument::Int(size)) => several(x.split(size, a.integer_or("dim", 0)? as isize)),
+            other => {
+                let Dims::Several(sizes) = Dims::new(other)? else {
+                    return Err(Unsupported("no sizes".into()));
+                };
+                several(x.split(sizes, a.integer_or("dim", 0)? as isize))
+            }
+        }
+    }),
+    ("stack", |a| {
+        let (parts, dim) = (a.tensors("tensors")?, a.integer_or("dim", 0)?);
+        one(lazuli::stack(&parts, dim as isize))
+    }),
+    ("unbind", |a| {
+        let (x, dim) = (a.tensor("input")?, a.integer_or("dim", 0)?);
+        several(x.unbind(dim as isize))
+    }),
+    ("vstack", |a| one(lazuli::vstack(&a.tensors("tensors")?))),
     ("broadcast_to", |a| {
         let (x, shape) = (a.tensor("input")?, sizes(a.sizes("size")?));
         one(x.broadcast_to(shape))
@@ -50,11 +121,11 @@ pub const ROWS: Family = &[
         let (x, from, to) = (a.tensor("input")?, dims(a, "source")?, dims(a, "destination")?);
         one(x.movedim(from, to))
     }),
-    ("nn_functional_pixel_shuffle", |a| {
+    ("nn.functional.pixel_shuffle", |a| {
         let (x, factor) = (a.tensor("input")?, a.integer("upscale_factor")?);
         one(x.pixel_shuffle(factor as usize))
     }),
-    ("nn_functional_pixel_unshuffle", |a| {
+    ("nn.functional.pixel_unshuffle", |a| {
         let (x, factor) = (a.tensor("input")?, a.integer("downscale_factor")?);
         one(x.pixel_unshuffle(factor as usize))
     }),
@@ -99,4 +170,9 @@ fn dims(a: &mut Arguments, name: &str) -> Result<Vec<i64>, Unsupported> {
             Dims::All => Ok(Vec::new()),
         },
     }
+}
+
+/// The parts of a tensor; an error as the one tensor that carries it would show it.
+fn several(parts: lazuli::Result<Vec<Tensor>>) -> super::Results {
+    parts.map_err(|e| Unsupported(format!("an error: {e}")))
 }

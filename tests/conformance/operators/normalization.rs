@@ -4,7 +4,7 @@ use super::{Family, one, sizes};
 use lazuli::prelude::*;
 
 pub const ROWS: Family = &[
-    ("nn_functional_batch_norm", |a| {
+    ("nn.functional.batch_norm", |a| {
         let x = a.tensor("input")?;
         let (running_mean, running_var) = (a.optional_tensor("running_mean")?, a.optional_tensor("running_var")?);
         let (weight, bias) = (a.optional_tensor("weight")?, a.optional_tensor("bias")?);
@@ -14,18 +14,18 @@ pub const ROWS: Family = &[
         let eps = a.float("eps", 1e-5)?;
         one(x.batch_norm(BatchNorm { running_mean, running_var, weight, bias, training, eps }))
     }),
-    ("nn_functional_cosine_similarity", |a| {
+    ("nn.functional.cosine_similarity", |a| {
         let (x, y) = (a.tensor("x1")?, a.tensor("x2")?);
         let (dim, eps) = (a.integer_or("dim", 1)?, a.float("eps", 1e-8)?);
         one(x.cosine_similarity(y, CosineSimilarity { dim: dim as isize, eps }))
     }),
-    ("nn_functional_group_norm", |a| {
+    ("nn.functional.group_norm", |a| {
         let (x, groups) = (a.tensor("input")?, a.integer("num_groups")?);
         let (weight, bias) = (a.optional_tensor("weight")?, a.optional_tensor("bias")?);
         let eps = a.float("eps", 1e-5)?;
         one(x.group_norm(groups as usize, GroupNorm { weight, bias, eps }))
     }),
-    ("nn_functional_instance_norm", |a| {
+    ("nn.functional.instance_norm", |a| {
         let x = a.tensor("input")?;
         let (running_mean, running_var) = (a.optional_tensor("running_mean")?, a.optional_tensor("running_var")?);
         let (weight, bias) = (a.optional_tensor("weight")?, a.optional_tensor("bias")?);
@@ -34,18 +34,18 @@ pub const ROWS: Family = &[
         let eps = a.float("eps", 1e-5)?;
         one(x.instance_norm(InstanceNorm { running_mean, running_var, weight, bias, use_input_stats, eps }))
     }),
-    ("nn_functional_layer_norm", |a| {
+    ("nn.functional.layer_norm", |a| {
         let (x, shape) = (a.tensor("input")?, sizes(a.sizes("normalized_shape")?));
         let (weight, bias) = (a.optional_tensor("weight")?, a.optional_tensor("bias")?);
         one(x.layer_norm(shape, LayerNorm { weight, bias, eps: a.float("eps", 1e-5)? }))
     }),
-    ("nn_functional_normalize", |a| {
+    ("nn.functional.normalize", |a| {
         let x = a.tensor("input")?;
         let (p, dim) = (a.float("p", 2.0)?, a.integer_or("dim", 1)?);
         let eps = a.float("eps", 1e-12)?;
         one(x.normalize(Normalize { p, dim: dim as isize, eps }))
     }),
-    ("nn_functional_rms_norm", |a| {
+    ("nn.functional.rms_norm", |a| {
         let (x, shape) = (a.tensor("input")?, sizes(a.sizes("normalized_shape")?));
         let (weight, eps) = (a.optional_tensor("weight")?, a.optional_float("eps")?);
         one(x.rms_norm(shape, RmsNorm { weight, eps }))
