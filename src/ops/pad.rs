@@ -57,10 +57,16 @@ impl Tensor {
         for (axis, &(low, high)) in sizes.iter().enumerate() {
             ok!("pad", &[self], x.side_fits(axis, low.max(high), mode));
             let (start, end) = ((-low).max(0) as usize, (-high).max(0) as usize);
-            // Elements are taken away after the padding, which looks at the whole dim.
-            x = x.padded_by_itself(axis, low.max(0) as usize, high.max(0) as usize, mode);
-            let extent = x.size(axis as isize);
-            x = x.part(axis, start, extent - start - end);
+            let (low, high) = (low.max(0) as usize, high.max(0) as usize);
+            // What is taken away goes first from a circle, but last from what mirrors or repeats the whole dim.
+            if mode == PadMode::Circular {
+                x = x.part(axis, start, x.size(axis as isize) - start - end);
+                ok!("pad", &[self], x.side_fits(axis, low.max(high) as i64, mode));
+                x = x.padded_by_itself(axis, low, high, mode);
+            } else {
+                x = x.padded_by_itself(axis, low, high, mode);
+                x = x.part(axis, start, x.size(axis as isize) - start - end);
+            }
         }
         x.named("pad", &[self])
     }
@@ -68,7 +74,7 @@ impl Tensor {
     /// What is added before and after each dim.
     fn padding(&self, sizes: &[i64]) -> Result<DimVec<(i64, i64)>> {
         let error = |message: String| Err(Error::new(ErrorKind::Shape, message));
-        if sizes.len() % 2 != 0 || sizes.len() / 2 > self.rank() {
+        if !sizes.len().is_multiple_of(2) || sizes.len() / 2 > self.rank() {
             return error(format!("{} numbers are not pairs for the last of {} dims", sizes.len(), self.rank()));
         }
         let mut padding: DimVec<(i64, i64)> = (0..self.rank()).map(|_| (0, 0)).collect();

@@ -3,7 +3,15 @@
 use lazuli::{DType, Tensor};
 
 /// Operators that need more than the dtype's own tolerance: name, relative, absolute, and why.
-const LOOSER: &[(&str, f64, f64, &str)] = &[];
+const LOOSER: &[(&str, f64, f64, &str)] = &[
+    ("nn.functional.conv3d", 1.3e-6, 5e-5, "sums of products near 80 that cancel, in f32"),
+    (
+        "nn.functional.scaled_dot_product_attention",
+        5e-6,
+        1e-5,
+        "gradients through scores near 100, whose exponentials amplify",
+    ),
+];
 
 /// The relative and absolute tolerance: those of `torch.testing.assert_close`.
 fn tolerance(op: &str, dtype: DType) -> (f64, f64) {

@@ -116,7 +116,9 @@ fn run(samples: &Samples, case: &Case) -> Result<Passed, Outcome> {
     });
     match program.call(&inputs) {
         Ok(found) => check("compiled", &found).map(|()| Passed::Both),
-        Err(e) if e.kind() == ErrorKind::Trace && SHAPED_BY_VALUES.contains(&case.op.as_str()) => Ok(Passed::EagerAlone),
+        Err(e) if e.kind() == ErrorKind::Trace && SHAPED_BY_VALUES.contains(&case.op.as_str()) => {
+            Ok(Passed::EagerAlone)
+        }
         Err(e) => Err(Outcome::Fail(format!("compiled: {e}"))),
     }
 }
