@@ -8,7 +8,7 @@
 //!   signature.rs  arguments -> structure, types, layouts      what decides about a program
 //!   cache.rs      signature -> program                        or the reason, in words, to compile one
 //!   chain.rs      function -> Traced -> Optimized -> Executable
-//!   call.rs       donation, checks, random base, results
+//!   call.rs       donation, random base, results
 //!   execute.rs    the program itself
 //! ```
 

@@ -44,17 +44,6 @@ pub(crate) struct InputSpec {
     pub(crate) requires_grad: bool,
 }
 
-/// Class labels that are an input of the program: whoever calls it checks that they lie in `0..classes`.
-#[derive(Clone, Debug)]
-pub(crate) struct LabelCheck {
-    /// The input of the graph.
-    pub(crate) input: usize,
-    /// The number of classes.
-    pub(crate) classes: usize,
-    /// The user's line.
-    pub(crate) source: Source,
-}
-
 /// A traced program.
 #[derive(Debug)]
 pub(crate) struct Capture {
@@ -68,8 +57,6 @@ pub(crate) struct Capture {
     pub(crate) base: Option<usize>,
     /// For each spec, whether the program asked if it requires grad or is a leaf.
     pub(crate) asked: Vec<bool>,
-    /// Labels to check before each call.
-    pub(crate) checks: Vec<LabelCheck>,
 }
 
 /// What a scope knows; reachable from other threads by its id.
@@ -81,7 +68,6 @@ struct State {
     base: Arc<Node>,
     draws: AtomicU64,
     asked: Vec<AtomicBool>,
-    checks: Mutex<Vec<(Arc<Node>, usize, Source)>>,
 }
 
 thread_local! {
@@ -133,7 +119,6 @@ impl Scope {
             draws: AtomicU64::new(0),
             asked: placeholders.iter().map(|_| AtomicBool::new(false)).collect(),
             placeholders,
-            checks: Mutex::default(),
         });
         lock(&LIVE).push((id, Arc::downgrade(&state)));
         SCOPES.with_borrow_mut(|s| s.push(state.clone()));
@@ -198,16 +183,6 @@ pub(crate) fn ask(trace: TraceId, input: Option<usize>) {
     }
 }
 
-/// Notes labels to be checked before each call of the program traced on this thread. They count where they turn out to be
-/// an input.
-pub(crate) fn check_labels(labels: &Tensor, classes: usize, source: Source) {
-    SCOPES.with_borrow(|s| {
-        if let Some(state) = s.last() {
-            lock(&state.checks).push((labels.node.clone(), classes, source));
-        }
-    });
-}
-
 /// What is wrong with reading the value of this node here and now, if anything.
 pub(crate) fn readable(node: &Node) -> Result<()> {
     let inside = current();
@@ -268,7 +243,6 @@ fn reachable(state: &State, outputs: &[Tensor]) -> Result<Reachable> {
 fn capture(state: &State, outputs: &[Tensor]) -> Result<Capture> {
     let Reachable { inside: nodes, outside: captured } = reachable(state, outputs)?;
     let draws = state.draws.load(Ordering::Relaxed);
-    let checks = std::mem::take(&mut *lock(&state.checks));
     let mut graph = Graph::new(state.name.clone());
     let mut values: FxHashMap<*const Node, Value> = FxHashMap::default();
     let mut inputs: Vec<Arc<Node>> = state.placeholders.clone();
@@ -296,14 +270,7 @@ fn capture(state: &State, outputs: &[Tensor]) -> Result<Capture> {
     for output in outputs {
         graph.add_output(lookup(&values, &output.node)?);
     }
-    let position = |node: &Arc<Node>| inputs.iter().position(|n| Arc::ptr_eq(n, node));
     Ok(Capture {
-        checks: checks
-            .iter()
-            .filter_map(|(node, classes, source)| {
-                position(node).map(|input| LabelCheck { input, classes: *classes, source: *source })
-            })
-            .collect(),
         graph,
         captured: captured.into_iter().map(|node| Tensor { node, history: None }).collect(),
         draws,

@@ -4,6 +4,7 @@
 //! stands in the text: what parses is well typed. Labels are free (`%h = exp %x : f32[2]` is fine). Lines that say the same
 //! merge, as [`Graph::add`] merges nodes; their labels then mean one node.
 
+use crate::source::intern;
 use crate::text::Cursor;
 use crate::{
     BinaryOp, CompareOp, CumulativeOp, DType, DimVec, DotDims, Graph, Literal, Op, PadDim, ReduceOp, Result, ScatterOp,
@@ -270,7 +271,11 @@ impl<'a> Parser<'a> {
             "window_sum" => Op::WindowSum { dims: taken.window()?, shape },
             "dynamic_slice" => Op::DynamicSlice(taken.list("sizes")?),
             "dynamic_update_slice" => Op::DynamicUpdateSlice { rank: shape.rank() },
-            "check_index" => Op::CheckIndex { extent: taken.number("extent")? as usize, wrap: taken.flag("wrap")? },
+            "check_index" => Op::CheckIndex {
+                extent: taken.number("extent")? as usize,
+                wrap: taken.flag("wrap")?,
+                operation: taken.name("of")?,
+            },
             "gather" => Op::Gather { dim: taken.number("dim")? as usize },
             "sort" => Op::Sort { dim: taken.number("dim")? as usize, descending: taken.flag("descending")? },
             "dot" => {
@@ -362,6 +367,15 @@ impl<'a> Taken<'a> {
             Some((_, Attribute::Word("true"))) => Ok(true),
             Some((_, Attribute::Word("false"))) => Ok(false),
             Some((position, _)) => self.wrong(Some(position), &format!("`{name}=true` or `{name}=false`")),
+        }
+    }
+
+    /// A word that stays; absent is the operation's own name.
+    fn name(&mut self, name: &str) -> Result<&'static str> {
+        match self.take(name) {
+            None => Ok(intern(self.name)),
+            Some((_, Attribute::Word(word))) => Ok(intern(word)),
+            Some((position, _)) => self.wrong(Some(position), &format!("`{name}=gather` or another name")),
         }
     }
 

@@ -146,7 +146,9 @@ fn attributes(op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Op::Concat { dim, .. } | Op::Gather { dim } | Op::Scatter { dim, .. } => write!(f, " dim={dim}"),
         Op::Window(dims) | Op::WindowSum { dims, .. } => window(dims, f),
         Op::DynamicSlice(sizes) => write!(f, " sizes={}", List(sizes)),
-        Op::CheckIndex { extent, wrap } => write!(f, " extent={extent}{}", if *wrap { " wrap=true" } else { "" }),
+        Op::CheckIndex { extent, wrap, operation } => {
+            write!(f, " extent={extent}{} of={operation}", if *wrap { " wrap=true" } else { "" })
+        }
         Op::Cumulative { dim, reverse, .. } => write!(f, " dim={dim}{}", if *reverse { " reverse=true" } else { "" }),
         Op::Sort { dim, descending } => write!(f, " dim={dim}{}", if *descending { " descending=true" } else { "" }),
         Op::Pad(dims) => pad(dims, f),

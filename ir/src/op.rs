@@ -355,6 +355,8 @@ pub enum Op {
         extent: usize,
         /// Whether negative indices count from the end.
         wrap: bool,
+        /// What the user called, for errors.
+        operation: &'static str,
     },
     /// `result[i, j, k] = operand 0[i, operand 1[i, j, k], k]` for `dim` 1: operand 1 is an `i64` index of the result's shape, which
     /// is that of operand 0 but for `dim`. Indices are clamped.
@@ -457,6 +459,16 @@ impl Op {
                 CumulativeOp::Min => "cumulative_min",
             },
             Op::Sort { .. } => "sort",
+        }
+    }
+
+    /// What the user called, where the operation knows it, else its name.
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Op::CheckIndex { operation, .. } => operation,
+            Op::Binary(BinaryOp::FloorDiv) => "floor_divide",
+            Op::Binary(BinaryOp::TruncDiv) => "trunc_divide",
+            op => op.name(),
         }
     }
 

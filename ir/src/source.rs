@@ -32,8 +32,8 @@ impl Source {
     }
 }
 
-/// File names of parsed text live as long as the process: there are few, and each is kept once.
-fn intern(file: &str) -> &'static str {
+/// File names (and names of operations) of parsed text live as long as the process: there are few, and each is kept once.
+pub(crate) fn intern(file: &str) -> &'static str {
     static FILES: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
     let files = FILES.get_or_init(Mutex::default);
     let mut files = files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

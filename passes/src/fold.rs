@@ -43,7 +43,7 @@ pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
         }
         Op::Scatter { .. } if c.operand_ty(1).shape.is_empty() => Some(Step::Use(c.operands[0])),
         Op::DynamicUpdateSlice { .. } if c.operand_ty(1).shape.is_empty() => Some(Step::Use(c.operands[0])),
-        Op::CheckIndex { extent, wrap } => checked_index(c, *extent, *wrap),
+        Op::CheckIndex { extent, wrap, .. } => checked_index(c, *extent, *wrap),
         Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } => None,
         // What indexes may fail, even where every element is the same.
         Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => None,

@@ -564,7 +564,7 @@ impl Lowering<'_> {
             let at = linear(&index, &node.types[0].shape);
             let (ok, value) = check(self, requirement, operands[position], mask);
             let site = self.checks.len() as u32;
-            let operation = node.op.name();
+            let operation = node.op.operation();
             self.checks.push(CheckSite { operation, sources: node.sources.clone(), requirement });
             self.push(StmtKind::Check { ok, site, value, at });
         }

@@ -38,7 +38,7 @@ pub(crate) fn operations() -> Vec<(Op, Vec<TensorType>)> {
     all.push((Op::WindowSum { dims: windows, shape: Shape::new([3, 2, 5]) }, vec![f(&[2, 2, 2, 2, 2])]));
     all.push((Op::DynamicSlice(smallvec![1, 2]), vec![f(&[2, 3]), index(&[]), index(&[])]));
     all.push((Op::DynamicUpdateSlice { rank: 2 }, vec![f(&[2, 3]), f(&[1, 2]), index(&[]), index(&[])]));
-    all.push((Op::CheckIndex { extent: 2, wrap: true }, vec![index(&[2, 3])]));
+    all.push((Op::CheckIndex { extent: 2, wrap: true, operation: "i" }, vec![index(&[2, 3])]));
     all.push((Op::Gather { dim: 1 }, vec![f(&[2, 3]), index(&[2, 4])]));
     for op in ScatterOp::ALL {
         // Of several that are set at one place all have its gradient, as in PyTorch: no difference shows that.

@@ -13,7 +13,7 @@ pub(crate) fn linear(index: &[Index], shape: &Shape) -> Index {
 pub(crate) fn requirement(op: &Op, dtype: DType) -> Option<(Requirement, usize)> {
     match op {
         Op::Binary(op) if op.divides() && dtype.is_int() => Some((Requirement::Divisor, 1)),
-        Op::CheckIndex { extent, wrap } => Some((Requirement::Index { extent: *extent, wrap: *wrap }, 0)),
+        Op::CheckIndex { extent, wrap, .. } => Some((Requirement::Index { extent: *extent, wrap: *wrap }, 0)),
         _ => None,
     }
 }
@@ -105,7 +105,7 @@ pub(crate) fn scalar_operation(
         }
         (Op::DynamicUpdateSlice { .. }, [x]) => *x,
         (Op::DynamicUpdateSlice { .. }, [x, covered, update]) => e.select(*covered, *update, *x),
-        (Op::CheckIndex { extent, wrap }, [x]) => checked_index(e, *extent as i64, *wrap, *x),
+        (Op::CheckIndex { extent, wrap, .. }, [x]) => checked_index(e, *extent as i64, *wrap, *x),
         (Op::Random { stream, .. }, [seed, draws]) => {
             let stream = e.i64(*stream as i64);
             let draw = e.add(*draws, stream);

@@ -1,4 +1,4 @@
-//! A call: arguments to arrays, who may be overwritten, checks of labels, the generator's base, results to tensors.
+//! A call: arguments to arrays, who may be overwritten, the generator's base, results to tensors.
 //!
 //! Ownership is donation. An argument that was moved in is dropped here once its value is taken, so its storage then has one
 //! owner, this call, unless someone else holds it: a clone of the tensor, pending work that reads it, history that saved it,
@@ -10,7 +10,7 @@ use super::signature::{LayoutClass, LeafSignature, Signature};
 use crate::trace::{self, TraceId};
 use crate::tree::Structure;
 use crate::{Compilation, Error, ErrorKind, Report, Result, Tensor, generator};
-use lazuli_ir::{DType, Element, Source, with_element};
+use lazuli_ir::{Element, Source, with_element};
 use lazuli_passes::Options;
 use lazuli_runtime::Array;
 use std::sync::Arc;
@@ -129,7 +129,6 @@ pub(crate) fn run(module: &Module, arguments: Arguments, caller: Source) -> Resu
     let recorded = module.recorded();
     let cut = arguments.leaves.iter().any(|l| l.requires_grad);
     let (inputs, ownership) = inputs(module, arguments)?;
-    check_labels(module, &inputs)?;
     module.code.note_ownership(&ownership);
     let results = module.code.run(inputs).map_err(|e| name_lost(e, module, &ownership).with_sources(caller))?;
     let name = recorded.capture.graph.name();
@@ -148,7 +147,6 @@ pub(crate) fn profile(module: &Module, mut arguments: Arguments, compilations: V
         leaf.sole = false;
     }
     let (inputs, _) = inputs(module, arguments)?;
-    check_labels(module, &inputs)?;
     let profile = module.code.profile(inputs)?;
     drop(keep);
     Ok(Report::new(module, compilations, Some(profile)))
@@ -183,31 +181,6 @@ fn name_lost(error: Error, module: &Module, ownership: &[Ownership]) -> Error {
         return error;
     }
     error.note(format!("what was given away to the call is lost: {}", lost.join(", ")))
-}
-
-/// Class labels lie in range, or the call fails before it computes anything.
-fn check_labels(module: &Module, inputs: &[Input]) -> Result<()> {
-    for check in &module.recorded().capture.checks {
-        let Some(input) = inputs.get(check.input) else { continue };
-        if input.array.dtype() != DType::I64 {
-            continue;
-        }
-        let copied;
-        let labels = match input.array.as_slice::<i64>() {
-            Some(labels) => labels,
-            None => {
-                copied = input.array.to_vec::<i64>()?;
-                &copied
-            }
-        };
-        let classes = check.classes as i64;
-        if let Some(label) = labels.iter().find(|label| !(0..classes).contains(*label)) {
-            return Err(Error::new(ErrorKind::Index, format!("label {label} is not in 0..{classes}"))
-                .with_operation("cross_entropy", [input.array.ty()])
-                .with_sources(check.source));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

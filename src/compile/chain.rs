@@ -301,11 +301,6 @@ impl<I: Tree, R: Outcome> Executable<I, R> {
         self.fits(&Signature::new(structure, signatures.collect(), recorded.signature.options.clone()))?;
         let mut inputs = leaves;
         inputs.extend(recorded.capture.captured.iter().cloned());
-        for check in &recorded.capture.checks {
-            if let Some(labels) = inputs.get(check.input) {
-                trace::check_labels(labels, check.classes, check.source);
-            }
-        }
         let mut first_draw = 0;
         if recorded.capture.base.is_some() {
             let (base, first) = trace::draws(recorded.capture.draws);

@@ -55,7 +55,7 @@ impl Tensor {
         if self.numel() == 0 {
             return index;
         }
-        Tensor::record(name, Op::CheckIndex { extent, wrap }, &[&index])
+        Tensor::record(name, Op::CheckIndex { extent, wrap, operation: name }, &[&index])
     }
 
     /// One dim of the tensor, taken as having one where it has none.

@@ -472,7 +472,11 @@ impl Tensor {
                 // A start may be as large as leaves room for the part.
                 let start = start.reshape(()).cast("narrow", lazuli_ir::DType::I64);
                 let room = extent - length;
-                let start = Tensor::record("narrow", Op::CheckIndex { extent: room + 1, wrap: false }, &[&start]);
+                let start = Tensor::record(
+                    "narrow",
+                    Op::CheckIndex { extent: room + 1, wrap: false, operation: "narrow" },
+                    &[&start],
+                );
                 let zero = Tensor::splat(lazuli_ir::Literal::I64(0), &Shape::scalar());
                 let mut sizes = self.extent_shape().extents();
                 sizes[axis] = length;

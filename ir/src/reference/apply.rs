@@ -41,7 +41,7 @@ pub(super) fn run(op: &Op, operands: &[&Dense], ty: &TensorType, rounding: &mut 
         (Op::WindowSum { dims, .. }, [x]) => contraction::window_sum(dims, x, ty, rounding)?,
         (Op::DynamicSlice(_), [x, starts @ ..]) => indexing::dynamic_slice(x, &ty.shape, starts)?,
         (Op::DynamicUpdateSlice { .. }, [x, update, starts @ ..]) => indexing::dynamic_update_slice(x, update, starts)?,
-        (Op::CheckIndex { extent, wrap }, [x]) => indexing::check_index(*extent, *wrap, x)?,
+        (Op::CheckIndex { extent, wrap, .. }, [x]) => indexing::check_index(*extent, *wrap, x)?,
         (Op::Gather { dim }, [x, index]) => indexing::gather_along(*dim, x, index)?,
         (Op::Scatter { dim, op }, [x, index, updates]) => indexing::scatter(*dim, *op, x, index, updates, rounding)?,
         (Op::Cumulative { op, dim, reverse }, [x]) => indexing::cumulative(*op, *dim, *reverse, x, rounding)?,
