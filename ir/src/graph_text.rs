@@ -147,7 +147,8 @@ fn attributes(op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Op::Window(dims) | Op::WindowSum { dims, .. } => window(dims, f),
         Op::DynamicSlice(sizes) => write!(f, " sizes={}", List(sizes)),
         Op::CheckIndex { extent, wrap, operation } => {
-            write!(f, " extent={extent}{} of={operation}", if *wrap { " wrap=true" } else { "" })
+            write!(f, " extent={extent}{}", if *wrap { " wrap=true" } else { "" })?;
+            if *operation == op.name() { Ok(()) } else { write!(f, " of={operation}") }
         }
         Op::Cumulative { dim, reverse, .. } => write!(f, " dim={dim}{}", if *reverse { " reverse=true" } else { "" }),
         Op::Sort { dim, descending } => write!(f, " dim={dim}{}", if *descending { " descending=true" } else { "" }),
