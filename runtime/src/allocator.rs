@@ -116,7 +116,7 @@ pub(crate) fn acquire(bytes: usize) -> Result<Block> {
     let pool = &*POOL;
     let (class, size) = class_of(bytes).ok_or_else(|| out_of_memory(bytes))?;
     let block = match fencing() {
-        Some(place) => fenced(bytes, class, place)?,
+        Some(place) => fenced(bytes, class, size, place)?,
         None => pooled(bytes, class, size)?,
     };
     let now = pool.in_use.fetch_add(size, Relaxed) + size;
@@ -143,9 +143,12 @@ fn pooled(bytes: usize, class: usize, size: usize) -> Result<Block> {
 }
 
 #[cold]
-fn fenced(bytes: usize, class: usize, place: Fencing) -> Result<Block> {
-    let fence = Fence::new(bytes, place).ok_or_else(|| out_of_memory(bytes))?;
-    Ok(Block { pointer: fence.pointer(), class: class as u32, fence: Some(Box::new(fence)) })
+fn fenced(bytes: usize, class: usize, size: usize, place: Fencing) -> Result<Block> {
+    match Fence::new(bytes, place) {
+        Some(fence) => Ok(Block { pointer: fence.pointer(), class: class as u32, fence: Some(Box::new(fence)) }),
+        // The system has no more mappings for one process, or no memory.
+        None => pooled(bytes, class, size),
+    }
 }
 
 /// How blocks are fenced now.

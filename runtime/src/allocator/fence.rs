@@ -9,6 +9,8 @@
 //! more asks for a size that is a multiple of it.
 
 use std::ptr::NonNull;
+#[cfg(unix)]
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Where a block lies between its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,14 @@ impl Fencing {
 /// The byte of fresh memory: NaN as any float, -1 as an integer, no boolean.
 pub(super) const POISON: u8 = 0xff;
 
+/// Fences that exist.
+#[cfg(unix)]
+static FENCES: AtomicUsize = AtomicUsize::new(0);
+
+/// So many at once: systems limit the mappings of a process (Linux to 65,530, of which a fence is three), and slow down.
+#[cfg(unix)]
+const MOST: usize = 10_000;
+
 /// A block's mapping.
 #[cfg(unix)]
 pub(super) struct Fence {
@@ -46,8 +56,11 @@ pub(super) struct Fence {
 
 #[cfg(unix)]
 impl Fence {
-    /// A block of exactly this size, full of [`POISON`]; `None` where the system has no memory for it.
+    /// A block of exactly this size, full of [`POISON`]; `None` where the system has no memory for it, or there are very many.
     pub(super) fn new(bytes: usize, place: Fencing) -> Option<Fence> {
+        if FENCES.load(Relaxed) >= MOST {
+            return None;
+        }
         // SAFETY: a question without side effects.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
         let inside = bytes.max(1).checked_next_multiple_of(page)?;
@@ -69,6 +82,7 @@ impl Fence {
                 Fencing::Start => (first, first),
             }
         };
+        FENCES.fetch_add(1, Relaxed);
         // From here on the mapping is freed by dropping.
         let fence = Fence { base, mapped, page, pointer, bytes };
         // SAFETY: the pages inside are the mapping's own; they are written after they became writable.
@@ -106,6 +120,7 @@ impl Fence {
 #[cfg(unix)]
 impl Drop for Fence {
     fn drop(&mut self) {
+        FENCES.fetch_sub(1, Relaxed);
         // SAFETY: the mapping is this fence's own.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.mapped) };
     }
