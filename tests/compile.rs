@@ -291,3 +291,17 @@ fn a_profile_has_a_time_for_each_kernel() {
     assert!(report.kernels.iter().all(|k| k.time.is_some() && k.bytes > 0), "{report}");
     assert!(report.passes.iter().any(|pass| pass.name == "trace"));
 }
+
+#[test]
+fn a_position_that_one_kernel_finds_is_an_index_in_it() {
+    let f = |x: Tensor| {
+        let at = x.argmax(keep(-1));
+        let picked = (&x * 2.0).gather(-1, &at);
+        let first = Tensor::arange(0..5).eq(&at).to(DType::F32);
+        (picked, first)
+    };
+    let x = lazuli::tensor([[1.0, 5.0, 2.0, 5.0, 0.0], [3.0, 1.0, 2.0, 0.0, 1.0]]);
+    let (picked, first) = lazuli::compile(f).call(&x).unwrap();
+    assert_eq!(picked.to_vec::<f32>().unwrap(), [10.0, 6.0]);
+    assert_eq!(first.to_vec::<f32>().unwrap(), f(x).1.to_vec::<f32>().unwrap());
+}

@@ -326,6 +326,7 @@ impl Lowering<'_> {
         self.current.push(Stmt { kind: StmtKind::Reduce(reduce), sources });
         for (i, v) in finals {
             self.values[i] = Some(v);
+            self.bind(i)?;
         }
         Ok(())
     }
@@ -435,6 +436,11 @@ impl Lowering<'_> {
     /// Writes the value of one instance, and binds the variables that stand for it.
     fn write(&mut self, i: InstanceId) -> Result<()> {
         self.write_value(i)?;
+        self.bind(i)
+    }
+
+    /// Binds the variables that stand for an instance's value, which is written.
+    fn bind(&mut self, i: InstanceId) -> Result<()> {
         for v in self.bound.get(&i).cloned().unwrap_or_default() {
             let extent = self.plan.vars[v.0 as usize].extent;
             let own = self.own_var(v);
