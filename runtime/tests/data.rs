@@ -79,6 +79,40 @@ fn bound_variables_of_an_inner_loop_index_by_lane() {
 }
 
 #[test]
+fn reductions_and_contractions_over_what_data_indexes() {
+    for extent in ["9", "m"] {
+        for axis in ["", "vector(4)", "vector(4) unroll(2)", "unroll(3)"] {
+            let text = format!(
+                "kernel r(%x: f64[m,5], %at: i64[n], %k: u8[n], %y: mut f64[5], %z: mut i64[], %s: mut f64[]) extents(n,m) {{
+                   loop %c in 5 {axis} {{
+                     %t = reduce sum %i in n {{
+                       bind %r = (load %at[%i]) in {extent}
+                       yield load %x[%r,%c]
+                     }}
+                     store %y[%c], %t
+                   }}
+                   %a, %p, %s = reduce (argmax, sum) %j in n {axis} {{
+                     bind %q = (load %at[%j]) in {extent}
+                     bind %d = (convert i64 (load %k[%j])) in 5
+                     %v = load %x[%q,%d]
+                     yield %v, (index %j), %v
+                   }}
+                   store %z[], %p
+                   store %s[], add %a, %s
+                 }}"
+            );
+            for n in [0usize, 1, 6, 40] {
+                let x = cast(DType::F64, small(45).into_iter().map(Literal::F32)).into_buffer();
+                let k: Vec<u8> = (0..n).map(|i| (i * 7 % 6) as u8).collect();
+                let out = [vec![0f64; 5].into(), vec![0i64].into(), vec![0f64].into()];
+                let [y, z, s] = out;
+                run(&text, &[x, indices(n, 9).into(), k.into(), y, z, s], &[n as u64, 9], &[], 0.0);
+            }
+        }
+    }
+}
+
+#[test]
 fn scatters_see_what_earlier_iterations_wrote() {
     for dtype in DType::ALL {
         for op in ["add", "mul", "max", "min", "set"] {

@@ -1,7 +1,7 @@
 //! Functions as straight-line Kernel IR: range reduction, a polynomial, and what is special selected last.
 //!
-//! Comparisons are written so that NaN takes the side that keeps it. Coefficients of `exp`, `log` and `tanh` are those of the
-//! Cephes library's single precision functions; the others were fitted to the functions for the least relative error, one
+//! Comparisons are written so that NaN takes the side that keeps it. Coefficients of `log` and `tanh` are those of the Cephes
+//! library's single precision functions; the others were fitted to the functions for the least relative error, one
 //! coefficient after the other rounded to `f32`. `tests/functions.rs` of the runtime states and checks accuracy.
 
 use crate::BinaryOp;
@@ -58,15 +58,18 @@ fn reduced_by_ln2(e: &mut dyn Emit, x: ValueId) -> (ValueId, ValueId) {
     (shifted, e.fma(n, ln2_low, r))
 }
 
+/// `(e^r - 1 - r) / r^2` for `r` up to `ln 2 / 2`.
+fn exp_polynomial(e: &mut dyn Emit, r: ValueId) -> ValueId {
+    polynomial(e, r, &[1.976_424_5e-4, 1.393_234_2e-3, 8.333_543e-3, 4.166_649_3e-2, 1.666_666_6e-1, 0.5])
+}
+
 /// `e^x`: a polynomial in `r`, scaled.
 pub(super) fn exp(e: &mut dyn Emit, x: ValueId) -> ValueId {
     let x = clamp(e, x, -104.0, 89.0);
     let (shifted, r) = reduced_by_ln2(e, x);
-    let p = polynomial(e, r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
-    let rr = e.mul(r, r);
-    let one = e.f32(1.0);
-    let p = e.fma(p, rr, r);
-    let p = e.add(p, one);
+    let (p, one) = (exp_polynomial(e, r), e.f32(1.0));
+    let p = e.fma(p, r, one);
+    let p = e.fma(p, r, one);
     let n = integer_of(e, shifted);
     scaled(e, p, n)
 }
@@ -89,7 +92,7 @@ pub(super) fn exp2(e: &mut dyn Emit, x: ValueId) -> ValueId {
 pub(super) fn expm1(e: &mut dyn Emit, argument: ValueId) -> ValueId {
     let x = clamp(e, argument, -20.0, 89.0);
     let (shifted, r) = reduced_by_ln2(e, x);
-    let p = polynomial(e, r, &[1.976_424_5e-4, 1.393_234_2e-3, 8.333_543e-3, 4.166_649_3e-2, 1.666_666_6e-1, 0.5]);
+    let p = exp_polynomial(e, r);
     let rr = e.mul(r, r);
     let p = e.fma(p, rr, r);
     let (n, one) = (integer_of(e, shifted), e.i32(1));

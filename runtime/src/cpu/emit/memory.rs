@@ -252,6 +252,10 @@ impl Emitter<'_> {
     pub(super) fn store(&mut self, to: Memory, index: &[Index], value: ValueId, mask: Option<ValueId>) -> Result<()> {
         let place = self.place(to)?;
         let Some(half) = Half::of(place.dtype) else { return self.store_raw(&place, index, value, mask) };
+        let value = match self.rounded.get(&value) {
+            Some((to, unrounded)) if *to == half => *unrounded,
+            Some(_) | None => value,
+        };
         let temporaries = self.types.len();
         let bits = half_code::narrow(self as &mut dyn Emit, half, value);
         let result = self.store_raw(&place, index, bits, mask);

@@ -29,6 +29,7 @@ use cranelift_codegen::ir::{
     InstInserterBase, MemFlagsData, Signature, Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::CallConv;
+use lazuli_ir::half_code::Half;
 use lazuli_ir::kernel::{Block as Body, Emit, Expr, Kernel, ScalarType, StmtKind, TileId, ValueId};
 use lazuli_ir::{Error, Literal, Result, VarId};
 use nest::Frame;
@@ -112,6 +113,8 @@ pub(crate) struct Emitter<'k> {
     mask: Option<Val>,
     /// The variable whose values run together.
     lane_var: Option<VarId>,
+    /// What was rounded to a half, and to which: a store to that half rounds by itself.
+    rounded: FxHashMap<ValueId, (Half, ValueId)>,
     /// Inside a strip, its scalar tail included, where an inner reduce must add in the order of the lanes.
     inside_strip: bool,
     ranges: Vec<(i64, i64)>,
@@ -193,6 +196,7 @@ impl<'k> Emitter<'k> {
             regions: 0,
             mask: None,
             lane_var: None,
+            rounded: FxHashMap::default(),
             inside_strip: false,
             ranges: vec![(0, i64::from(i32::MAX)); kernel.vars.len()],
             tiles: vec![None; kernel.tiles.len()],
@@ -321,6 +325,11 @@ impl<'k> Emitter<'k> {
     fn statement(&mut self, kind: &StmtKind) -> Result<()> {
         match kind {
             StmtKind::Let(v, expr) => {
+                if let Expr::Machine(op, operands) = expr
+                    && let Some(half) = operation::rounds_to(*op)
+                {
+                    self.rounded.insert(*v, (half, operands[0]));
+                }
                 let ty = self.types[v.index()];
                 let temporaries = self.types.len();
                 let val = self.expr(ty, expr)?;

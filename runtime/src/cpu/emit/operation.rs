@@ -426,12 +426,24 @@ impl Emitter<'_> {
                     })
                 })
             }
-            MachineOp::RoundF16 | MachineOp::RoundBF16 => {
-                let half = if op == MachineOp::RoundF16 { Half::F16 } else { Half::BF16 };
-                let result = half_code::round(self as &mut dyn Emit, half, operands[0]);
-                Ok(self.values[result.index()].val.clone())
-            }
+            MachineOp::RoundF16 => self.round(Half::F16, operands[0]),
+            MachineOp::RoundBF16 => self.round(Half::BF16, operands[0]),
         }
+    }
+
+    fn round(&mut self, half: Half, a: ValueId) -> Result<Val> {
+        let result = half_code::round(self as &mut dyn Emit, half, a);
+        Ok(self.values[result.index()].val.clone())
+    }
+}
+
+/// The half that an operation rounds to.
+pub(super) fn rounds_to(op: MachineOp) -> Option<Half> {
+    match op {
+        MachineOp::RoundF16 => Some(Half::F16),
+        MachineOp::RoundBF16 => Some(Half::BF16),
+        MachineOp::Fma | MachineOp::BitsOfF32 | MachineOp::F32OfBits => None,
+        MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => None,
     }
 }
 
