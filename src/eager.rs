@@ -20,7 +20,12 @@ const DEPTH_LIMIT: u32 = 1000;
 
 /// Evaluates what was just recorded where its pending history has become long. Never inside a trace.
 pub(crate) fn bound_depth(node: &Arc<Node>) {
-    if node.depth > DEPTH_LIMIT && node.trace == TraceId::NONE && trace::current() == TraceId::NONE {
+    // A value that cannot be computed now, for want of memory, is not tried again at each operation after it.
+    if node.depth > 0
+        && node.depth.is_multiple_of(DEPTH_LIMIT)
+        && node.trace == TraceId::NONE
+        && trace::current() == TraceId::NONE
+    {
         // A failure here shows again, and is reported, when the value is read.
         let _ = value(node);
     }

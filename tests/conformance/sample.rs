@@ -32,6 +32,8 @@ pub struct Case {
     pub cotangents: Vec<(usize, String)>,
     /// An input's name, and the name of its gradient.
     pub grads: Vec<(String, String)>,
+    /// The dtype of its floats.
+    pub dtype: String,
     /// The call as text, for messages.
     pub call: String,
 }
@@ -95,6 +97,7 @@ impl Case {
             outputs: outputs.collect::<Result<_, _>>()?,
             cotangents,
             grads,
+            dtype: json["dtype"].as_str().ok_or_else(|| missing("dtype"))?.to_owned(),
             call: format!("args={} kwargs={}", json["args"], json["kwargs"]),
             args,
             kwargs,
