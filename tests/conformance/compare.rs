@@ -8,8 +8,8 @@ const LOOSER: &[(&str, f64, f64, &str)] = &[
     (
         "nn.functional.scaled_dot_product_attention",
         5e-6,
-        1e-5,
-        "gradients through scores near 100, whose exponentials amplify",
+        5e-5,
+        "gradients through scores near 100 are differences of terms of up to 55; PyTorch's own in f32 are off by up to 1.3e-4",
     ),
 ];
 
