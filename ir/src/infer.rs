@@ -270,6 +270,9 @@ fn concat(dim: usize, operands: &[&TensorType]) -> Result<TensorType> {
 
 fn window(dims: &[WindowDim], x: &TensorType) -> Result<TensorType> {
     increasing(&dims.iter().map(|w| w.dim).collect::<DimVec<usize>>(), x.shape.rank())?;
+    if dims.is_empty() {
+        return Err(Error::new(ErrorKind::Dim, "windows slide along at least one dim"));
+    }
     let mut extents = x.shape.extents();
     for w in dims {
         if w.size == 0 || w.stride == 0 || w.dilation == 0 {

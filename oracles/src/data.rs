@@ -8,35 +8,42 @@ use lazuli_ir::{DType, Literal, TensorType};
 /// The largest magnitude of a small integer.
 pub(crate) const LARGEST: f64 = 8.0;
 
+/// What makes floats of a dtype go wrong: zeros of both signs, the smallest and the largest numbers and what is just beyond,
+/// infinities, NaN, the first integer that is not exact.
+fn special(dtype: DType) -> [Literal; 14] {
+    let of = |v: f64| Literal::from_f64(dtype, v);
+    let (largest, inexact) = (dtype.largest(), 2.0 / dtype.epsilon() + 1.0);
+    [
+        of(0.0),
+        of(-0.0),
+        Literal::from_bits(dtype, 1),
+        of(f64::from(f32::MIN_POSITIVE)),
+        of(largest),
+        of(-largest),
+        of(largest * (1.0 + dtype.epsilon() / 4.0)),
+        of(f64::INFINITY),
+        of(f64::NEG_INFINITY),
+        of(f64::NAN),
+        of(inexact),
+        of(0.5),
+        of(1.0),
+        of(-1.0),
+    ]
+}
+
 /// One element.
 pub(crate) fn literal(random: &mut Rng, dtype: DType, values: Values) -> Literal {
-    const SPECIAL: [f32; 12] = [
-        0.0,
-        -0.0,
-        1e-45,
-        f32::MIN_POSITIVE,
-        f32::MAX,
-        f32::MIN,
-        f32::INFINITY,
-        f32::NEG_INFINITY,
-        f32::NAN,
-        16_777_217.0,
-        1.0,
-        -1.0,
-    ];
     let small = random.below(17) as i64 - LARGEST as i64;
     match (dtype, values) {
         (_, Values::Special) if dtype.is_float() => {
-            let special = if random.one_in(12) { random.pick(&SPECIAL) } else { None };
-            Literal::from_f64(dtype, f64::from(special.unwrap_or(random.signed() * 4.0)))
+            let special = if random.one_in(12) { random.pick(&special(dtype)) } else { None };
+            special.unwrap_or(Literal::from_f64(dtype, f64::from(random.signed() * 4.0)))
         }
-        (_, Values::Special) if dtype.is_int() && random.one_in(12) => {
-            if random.one_in(2) {
-                Literal::lowest(dtype)
-            } else {
-                Literal::highest(dtype)
-            }
-        }
+        (_, Values::Special) if dtype.is_int() && random.one_in(12) => match random.below(3) {
+            0 => Literal::lowest(dtype),
+            1 => Literal::highest(dtype),
+            _ => Literal::from_i64(dtype, -1),
+        },
         (DType::Bool, _) => Literal::Bool(small > 0),
         // Small numbers that wrap would not be small.
         (DType::U8, _) => Literal::from_i64(dtype, small.abs()),

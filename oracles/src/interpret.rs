@@ -4,30 +4,35 @@
 //! value that the plan lets die too early is found as garbage.
 
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
-use lazuli_ir::program::{BufferDecl, Place, Program, Step};
+use lazuli_ir::program::{BufferDecl, OutputDecl, Place, Program, Step};
 use lazuli_ir::reference::{Dense, apply};
 use lazuli_ir::{DType, Error, Layout, Literal, Op, Result, TensorType};
 
 /// The outputs of a program. The inputs lie in memory as `layouts` say; all of them are donated.
 pub fn interpret(program: &Program, inputs: &[Dense], layouts: &[Layout], order: ThreadOrder) -> Result<Vec<Dense>> {
     let mut storage: Vec<KernelData> = Vec::new();
+    // Where in each storage the pointer points that kernels are given: an input's at the first element of its view.
+    let mut first: Vec<i64> = Vec::new();
     for b in &program.buffers {
-        storage.push(match b.place {
+        let (data, at) = match b.place {
             Place::Input(i) => lay_out(&inputs[i], &layouts[i])?,
-            Place::Output { .. } | Place::Workspace(_) => garbage(b),
-        });
+            Place::Output { .. } | Place::Workspace(_) => (garbage(b), 0),
+        };
+        storage.push(data);
+        first.push(at);
     }
     for step in &program.steps {
         let step = match step {
             Step::Kernel(call) => call,
             Step::Sort(call) => {
-                let keys = gather(&storage[call.operand.0 as usize], &call.layout, dtype_of(program, call.operand.0))?;
+                let operand = call.operand.0 as usize;
+                let keys = gather(&storage[operand], first[operand], &call.layout, dtype_of(program, call.operand.0))?;
                 let sorted = apply(&Op::Sort { dim: call.dim, descending: call.descending }, &[&keys])?;
                 write(
                     program,
                     &mut storage,
                     call.result.0 as usize,
-                    lay_out(&sorted, &Layout::contiguous(sorted.ty().shape.clone()))?,
+                    lay_out(&sorted, &Layout::contiguous(sorted.ty().shape.clone()))?.0,
                 );
                 continue;
             }
@@ -38,7 +43,7 @@ pub fn interpret(program: &Program, inputs: &[Dense], layouts: &[Layout], order:
             .iter()
             .map(|a| KernelBuffer {
                 data: storage[a.buffer.0 as usize].clone(),
-                offset: a.offset as usize,
+                offset: (first[a.buffer.0 as usize] + a.offset) as usize,
                 strides: a.strides.to_vec(),
             })
             .collect();
@@ -49,7 +54,8 @@ pub fn interpret(program: &Program, inputs: &[Dense], layouts: &[Layout], order:
             }
         }
     }
-    program.outputs.iter().map(|o| gather(&storage[o.buffer.0 as usize], &o.layout, o.dtype)).collect()
+    let at = |o: &OutputDecl| o.buffer.0 as usize;
+    program.outputs.iter().map(|o| gather(&storage[at(o)], first[at(o)], &o.layout, o.dtype)).collect()
 }
 
 fn dtype_of(program: &Program, buffer: u32) -> DType {
@@ -85,34 +91,19 @@ fn share(program: &Program, a: usize, b: usize) -> bool {
     }
 }
 
-fn positions(layout: &Layout) -> Vec<usize> {
-    let extents = layout.shape.extents();
-    (0..layout.shape.elements())
-        .map(|n| {
-            let mut rest = n;
-            let mut at = layout.offset;
-            for (extent, stride) in extents.iter().zip(&layout.strides).rev() {
-                at += (rest % extent) as i64 * stride;
-                rest /= extent;
-            }
-            at as usize
-        })
-        .collect()
-}
-
-/// The storage in which a view's elements are these.
-fn lay_out(value: &Dense, layout: &Layout) -> Result<KernelData> {
-    let at = positions(&Layout { offset: 0, ..layout.clone() });
-    let n = at.iter().max().map_or(0, |m| m + 1).max(layout.span());
-    let mut data = KernelData::zeros(value.ty().dtype, n);
-    for (p, l) in at.into_iter().zip(value.literals()) {
-        data.set(p, l).ok_or_else(|| Error::internal("an element beyond its storage"))?;
+/// The storage in which a view's elements are these, and where in it the first one is.
+fn lay_out(value: &Dense, layout: &Layout) -> Result<(KernelData, i64)> {
+    let (low, high) = layout.bounds();
+    let first = layout.offset - low;
+    let mut data = KernelData::zeros(value.ty().dtype, (high - low).max(0) as usize);
+    for (p, l) in layout.numbers().zip(value.literals()) {
+        data.set((p - low) as usize, l).ok_or_else(|| Error::internal("an element beyond its storage"))?;
     }
-    Ok(data)
+    Ok((data, first))
 }
 
-fn gather(data: &KernelData, layout: &Layout, dtype: lazuli_ir::DType) -> Result<Dense> {
-    let elements: Option<Vec<Literal>> = positions(layout).iter().map(|&p| data.get(p)).collect();
+fn gather(data: &KernelData, first: i64, layout: &Layout, dtype: DType) -> Result<Dense> {
+    let elements: Option<Vec<Literal>> = layout.numbers().map(|p| data.get((p + first) as usize)).collect();
     let elements = elements.ok_or_else(|| Error::internal("an element beyond its storage"))?;
     Dense::of_literals(&TensorType { shape: layout.shape.clone(), dtype }, elements)
 }

@@ -1,108 +1,173 @@
 //! Random programs as machine code: compiled for a random machine with a random pass left out, from inputs in random
-//! layouts, run by one thread and by several, with inputs given away; all against the reference evaluator.
+//! layouts, run by one thread and by several, with inputs given away and with inputs that are errors; and their kernels by the
+//! scalar evaluator, through text; all against the reference evaluator.
 
-use crate::placement::{array, bits, dense, random_layout, repeated};
+use crate::data::of_literals;
+use crate::interpret::interpret;
+use crate::placement::{array, bits, dense, repeated};
 use crate::program::RandomProgram;
-use crate::rng::Rng;
-use lazuli_ir::reference::{Dense, Summary, compare, evaluate_bounds};
-use lazuli_ir::{Layout, Target};
-use lazuli_passes::{Options, Pass, compile, optimize};
-use lazuli_runtime::cpu::{host_target, set_num_threads};
+use crate::setup::Setup;
+use lazuli_ir::kernel_eval::ThreadOrder;
+use lazuli_ir::reference::{Dense, Summary, compare, evaluate, evaluate_bounds};
+use lazuli_ir::{Graph, Kernel, Layout, Literal};
+use lazuli_passes::{compile, optimize};
+use lazuli_runtime::cpu::set_num_threads;
 use lazuli_runtime::{Argument, Array, Executable};
 use std::fmt::Write;
 
-/// How a program is compiled and called.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// The machine it is planned for.
-    pub target: Target,
-    /// The passes that run.
-    pub options: Options,
-    /// Where each input lies.
-    pub layouts: Vec<Layout>,
+/// Faulty calls that are made of a program, at most.
+const FAULTS: usize = 2;
+
+/// What is done with a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Machine code, on several numbers of threads, with inputs given away and faulty ones.
+    MachineCode,
+    /// The kernels' scalar evaluator, with threads in two orders; graph and kernels through text.
+    Evaluator,
 }
 
-impl Setup {
-    /// All passes, this machine, inputs in row-major order.
-    pub fn plain(program: &RandomProgram) -> Setup {
-        let layouts = program.inputs.iter().map(|x| Layout::contiguous(x.ty().shape.clone())).collect();
-        Setup { target: host_target().clone(), options: Options::default(), layouts }
+impl Check {
+    /// The name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Check::MachineCode => "machine-code",
+            Check::Evaluator => "evaluator",
+        }
     }
 
-    /// The setup of a seed.
-    pub fn random(seed: u64, program: &RandomProgram) -> Setup {
-        let mut random = Rng::new(seed ^ 0x5e70);
-        let mut setup = Setup::plain(program);
-        match random.below(4) {
-            0 => {}
-            1 => setup.target = target_of_many_chunks(256, 2048, 32),
-            2 => setup.target = target_of_many_chunks(2048, 16 << 10, 128),
-            _ => setup.target = target_of_many_chunks(32 << 10, 1 << 20, 1000),
-        }
-        if random.one_in(2) {
-            let off = random.pick(Pass::ALL).unwrap_or(Pass::Cse);
-            // Nothing runs without kernels.
-            if off != Pass::Lower {
-                setup.options = setup.options.without(off);
+    /// Compiles and runs a program, and compares every output. A panic is a failure as any other.
+    ///
+    /// # Errors
+    /// What differs, with the graph and the kernels.
+    pub fn run(self, program: &RandomProgram, setup: &Setup) -> Result<Summary, String> {
+        let run = std::panic::AssertUnwindSafe(|| self.unguarded(program, setup));
+        std::panic::catch_unwind(run).unwrap_or_else(|payload| {
+            let words = payload.downcast_ref::<String>().map(String::as_str);
+            let words = words.or_else(|| payload.downcast_ref::<&str>().copied());
+            Err(format!("panic: {}", words.unwrap_or("of an unknown kind")))
+        })
+    }
+
+    fn unguarded(self, program: &RandomProgram, setup: &Setup) -> Result<Summary, String> {
+        let inputs: Vec<Dense> = program.inputs.iter().zip(&setup.layouts).map(|(x, l)| repeated(x, l)).collect();
+        let bounds = evaluate_bounds(&program.graph, &inputs, 7).map_err(|e| format!("reference: {e}"))?;
+        let (graph, _) = optimize(&program.graph, &setup.options).map_err(|e| format!("optimize: {e}"))?;
+        let plan = compile(&graph, &setup.layouts, &setup.target, &setup.options);
+        let program_made = plan.map_err(|e| format!("compile: {e}\n{graph}"))?.program;
+        let text = || {
+            let mut text = format!("{graph}\n");
+            program_made.kernels.iter().for_each(|k| _ = writeln!(text, "{k}"));
+            _ = writeln!(text, "{:?}\n{:?}", program_made.buffers, program_made.outputs);
+            program_made.steps.iter().for_each(|s| _ = writeln!(text, "{s:?}"));
+            text
+        };
+        let said = |e: String| format!("{e}\n{}", text());
+        if self == Check::Evaluator {
+            faithful_text(&program.graph, &graph, &program_made.kernels).map_err(said)?;
+            let mut summary = Summary::default();
+            for order in [ThreadOrder::Forward, ThreadOrder::Reversed] {
+                let actual = interpret(&program_made, &inputs, &setup.layouts, order);
+                let actual = actual.map_err(|e| said(format!("interpret: {e}")))?;
+                summary = compare(&actual, &bounds).map_err(|m| said(format!("{order:?}: {m}")))?;
             }
+            return Ok(summary);
         }
-        if random.one_in(2) {
-            setup.layouts = program.inputs.iter().map(|x| random_layout(&mut random, &x.ty().shape)).collect();
+        let executable = Executable::new(program_made.clone(), &setup.target).map_err(|e| said(e.to_string()))?;
+        let runs = Runs { executable, setup };
+        let first = runs.run(&inputs, 1, 0).map_err(|e| said(format!("run: {e}")))?;
+        let actual: Vec<Dense> = first.iter().map(dense).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+        let summary = compare(&actual, &bounds).map_err(|m| said(m.to_string()))?;
+        for (threads, donated) in [(2, 0), (1, u64::MAX), (3, 0x5555)] {
+            let how = format!("with {threads} threads and donated inputs {donated:x}");
+            let again = runs.run(&inputs, threads, donated).map_err(|e| said(format!("run {how}: {e}")))?;
+            same(&first, &again).map_err(|e| said(format!("{e} {how}")))?;
         }
-        setup
+        faulty_calls(program, &inputs, &runs, &first).map_err(said)?;
+        Ok(summary)
     }
 }
 
-/// A machine of small caches that finds any work worth other threads.
-pub(crate) fn target_of_many_chunks(l1_bytes: u64, l2_bytes: u64, reduce_chunk: u64) -> Target {
-    Target { l1_bytes, l2_bytes, reduce_chunk, cores: 4, bytes_per_us: 1, flops_per_us: 1, ..host_target().clone() }
-}
-
-/// Compiles and runs a program, and compares every output.
-///
-/// # Errors
-/// What differs, with the graph and the kernels.
-pub fn check(program: &RandomProgram, setup: &Setup) -> Result<Summary, String> {
-    let inputs: Vec<Dense> = program.inputs.iter().zip(&setup.layouts).map(|(x, l)| repeated(x, l)).collect();
-    let bounds = evaluate_bounds(&program.graph, &inputs, 7).map_err(|e| format!("reference: {e}"))?;
-    let (graph, _) = optimize(&program.graph, &setup.options).map_err(|e| format!("optimize: {e}"))?;
-    let plan = compile(&graph, &setup.layouts, &setup.target, &setup.options);
-    let plan = plan.map_err(|e| format!("compile: {e}\n{graph}"))?;
-    let text = || {
-        let mut text = format!("{graph}\n");
-        plan.program.kernels.iter().for_each(|k| _ = writeln!(text, "{k}"));
-        _ = writeln!(text, "{:?}\n{:?}", plan.program.buffers, plan.program.outputs);
-        plan.program.steps.iter().for_each(|s| _ = writeln!(text, "{s:?}"));
-        text
-    };
-    let executable = Executable::new(plan.program.clone(), &setup.target).map_err(|e| format!("{e}\n{}", text()))?;
-    let runs = Runs { executable, inputs, setup };
-    let first = runs.run(1, 0).map_err(|e| format!("{e}\n{}", text()))?;
-    let actual: Vec<Dense> = first.iter().map(dense).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-    let summary = compare(&actual, &bounds).map_err(|m| format!("{m}\n{}", text()))?;
-    for (threads, donated) in [(2, 0), (1, u64::MAX), (3, 0x5555)] {
-        let again = runs.run(threads, donated).map_err(|e| format!("{e}\n{}", text()))?;
-        for (i, (a, b)) in first.iter().zip(&again).enumerate() {
-            if bits(a).ok() != bits(b).ok() {
-                let how = format!("output {i} differs with {threads} threads and donated inputs {donated:x}");
-                return Err(format!("{how}\n{a:?}\n{b:?}\n{}", text()));
-            }
+/// Whether what was printed is read again as the same.
+fn faithful_text(graph: &Graph, optimised: &Graph, kernels: &[Kernel]) -> Result<(), String> {
+    for g in [graph, optimised] {
+        match Graph::parse(&g.to_string()) {
+            Ok(read) if read == *g => {}
+            Ok(read) => return Err(format!("the graph is read as another:\n{g}\n{read}")),
+            Err(e) => return Err(format!("the graph's text: {e}\n{g}")),
         }
     }
-    Ok(summary)
+    for k in kernels {
+        match Kernel::parse(&k.to_string()) {
+            Ok(read) if read == *k => {}
+            Ok(read) => return Err(format!("a kernel is read as another:\n{k}\n{read}")),
+            Err(e) => return Err(format!("a kernel's text: {e}\n{k}")),
+        }
+    }
+    Ok(())
+}
+
+fn same(first: &[Array], again: &[Array]) -> Result<(), String> {
+    for (i, (a, b)) in first.iter().zip(again).enumerate() {
+        if bits(a).ok() != bits(b).ok() {
+            return Err(format!("output {i} differs:\n{a:?}\n{b:?}\n"));
+        }
+    }
+    Ok(())
+}
+
+/// Calls with an index out of range or a divisor of 0 are errors of the reference's kind, and the next call is right.
+fn faulty_calls(program: &RandomProgram, inputs: &[Dense], runs: &Runs<'_>, first: &[Array]) -> Result<(), String> {
+    let start = program.graph.len() % program.faults.len().max(1);
+    for (number, fault) in program.faults.iter().skip(start).take(FAULTS).enumerate() {
+        let x = &inputs[fault.input];
+        if x.is_empty() {
+            continue;
+        }
+        let mut elements: Vec<Literal> = x.literals().collect();
+        let at = number * (x.len() - 1);
+        elements[at] = fault.value;
+        let mut faulty = inputs.to_vec();
+        faulty[fault.input] = repeated(&of_literals(x.ty(), elements), &runs.setup.layouts[fault.input]);
+        // What no output needs may be left out.
+        let Err(expected) = evaluate(&program.graph, &faulty) else { continue };
+        let what = format!("input {} with {} at element {at}", fault.input, fault.value);
+        match runs.run(&faulty, 1 + number, 0) {
+            Err(Failure::Run(e)) if e.kind() == expected.kind() && e.operation().is_some() => {}
+            Err(e) => return Err(format!("{what}: the error is {e}, expected {expected}")),
+            Ok(_) => return Err(format!("{what}: no error, expected {expected}")),
+        }
+        let again = runs.run(inputs, 2, 0).map_err(|e| format!("after a failed call: {e}"))?;
+        same(first, &again).map_err(|e| format!("after a failed call: {e}"))?;
+    }
+    Ok(())
+}
+
+/// Why a run gave nothing to compare.
+enum Failure {
+    Run(lazuli_ir::Error),
+    Harm(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Run(e) => write!(f, "{e}"),
+            Failure::Harm(e) => f.write_str(e),
+        }
+    }
 }
 
 struct Runs<'a> {
     executable: Executable,
-    inputs: Vec<Dense>,
     setup: &'a Setup,
 }
 
 impl Runs<'_> {
     /// Runs with so many threads, and with those inputs given away whose bits are set. The others must not change.
-    fn run(&self, threads: usize, donated: u64) -> Result<Vec<Array>, String> {
-        let place = |(x, l): (&Dense, &Layout)| array(x, l).map_err(|e| format!("placement: {e}"));
-        let arrays: Vec<Array> = self.inputs.iter().zip(&self.setup.layouts).map(place).collect::<Result<_, _>>()?;
+    fn run(&self, inputs: &[Dense], threads: usize, donated: u64) -> Result<Vec<Array>, Failure> {
+        let place = |(x, l): (&Dense, &Layout)| array(x, l).map_err(|e| Failure::Harm(format!("placement: {e}")));
+        let arrays: Vec<Array> = inputs.iter().zip(&self.setup.layouts).map(place).collect::<Result<_, _>>()?;
         let mut kept = Vec::new();
         let mut arguments = Vec::new();
         for (i, array) in arrays.into_iter().enumerate() {
@@ -113,19 +178,19 @@ impl Runs<'_> {
             arguments.push(Argument { array, donated });
         }
         set_num_threads(threads);
-        let outputs = self.executable.run(arguments).map_err(|e| format!("run: {e}"))?;
+        let outputs = self.executable.run(arguments);
         for (i, array, before) in kept {
             if whole(&array)? != before {
-                return Err(format!("input {i} was written"));
+                return Err(Failure::Harm(format!("input {i} was written")));
             }
         }
-        Ok(outputs)
+        outputs.map_err(Failure::Run)
     }
 }
 
 /// The bits of all that an array's buffer holds.
-fn whole(array: &Array) -> Result<Vec<u64>, String> {
+fn whole(array: &Array) -> Result<Vec<u64>, Failure> {
     let n = array.buffer().bytes() / array.dtype().size();
     let all = array.with_layout(Layout::contiguous([n].into())).and_then(|a| bits(&a));
-    all.map_err(|e| format!("an input's storage: {e}"))
+    all.map_err(|e| Failure::Harm(format!("an input's storage: {e}")))
 }

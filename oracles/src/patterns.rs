@@ -1,19 +1,43 @@
-//! Patterns of operations that compilers treat specially: reductions spread back over their operand, layers with activation.
+//! Patterns of operations that compilers treat specially: reductions spread back over their operand, layers with activation,
+//! rows taken by an index, windows that are reduced, sums of halves in a wider dtype.
 
+use crate::operator::Operator;
 use crate::program::{Bounded, Maker};
-use lazuli_ir::{BinaryOp, CompareOp, DType, DimVec, DotDims, Literal, Op, ReduceOp, TensorType, UnaryOp, Value};
+use lazuli_ir::{
+    BinaryOp, CompareOp, DType, DimVec, DotDims, Literal, Op, ReduceOp, ScatterOp, Shape, TensorType, UnaryOp, Value,
+};
 
 impl Maker {
+    pub(crate) fn pattern(&mut self) -> Option<Bounded> {
+        match self.random.below(7) {
+            0 => self.spread_back(),
+            1 => self.normalised(),
+            2 => self.linear(),
+            3 => self.rows_by_index(),
+            4 => self.pooled(),
+            5 => self.triangle(),
+            _ => self.sum_of_halves(),
+        }
+    }
+
+    /// A reduction of a value that is there; also gives the dims that it keeps.
+    fn any_reduced(&mut self) -> Option<(Value, f64, DimVec<usize>)> {
+        let op = self.random.pick(ReduceOp::ALL)?;
+        let (x, limit) = self.any_for(Operator::Reduce(op))?;
+        self.reduce(op, x, limit)
+    }
+
     /// As in softmax and normalisation: a reduction, spread over its operand again, and combined with it.
-    pub(crate) fn spread_back(&mut self) -> Option<Bounded> {
-        let (r, limit, kept) = self.reduce()?;
+    fn spread_back(&mut self) -> Option<Bounded> {
+        let (r, limit, kept) = self.any_reduced()?;
         let x = *self.graph.operands(r.node).first()?;
         let ty = self.ty(x);
-        let (b, _) = self.add(Op::Broadcast { shape: ty.shape, dims: kept }, &[r], limit)?;
-        let (b, _) = self.add(Op::Cast(ty.dtype), &[b], limit)?;
-        let (_, x_limit) = *self.pool.iter().find(|(v, _)| *v == x)?;
-        let op = if self.random.one_in(2) { BinaryOp::Sub } else { BinaryOp::Max };
-        self.add(Op::Binary(op), &[x, b], limit + x_limit)
+        let (b, limit) = self.add(Op::Broadcast { shape: ty.shape, dims: kept }, &[r], limit)?;
+        let (b, limit) = self.cast(b, limit, ty.dtype)?;
+        let (_, other) = *self.pool.iter().find(|(v, _)| *v == x)?;
+        let op = if ty.dtype == DType::Bool || self.random.one_in(2) { BinaryOp::Max } else { BinaryOp::Sub };
+        let limit = if ty.dtype == DType::U8 { 255.0 } else { limit + other };
+        self.add(Op::Binary(op), &[x, b], limit)
     }
 
     fn reduced_over(&mut self, op: ReduceOp, x: Value, dims: &DimVec<usize>, limit: f64) -> Option<Value> {
@@ -24,7 +48,7 @@ impl Maker {
     }
 
     /// A softmax over some dims, or the logarithm of one, or a normalisation to unit length.
-    pub(crate) fn normalised(&mut self) -> Option<Bounded> {
+    fn normalised(&mut self) -> Option<Bounded> {
         if self.exact() {
             return self.spread_back();
         }
@@ -41,7 +65,7 @@ impl Maker {
             let (scale, _) = self.add(unary(UnaryOp::Rsqrt), &[sum], limit)?;
             return self.add(binary(BinaryOp::Mul), &[x, scale], limit);
         }
-        let max = self.reduced_over(ReduceOp::Max, x, &dims, limit)?;
+        let max = self.reduced_over(ReduceOp::Amax, x, &dims, limit)?;
         let (shifted, _) = self.add(binary(BinaryOp::Sub), &[x, max], limit)?;
         let (e, _) = self.add(unary(UnaryOp::Exp), &[shifted], 1.0)?;
         let sum = self.reduced_over(ReduceOp::Sum, e, &dims, limit)?;
@@ -53,8 +77,8 @@ impl Maker {
     }
 
     /// `relu(x w + bias)`, or without the bias.
-    pub(crate) fn linear(&mut self) -> Option<Bounded> {
-        let (x, lx) = self.any();
+    fn linear(&mut self) -> Option<Bounded> {
+        let (x, lx) = self.any_for(Operator::Dot)?;
         let ty = self.ty(x);
         let columns = self.extent();
         let rank = ty.shape.rank();
@@ -70,9 +94,74 @@ impl Maker {
             let (bias, _) = self.add(spread, &[bias], lb)?;
             (y, limit) = self.add(Op::Binary(BinaryOp::Add), &[y, bias], limit + lb)?;
         }
-        let (zero, _) = self.add(Op::Constant { value: Literal::zero(ty.dtype), shape: out.shape }, &[], 0.0)?;
+        let zero = self.splat(Literal::zero(ty.dtype), &out.shape)?;
         let (below, _) = self.add(Op::Compare(CompareOp::Le), &[y, zero], 1.0)?;
-        debug_assert_eq!(self.graph.ty(below).dtype, DType::Bool);
         self.add(Op::Select, &[below, zero, y], limit)
+    }
+
+    /// An embedding or `index_select`: one index for a whole row or column; or the gradient of one.
+    fn rows_by_index(&mut self) -> Option<Bounded> {
+        let (x, limit) = self.any();
+        let ty = self.ty(x);
+        let mut extents = ty.shape.extents();
+        let dim = self.random.below(extents.len());
+        let n = *extents.get(dim)?;
+        if n == 0 {
+            return None;
+        }
+        let count = 1 + self.random.below(9);
+        extents[dim] = count;
+        let shape = Shape::new(extents);
+        if shape.elements() > self.options.elements {
+            return None;
+        }
+        let rows = self.index(&Shape::new([count]), n)?;
+        let spread = Op::Broadcast { shape: shape.clone(), dims: [dim].into_iter().collect() };
+        let (index, _) = self.add(spread, &[rows], n as f64)?;
+        if ty.dtype == DType::Bool || ty.dtype.is_half() || self.random.one_in(2) {
+            return self.add(Op::Gather { dim }, &[x, index], limit);
+        }
+        let (updates, other) = self.like(&TensorType { shape, dtype: ty.dtype })?;
+        let zero = self.splat(Literal::zero(ty.dtype), &ty.shape)?;
+        let scatter = Op::Scatter { dim, op: ScatterOp::Add };
+        self.add(scatter, &[zero, index, updates], count as f64 * other)
+    }
+
+    /// A reduction over windows.
+    fn pooled(&mut self) -> Option<Bounded> {
+        let op = self.random.pick(&[ReduceOp::Sum, ReduceOp::Max, ReduceOp::Amin, ReduceOp::ArgMax])?;
+        let (x, limit) = self.any_for(Operator::Reduce(op))?;
+        let rank = self.ty(x).shape.rank();
+        let (windows, limit) = self.window(x, limit)?;
+        let ty = self.ty(windows);
+        let dims: DimVec<usize> = (rank..ty.shape.rank()).collect();
+        let count: usize = dims.iter().map(|&d| ty.shape.extents()[d]).product();
+        let limit = if op == ReduceOp::Sum { limit * count as f64 } else { limit.max(count as f64) };
+        self.add(Op::Reduce { op, dims, acc: ty.dtype }, &[windows], limit)
+    }
+
+    /// `tril` or `triu`: what lies on one side of a diagonal is replaced.
+    fn triangle(&mut self) -> Option<Bounded> {
+        let (x, limit) = self.any();
+        let ty = self.ty(x);
+        let rank = ty.shape.rank();
+        let (row, column) = (rank.checked_sub(2)?, rank - 1);
+        let (i, _) = self.add(Op::Iota { dim: row, shape: ty.shape.clone() }, &[], 4096.0)?;
+        let (j, _) = self.add(Op::Iota { dim: column, shape: ty.shape.clone() }, &[], 4096.0)?;
+        let op = self.random.pick(CompareOp::ALL)?;
+        let (mask, _) = self.add(Op::Compare(op), &[i, j], 1.0)?;
+        let zero = self.splat(Literal::zero(ty.dtype), &ty.shape)?;
+        self.add(Op::Select, &[mask, x, zero], limit)
+    }
+
+    /// A sum of a narrow dtype, accumulated in `f32`.
+    fn sum_of_halves(&mut self) -> Option<Bounded> {
+        let (x, limit) = self.any();
+        let half = self.random.pick(&[DType::F16, DType::BF16])?;
+        let (x, limit) = self.cast(x, limit, half)?;
+        let (wide, limit) = self.cast(x, limit, DType::F32)?;
+        let op = self.random.pick(&[ReduceOp::Sum, ReduceOp::Sum, ReduceOp::Prod])?;
+        let (r, limit, _) = self.reduce(op, wide, limit)?;
+        self.cast(r, limit, half)
     }
 }

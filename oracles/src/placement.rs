@@ -38,6 +38,75 @@ pub fn random_layout(random: &mut Rng, shape: &Shape) -> Layout {
     layout
 }
 
+/// What a layout has that makes a kernel read it in another way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Row-major from the first element.
+    Contiguous,
+    /// Dims in another order.
+    Transposed,
+    /// Steps or gaps.
+    Strided,
+    /// A dim backwards.
+    Negative,
+    /// A dim repeated.
+    Broadcast,
+    /// From a later element.
+    Offset,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Class; 6] =
+        [Class::Contiguous, Class::Transposed, Class::Strided, Class::Negative, Class::Broadcast, Class::Offset];
+
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Contiguous => "contiguous",
+            Class::Transposed => "transposed",
+            Class::Strided => "strided",
+            Class::Negative => "negative",
+            Class::Broadcast => "broadcast",
+            Class::Offset => "offset",
+        }
+    }
+}
+
+/// The classes that a layout belongs to.
+pub fn classes(layout: &Layout) -> Vec<Class> {
+    let dims: Vec<(usize, i64)> =
+        layout.shape.extents().into_iter().zip(layout.strides.iter().copied()).filter(|(n, _)| *n > 1).collect();
+    let moving: Vec<(usize, i64)> = dims.iter().map(|(n, s)| (*n, s.abs())).filter(|(_, s)| *s != 0).collect();
+    let mut sorted = moving.clone();
+    sorted.sort_by_key(|(_, s)| *s);
+    let mut next = 1;
+    let dense = sorted.iter().all(|(n, s)| {
+        let fits = *s == next;
+        next = s * *n as i64;
+        fits
+    });
+    let has = |class: &Class| match class {
+        Class::Contiguous => *layout == Layout::contiguous(layout.shape.clone()),
+        Class::Transposed => !moving.windows(2).all(|w| w[0].1 >= w[1].1),
+        Class::Strided => !dense,
+        Class::Negative => dims.iter().any(|(_, s)| *s < 0),
+        Class::Broadcast => dims.iter().any(|(_, s)| *s == 0),
+        Class::Offset => layout.offset > 0 && dims.iter().all(|(_, s)| *s >= 0),
+    };
+    Class::ALL.into_iter().filter(has).collect()
+}
+
+/// A layout of a class, where the shape allows it.
+pub fn layout_of(random: &mut Rng, shape: &Shape, class: Class) -> Layout {
+    let contiguous = Layout::contiguous(shape.clone());
+    if class == Class::Contiguous {
+        return contiguous;
+    }
+    let tries = (0..64).map(|_| random_layout(random, shape));
+    tries.into_iter().find(|l| classes(l).contains(&class)).unwrap_or(contiguous)
+}
+
 /// The value with the elements along repeated dims made equal, as such a layout needs it.
 pub fn repeated(value: &Dense, layout: &Layout) -> Dense {
     let shape = &layout.shape;

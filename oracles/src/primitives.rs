@@ -2,16 +2,17 @@
 //! strides.
 
 use crate::data;
-use crate::machine::target_of_many_chunks;
+use crate::machine::Check;
 use crate::placement::{array, bits, dense, random_layout, repeated};
-use crate::program::Values;
+use crate::program::{Fault, Options, RandomProgram, Values, random_program};
 use crate::rng::Rng;
-use lazuli_ir::reference::{Dense, Summary, compare, evaluate_bounds};
+use crate::setup::{Setup, target_of_many_chunks};
+use lazuli_ir::reference::{Dense, Summary, compare, evaluate, evaluate_bounds};
 use lazuli_ir::{
-    BinaryOp, CompareOp, DType, DimVec, Graph, Layout, Op, ReduceOp, Shape, Sources, Target, TensorType, UnaryOp, infer,
+    BinaryOp, CompareOp, DType, DimVec, Graph, Layout, Literal, Op, ReduceOp, Shape, Sources, Target, TensorType, UnaryOp, infer,
 };
 use lazuli_passes::compile::iterations;
-use lazuli_passes::primitive::{Primitive, PrimitiveKey, StrideClass, kernel};
+use lazuli_passes::primitive::{Primitive, PrimitiveKey, StrideClass, checks, kernel};
 use lazuli_runtime::Array;
 use lazuli_runtime::cpu::{LaunchArg, compile, host_target, launch, set_num_threads};
 use std::fmt;
@@ -84,20 +85,25 @@ impl PrimitiveCase {
 
 /// An operation whose result (before reduction) has this shape, and the types of its operands.
 fn operation(random: &mut Rng, shape: &Shape) -> (Op, Primitive, Vec<TensorType>) {
-    let dtype = random.pick(&[DType::F32, DType::F32, DType::I64, DType::Bool]).unwrap_or(DType::F32);
+    let dtype = if random.one_in(3) { DType::F32 } else { random.pick(&DType::ALL).unwrap_or(DType::F32) };
     let ty = TensorType { shape: shape.clone(), dtype };
-    let number = if dtype == DType::Bool { TensorType { dtype: DType::F32, ..ty.clone() } } else { ty.clone() };
-    let float = TensorType { dtype: DType::F32, ..ty.clone() };
+    let fitting = |random: &mut Rng, takes: &dyn Fn(DType) -> bool| {
+        let all: Vec<DType> = DType::ALL.into_iter().filter(|d| takes(*d)).collect();
+        let dtype = if takes(dtype) { dtype } else { random.pick(&all).unwrap_or(DType::F32) };
+        TensorType { shape: shape.clone(), dtype }
+    };
     let rank = shape.rank();
     match random.below(10) {
         0 | 1 => {
             let op = random.pick(UnaryOp::ALL).unwrap_or(UnaryOp::Neg);
-            let ty = if op.row().domain.contains(dtype) { ty } else { float };
+            let ty = fitting(random, &|d| op.row().domain.contains(d));
             (Op::Unary(op), Primitive::Unary(op), vec![ty])
         }
         2 | 3 => {
             let op = random.pick(BinaryOp::ALL).unwrap_or(BinaryOp::Add);
-            let ty = if op.domain().contains(dtype) { ty } else { float };
+            // What checks its operands runs as a program.
+            let op = if op == BinaryOp::TruncDiv { BinaryOp::Add } else { op };
+            let ty = fitting(random, &|d| op.domain().contains(d) && !checks(&Op::Binary(op), d));
             (Op::Binary(op), Primitive::Binary(op), vec![ty.clone(), ty])
         }
         4 => {
@@ -117,10 +123,10 @@ fn operation(random: &mut Rng, shape: &Shape) -> (Op, Primitive, Vec<TensorType>
         7 => (Op::Alias, Primitive::Copy, vec![ty]),
         _ => {
             let op = random.pick(ReduceOp::ALL).unwrap_or(ReduceOp::Sum);
-            let ty = if op == ReduceOp::Sum { number } else { ty };
-            let inner = if op == ReduceOp::ArgMax { 1.min(rank) } else { random.below(rank + 1) };
+            let ty = fitting(random, &|d| crate::operator::Operator::Reduce(op).takes(d));
+            let inner = if op.is_position() { 1.min(rank) } else { random.below(rank + 1) };
             let empty = shape.extents()[rank - inner..].contains(&0);
-            if inner == 0 || (empty && op != ReduceOp::Sum) {
+            if inner == 0 || (empty && !op.rounds()) {
                 return (Op::Alias, Primitive::Copy, vec![ty]);
             }
             let dims = (rank - inner..rank).collect();
@@ -182,4 +188,44 @@ pub fn check_primitive(case: &PrimitiveCase) -> Result<Summary, String> {
         }
     }
     Ok(summary)
+}
+
+/// One operation of a random program by itself, on operands that lie somehow: what eager evaluation runs as a program.
+///
+/// # Errors
+/// What differs, with the kernels.
+pub fn check_operation(seed: u64) -> Result<Summary, String> {
+    let random = &mut Rng::new(seed ^ 0x09e);
+    let whole = random_program(seed, &Options::of_seed(seed));
+    let nodes: Vec<_> = whole.graph.nodes().filter(|n| !whole.graph.operands(*n).is_empty()).collect();
+    // The operation that a seed names comes first.
+    let picked = if random.one_in(2) { nodes.first().copied() } else { random.pick(&nodes) };
+    let Some(n) = picked else { return Ok(Summary::default()) };
+    let said = |e: lazuli_ir::Error| e.to_string();
+    let operands = whole.graph.operands(n);
+    let mut before = whole.graph.clone();
+    before.set_outputs(operands.iter().copied());
+    let inputs = evaluate(&before, &whole.inputs).map_err(said)?;
+    let mut graph = Graph::new("operation");
+    let add = |(i, x): (usize, &Dense)| graph.add_input(format!("x{i}"), x.ty().clone(), Sources::none());
+    let values: Vec<_> = inputs.iter().enumerate().map(add).collect();
+    let op = whole.graph.op(n).clone();
+    let last = values.last().map_or(0, |_| values.len() - 1);
+    let value = match &op {
+        Op::CheckIndex { extent, .. } => Some(Literal::I64(*extent as i64)),
+        Op::Binary(b) if b.divides() && inputs[last].ty().dtype.is_int() => Some(Literal::zero(inputs[last].ty().dtype)),
+        _ => None,
+    };
+    let out = graph.add(op, &values, Sources::none()).map_err(said)?;
+    graph.add_output(out);
+    let faults = value.into_iter().map(|value| Fault { input: last, value }).collect();
+    let program = RandomProgram { graph, inputs, faults };
+    let mut setup = Setup::plain(&program);
+    setup.layouts = program.inputs.iter().map(|x| random_layout(random, &x.ty().shape)).collect();
+    // An index in range may not be in range once elements are repeated, but what repeats is one of them.
+    Check::MachineCode.run(&program, &setup).map_err(|e| format!("{e}\n{}\n{setup:?}\n{:?}", program.graph, texts(&program)))
+}
+
+fn texts(program: &RandomProgram) -> Vec<String> {
+    program.inputs.iter().map(ToString::to_string).collect()
 }

@@ -1,7 +1,7 @@
 //! Failing programs made small: as few outputs as fail, and as many nodes as possible replaced by inputs that hold their values.
 
-use crate::machine::Setup;
-use crate::program::RandomProgram;
+use crate::program::{Fault, RandomProgram};
+use crate::setup::Setup;
 use lazuli_ir::reference::{Dense, evaluate};
 use lazuli_ir::{Error, Graph, Layout, NodeId, Op, Result, Value};
 
@@ -68,12 +68,15 @@ fn cut(
     };
     let live = needed(outputs);
     let (mut graph, mut inputs, mut kept) = (Graph::new(old.name()), Vec::<Dense>::new(), Vec::new());
+    let mut faults = Vec::new();
     let mut map: Vec<Option<Value>> = vec![None; old.len()];
     for n in old.nodes().filter(|n| live[n.index()]) {
         let ty = old.ty(n.into()).clone();
         let sources = old.node(n).sources.clone();
         let new = match old.op(n) {
             Op::Input { index, .. } => {
+                let here = program.faults.iter().filter(|f| f.input == *index);
+                faults.extend(here.map(|f| Fault { input: inputs.len(), ..*f }));
                 inputs.push(program.inputs[*index].clone());
                 kept.push(layouts[*index].clone());
                 graph.add_input(format!("x{}", inputs.len()), ty, sources)
@@ -94,5 +97,5 @@ fn cut(
         map[n.index()] = Some(new);
     }
     graph.set_outputs(outputs.iter().filter_map(|v| map[v.node.index()]));
-    Ok((RandomProgram { graph, inputs }, kept))
+    Ok((RandomProgram { graph, inputs, faults }, kept))
 }
