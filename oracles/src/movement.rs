@@ -82,8 +82,9 @@ impl Maker {
         let (dim, count) = (self.random.below(ty.shape.rank()), 1 + self.random.below(3));
         let mut operands = vec![x];
         let mut extents = ty.shape.extents();
+        let own = *extents.get(dim)?;
         for _ in 1..count {
-            *extents.get_mut(dim)? = if self.random.one_in(3) { ty.shape.extents()[dim] } else { self.random.below(5) };
+            extents[dim] = if self.random.one_in(3) { own } else { self.random.below(5) };
             let (y, other) = self.like(&TensorType { shape: Shape::new(extents.clone()), dtype: ty.dtype })?;
             limit = limit.max(other);
             operands.push(y);
@@ -111,7 +112,7 @@ impl Maker {
     pub(crate) fn window_sum(&mut self, x: Value, limit: f64) -> Option<Bounded> {
         let extents = self.ty(x).shape.extents();
         let count = if extents.len() >= 4 { 1 + self.random.below(2) } else { 1 };
-        let kept = extents.len().checked_sub(count)?;
+        let kept = extents.len().checked_sub(count + 1)? + 1;
         let mut along: DimVec<usize> = (0..kept).collect();
         self.random.shuffle(&mut along);
         along.truncate(count);

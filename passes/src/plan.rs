@@ -297,7 +297,10 @@ impl Plan {
         for s in 0..sinks.len() {
             let mut needs: Vec<SinkId> = Vec::new();
             if let SinkKind::Update { output, .. } = sinks[s].kind {
-                needs.extend(stores.iter().filter(|(o, _)| *o == output).map(|(_, i)| *i));
+                for (_, store) in stores.iter().filter(|(o, _)| *o == output) {
+                    needs.push(*store);
+                    needs.extend_from_slice(&sinks[*store].needs);
+                }
             }
             let roots: Vec<InstanceId> = sinks[s].roots().collect();
             for i in self.cone(&roots, &|_| false) {

@@ -117,6 +117,15 @@ fn operand(dims: &DotDims, x: &Dense, right: bool) -> (Data, [usize; 3]) {
     (gather(x, &Layout::contiguous(shape.clone()).permute(&order)), extents)
 }
 
+/// A product, exact for operands of at most 32 bits. One of finite numbers that is beyond the range of `f64` is two of the largest:
+/// they sum to the infinity, and tell it from that of an operand, since a fused multiply-add would not overflow.
+fn product(a: f64, b: f64) -> impl Iterator<Item = f64> {
+    let exact = a * b;
+    let overflows = exact.is_infinite() && a.is_finite() && b.is_finite();
+    let term = if overflows { f64::MAX.copysign(exact) } else { exact };
+    std::iter::repeat_n(term, if overflows { 2 } else { 1 })
+}
+
 /// A batched contraction; `ty` is the result's type.
 pub(super) fn dot(dims: &DotDims, a: &Dense, b: &Dense, ty: &TensorType, rounding: &mut dyn Rounding) -> Result<Data> {
     let (a, [batch, rows, k]) = operand(dims, a, false);
@@ -130,7 +139,7 @@ pub(super) fn dot(dims: &DotDims, a: &Dense, b: &Dense, ty: &TensorType, roundin
     match (&a, &b) {
         (Data::Float(a), Data::Float(b)) => {
             let cell = |&(l, r): &(usize, usize)| {
-                let mut terms = a[l..l + k].iter().zip(&b[r..r + k]).map(|(a, b)| a * b);
+                let mut terms = a[l..l + k].iter().zip(&b[r..r + k]).flat_map(|(a, b)| product(*a, *b));
                 rounding.sum(ty.dtype, &mut terms, true)
             };
             Ok(Data::Float(cells.iter().map(cell).collect()))
