@@ -4,25 +4,27 @@
 #![cfg_attr(test, allow(clippy::panic, clippy::unwrap_used))]
 
 mod contraction;
+#[cfg(feature = "machine-code")]
+mod counters;
 mod data;
 mod elementwise;
+#[cfg(feature = "machine-code")]
+mod faults;
+#[cfg(feature = "machine-code")]
+mod gradients;
 mod indexing;
 mod interpret;
+#[cfg(feature = "machine-code")]
+mod machine;
 mod movement;
 mod operator;
 mod patterns;
-mod program;
-mod rng;
-#[cfg(feature = "machine-code")]
-mod counters;
-#[cfg(feature = "machine-code")]
-mod gradients;
-#[cfg(feature = "machine-code")]
-mod machine;
 #[cfg(feature = "machine-code")]
 mod placement;
 #[cfg(feature = "machine-code")]
 mod primitives;
+mod program;
+mod rng;
 #[cfg(feature = "machine-code")]
 mod saved;
 #[cfg(feature = "machine-code")]

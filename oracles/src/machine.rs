@@ -3,6 +3,7 @@
 //! scalar evaluator, through text; all against the reference evaluator.
 
 use crate::data::of_literals;
+use crate::faults::unchecked;
 use crate::interpret::interpret;
 use crate::placement::{array, bits, dense, repeated};
 use crate::program::RandomProgram;
@@ -15,8 +16,6 @@ use lazuli_runtime::cpu::set_num_threads;
 use lazuli_runtime::{Argument, Array, Executable};
 use std::fmt::Write;
 
-/// Good values that are tried in place of a faulty one.
-const GOOD: usize = 4;
 /// Faulty calls that are made of a program, at most.
 const FAULTS: usize = 2;
 
@@ -127,15 +126,11 @@ fn faulty_calls(program: &RandomProgram, inputs: &[Dense], runs: &Runs<'_>, firs
         if x.is_empty() {
             continue;
         }
+        let mut elements: Vec<Literal> = x.literals().collect();
         let at = number * (x.len() - 1);
-        let with = |value: Literal| {
-            let mut elements: Vec<Literal> = x.literals().collect();
-            elements[at] = value;
-            let mut all = inputs.to_vec();
-            all[fault.input] = repeated(&of_literals(x.ty(), elements), &runs.setup.layouts[fault.input]);
-            all
-        };
-        let faulty = with(fault.value);
+        elements[at] = fault.value;
+        let mut faulty = inputs.to_vec();
+        faulty[fault.input] = repeated(&of_literals(x.ty(), elements), &runs.setup.layouts[fault.input]);
         // What no output needs may be left out.
         let Err(expected) = evaluate(&program.graph, &faulty) else { continue };
         let what = format!("input {} with {} at element {at}", fault.input, fault.value);
@@ -143,10 +138,11 @@ fn faulty_calls(program: &RandomProgram, inputs: &[Dense], runs: &Runs<'_>, firs
             Err(Failure::Run(e)) if e.kind() == expected.kind() && e.operation().is_some() => {}
             Err(e) => return Err(format!("{what}: the error is {e}, expected {expected}")),
             Ok(outputs) => {
-                let actual: Vec<Dense> = outputs.iter().map(dense).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-                let good: Vec<Literal> = x.literals().filter(|v| *v != fault.value).collect();
-                for value in good.iter().step_by(good.len().div_ceil(GOOD).max(1)) {
-                    let bounds = evaluate_bounds(&program.graph, &with(*value), 7).map_err(|e| e.to_string())?;
+                let actual: Vec<Dense> =
+                    outputs.iter().map(dense).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+                for last in [false, true] {
+                    let bounds = unchecked(&program.graph, last).and_then(|g| evaluate_bounds(&g, &faulty, 7));
+                    let bounds = bounds.map_err(|e| format!("{what}, unchecked: {e}"))?;
                     compare(&actual, &bounds).map_err(|m| format!("{what}: no error, but {m}, expected {expected}"))?;
                 }
             }

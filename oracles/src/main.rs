@@ -47,7 +47,9 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A panic is reported with its program, once that is small.
-    std::panic::set_hook(Box::new(|info| eprintln!("panic at {}", info.location().map_or(String::new(), |l| l.to_string()))));
+    std::panic::set_hook(Box::new(|info| {
+        eprintln!("panic at {}", info.location().map_or(String::new(), |l| l.to_string()))
+    }));
     if let Some(path) = &arguments.replay {
         return replay(path);
     }

@@ -1,7 +1,7 @@
 //! Movement operators of random programs: permutations, ranges, windows, padding, joins.
 
-use crate::program::{Bounded, Maker};
 use crate::operator::Operator;
+use crate::program::{Bounded, Maker};
 use lazuli_ir::{DType, DimVec, Op, PadDim, Shape, SliceDim, TensorType, Value, WindowDim};
 
 impl Maker {

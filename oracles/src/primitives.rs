@@ -9,7 +9,8 @@ use crate::rng::Rng;
 use crate::setup::{Setup, target_of_many_chunks};
 use lazuli_ir::reference::{Dense, Summary, compare, evaluate, evaluate_bounds};
 use lazuli_ir::{
-    BinaryOp, CompareOp, DType, DimVec, Graph, Layout, Literal, Op, ReduceOp, Shape, Sources, Target, TensorType, UnaryOp, infer,
+    BinaryOp, CompareOp, DType, DimVec, Graph, Layout, Literal, Op, ReduceOp, Shape, Sources, Target, TensorType,
+    UnaryOp, infer,
 };
 use lazuli_passes::compile::iterations;
 use lazuli_passes::primitive::{Primitive, PrimitiveKey, StrideClass, checks, kernel};
@@ -213,7 +214,9 @@ pub fn check_operation(seed: u64) -> Result<Summary, String> {
     let last = values.last().map_or(0, |_| values.len() - 1);
     let value = match &op {
         Op::CheckIndex { extent, .. } => Some(Literal::I64(*extent as i64)),
-        Op::Binary(b) if b.divides() && inputs[last].ty().dtype.is_int() => Some(Literal::zero(inputs[last].ty().dtype)),
+        Op::Binary(b) if b.divides() && inputs[last].ty().dtype.is_int() => {
+            Some(Literal::zero(inputs[last].ty().dtype))
+        }
         _ => None,
     };
     let out = graph.add(op, &values, Sources::none()).map_err(said)?;
@@ -223,7 +226,9 @@ pub fn check_operation(seed: u64) -> Result<Summary, String> {
     let mut setup = Setup::plain(&program);
     setup.layouts = program.inputs.iter().map(|x| random_layout(random, &x.ty().shape)).collect();
     // An index in range may not be in range once elements are repeated, but what repeats is one of them.
-    Check::MachineCode.run(&program, &setup).map_err(|e| format!("{e}\n{}\n{setup:?}\n{:?}", program.graph, texts(&program)))
+    Check::MachineCode
+        .run(&program, &setup)
+        .map_err(|e| format!("{e}\n{}\n{setup:?}\n{:?}", program.graph, texts(&program)))
 }
 
 fn texts(program: &RandomProgram) -> Vec<String> {

@@ -248,6 +248,9 @@ impl Plan {
             }
         }
         let mut plan = p.plan;
+        if plan.dot.is_some() && plan.instances.iter().any(|i| matches!(i.source, Source::Scanned(_))) {
+            return Err(Error::internal("what accumulates along a dim cannot run in panels"));
+        }
         plan.order_sinks();
         Ok(plan)
     }
@@ -278,14 +281,7 @@ impl Plan {
         };
         let mut sinks = std::mem::take(&mut self.sinks);
         sinks.sort_by_key(|s| node(self, s));
-        let step_of: FxHashMap<InstanceId, SinkId> = sinks
-            .iter()
-            .enumerate()
-            .filter_map(|(i, s)| match s.kind {
-                SinkKind::Step { result, .. } => Some((result, i)),
-                SinkKind::Store { .. } | SinkKind::Update { .. } => None,
-            })
-            .collect();
+        let (mut sinks, steps) = self.after_what_they_need(sinks);
         let stores: Vec<(usize, SinkId)> = sinks
             .iter()
             .enumerate()
@@ -302,12 +298,9 @@ impl Plan {
                     needs.extend_from_slice(&sinks[*store].needs);
                 }
             }
-            let roots: Vec<InstanceId> = sinks[s].roots().collect();
-            for i in self.cone(&roots, &|_| false) {
-                if let Some(&r) = step_of.get(&i) {
-                    needs.push(r);
-                    needs.extend_from_slice(&sinks[r].needs);
-                }
+            for &r in &steps[s] {
+                needs.push(r);
+                needs.extend_from_slice(&sinks[r].needs);
             }
             needs.sort_unstable();
             needs.dedup();
@@ -321,6 +314,40 @@ impl Plan {
             sinks[s].needs = needs;
         }
         self.sinks = sinks;
+    }
+
+    /// The sinks in their order, but each after the steps that it needs, and those steps: a reduction that is wanted at an index
+    /// from data waits for the reduction that makes this index, which may be of a later node.
+    fn after_what_they_need(&self, sinks: Vec<Sink>) -> (Vec<Sink>, Vec<Vec<SinkId>>) {
+        let step = |(i, s): (SinkId, &Sink)| match s.kind {
+            SinkKind::Step { result, .. } => Some((result, i)),
+            SinkKind::Store { .. } | SinkKind::Update { .. } => None,
+        };
+        let step_of: FxHashMap<InstanceId, SinkId> = sinks.iter().enumerate().filter_map(step).collect();
+        let steps = |s: &Sink| -> Vec<SinkId> {
+            let roots: Vec<InstanceId> = s.roots().collect();
+            self.cone(&roots, &|_| false).iter().filter_map(|i| step_of.get(i).copied()).collect()
+        };
+        let mut steps: Vec<Vec<SinkId>> = sinks.iter().map(steps).collect();
+        let mut place: Vec<Option<SinkId>> = vec![None; sinks.len()];
+        let mut order = Vec::with_capacity(sinks.len());
+        let mut stack: Vec<(SinkId, bool)> = (0..sinks.len()).rev().map(|s| (s, false)).collect();
+        while let Some((s, ready)) = stack.pop() {
+            if place[s].is_some() {
+                continue;
+            }
+            if ready {
+                place[s] = Some(order.len());
+                order.push(s);
+                continue;
+            }
+            stack.push((s, true));
+            stack.extend(steps[s].iter().rev().filter(|r| place[**r].is_none()).map(|r| (*r, false)));
+        }
+        let mut sinks: Vec<Option<Sink>> = sinks.into_iter().map(Some).collect();
+        let moved = |of: Vec<SinkId>| of.into_iter().filter_map(|r| place[r]).collect();
+        let steps = order.iter().map(|&s| moved(std::mem::take(&mut steps[s]))).collect();
+        (order.iter().filter_map(|&s| sinks[s].take()).collect(), steps)
     }
 
     /// The instances that these are computed from, themselves included, in an order that puts operands first; not past
@@ -566,8 +593,14 @@ impl Planner<'_, '_> {
         };
         let others = index.iter().enumerate().filter(|(d, _)| *d != dim);
         let fits = forward.as_var().is_some_and(|v| {
+            // The line must stay the same all along: what is bound to data in the loop changes with it.
             let scope = self.plan.vars[v.0 as usize].scope;
-            alone(v) && self.plan.scope_of(index) == scope && !others.clone().any(|(_, x)| x.mentions(v))
+            let changes = |x: &Index| {
+                let mut changes = false;
+                x.for_each_var(&mut |u| changes |= self.plan.vars[u.0 as usize].scope == scope);
+                changes
+            };
+            alone(v) && self.plan.scope_of(index) == scope && !others.clone().any(|(_, x)| changes(x))
         });
         if fits {
             Ok(())
