@@ -44,7 +44,7 @@ impl Setup {
             }
         }
         let period = 2 * crate::operator::Operator::cells().len() as u64;
-        let class = Class::ALL[((seed / period + seed) % Class::ALL.len() as u64) as usize];
+        let class = Class::ALL[((seed / period + seed % period) % Class::ALL.len() as u64) as usize];
         let spread = random.one_in(2);
         for (i, (layout, x)) in setup.layouts.iter_mut().zip(&program.inputs).enumerate() {
             if i == 0 {

@@ -10,7 +10,7 @@ fn program(seed: u64) -> (Graph, Vec<Dense>) {
     let values = if seed.is_multiple_of(4) { Values::SmallIntegers } else { Values::Special };
     // Small tensors suffice for graph passes: operations matter, not elements.
     let draw = Draw { elements: 256, ..Draw::small(values) };
-    let RandomProgram { graph, inputs } = random_program(seed, &draw);
+    let RandomProgram { graph, inputs, .. } = random_program(seed, &draw);
     (graph, inputs)
 }
 

@@ -147,12 +147,23 @@ fn spread(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::NEG_INFINITY, f64::max) - low
 }
 
+/// Whether some runs overflow and others do not: anything may come out.
+fn overflows_in_some(values: &[f64]) -> bool {
+    let alike = |v: &f64| v.to_bits() == values[0].to_bits() || (v.is_nan() && values[0].is_nan());
+    values.iter().any(|v| !v.is_finite()) && !values.iter().all(alike)
+}
+
+/// Whether two numbers, given in each run, may as well be in the other order. Numbers that overflow in the same runs have the same
+/// difference in each, and tell nothing by it.
+fn may_trade_places(a: &[f64], b: &[f64]) -> bool {
+    let gap: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    overflows_in_some(a) || overflows_in_some(b) || may_cross_zero(&gap)
+}
+
 /// Whether a number, given in each run, may as well be on the other side of 0.
 fn may_cross_zero(values: &[f64]) -> bool {
-    // Where some runs overflow and others do not, anything may come out.
-    let alike = |v: &f64| v.to_bits() == values[0].to_bits() || (v.is_nan() && values[0].is_nan());
     if values.iter().any(|v| !v.is_finite()) {
-        return !values.iter().all(alike);
+        return overflows_in_some(values);
     }
     let spread = spread(values);
     spread > 0.0 && values[0].abs() <= MARGIN * spread
@@ -309,8 +320,8 @@ fn decide(op: &Op, operands: &[&Runs], result: &mut Runs) {
         Op::Compare(_) => {
             let [a, b] = operands else { return };
             decide_each(result, |i, runs| {
-                let differences: Vec<f64> = (0..runs).map(|r| a.run(r).f64_at(i) - b.run(r).f64_at(i)).collect();
-                may_cross_zero(&differences).then_some([0, 1])
+                let of = |x: &Runs| -> Vec<f64> { (0..runs).map(|r| x.run(r).f64_at(i)).collect() };
+                may_trade_places(&of(a), &of(b)).then_some([0, 1])
             });
         }
         Op::Cast(to) => {
@@ -432,11 +443,7 @@ fn close_lines(dim: usize, x: &Runs) -> Vec<bool> {
         let mut sorted = line.clone();
         let key = |i: &usize| x.values[0].f64_at(*i);
         sorted.sort_by(|a, b| key(a).total_cmp(&key(b)));
-        let turned = sorted.windows(2).any(|pair| {
-            let gap: Vec<f64> =
-                (0..x.values.len()).map(|r| x.run(r).f64_at(pair[0]) - x.run(r).f64_at(pair[1])).collect();
-            may_cross_zero(&gap)
-        });
+        let turned = sorted.windows(2).any(|pair| may_trade_places(&x.at(pair[0]), &x.at(pair[1])));
         line.iter().for_each(|&i| close[i] = turned);
     }
     close
@@ -481,8 +488,8 @@ fn rival(runs: &[(Data, usize)], i: usize, sign: f64) -> Option<[i64; 2]> {
     };
     let best = (1..count).fold(0, |best, k| if at(0, k) > at(0, best) { k } else { best });
     let rivals = |k: &usize| {
-        let lead: Vec<f64> = (0..runs.len()).map(|r| at(r, best) - at(r, *k)).collect();
-        may_cross_zero(&lead)
+        let of = |k: usize| -> Vec<f64> { (0..runs.len()).map(|r| at(r, k)).collect() };
+        may_trade_places(&of(best), &of(*k))
     };
     (0..count).filter(|k| *k != best).find(rivals).map(|k| [best as i64, k as i64])
 }

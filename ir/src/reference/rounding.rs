@@ -138,7 +138,7 @@ impl Rounding for Moved {
         let nominal = self.nominal.get(self.at).copied();
         self.at += 1;
         let ulps = stated(dtype, ulps);
-        let amount = self.draw() * ulps * spacing(dtype, exact);
+        let amount = self.draw() * ulps * spacing(dtype, exact) * whole_units(dtype);
         let untouched = ulps <= 0.5 && nominal.map(f64::to_bits) == Some(exact.to_bits());
         let vanishes = exact.abs() < spacing(dtype, 0.0) / 8.0;
         if untouched || vanishes || !exact.is_finite() {
@@ -170,7 +170,7 @@ impl Rounding for Moved {
             return if self.opposite() { -0.0 } else { 0.0 };
         }
         let underflow = if products { n * spacing(dtype, 0.0) / 2.0 } else { 0.0 };
-        let reach = pairwise.max(alike) + underflow;
+        let reach = (pairwise.max(alike) + underflow) * whole_units(dtype);
         let lost = self.run == 2 * FREE && total.abs() <= reach;
         let moved = if lost { 0.0 } else { total + amount * reach };
         // In another order a partial sum may overflow, and then anything comes out: the runs show all that may.
@@ -221,6 +221,12 @@ fn stated(dtype: DType, ulps: f64) -> f64 {
     }
 }
 
+/// What movements are multiplied by. Runs hold numbers as `f64`, which has no digits for parts of a unit of its own: a movement of
+/// an `f64` by less than a few units would round to none, or to the same one in all runs.
+fn whole_units(dtype: DType) -> f64 {
+    if dtype == DType::F64 { 4.0 } else { 1.0 }
+}
+
 /// The nearest value of a dtype.
 pub(crate) fn round(dtype: DType, v: f64) -> f64 {
     dtype.round(v)
@@ -266,7 +272,7 @@ pub(crate) use emulated::Emulated;
 mod emulated {
     use super::*;
 
-    /// Rounds as a real back end might: functions are off within their stated error, sums run in `f32` in some order.
+    /// Rounds as a real back end might: functions are off within their stated error, sums run in some order.
     pub(crate) struct Emulated(SplitMix);
 
     impl Emulated {
@@ -277,13 +283,13 @@ mod emulated {
 
     impl Rounding for Emulated {
         fn rounded(&mut self, dtype: DType, exact: f64, ulps: f64) -> f64 {
-            let error = (ulps - 0.5).max(0.0) * spacing(dtype, exact).min(exact.abs());
+            let error = (stated(dtype, ulps) - 0.5).max(0.0) * spacing(dtype, exact).min(exact.abs());
             let moved = exact + self.0.signed() * error;
             round(dtype, if exact.is_finite() && ulps > 0.5 { moved } else { exact })
         }
 
-        fn sum(&mut self, _: DType, terms: &mut dyn Iterator<Item = f64>, _: bool) -> f64 {
-            let mut lanes = vec![0.0f32; 1 << self.0.below(5)];
+        fn sum(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>, _: bool) -> f64 {
+            let mut lanes = vec![0.0; 1 << self.0.below(5)];
             let mut terms: Vec<f64> = terms.collect();
             if self.0.once_in(2) {
                 self.0.shuffle(&mut terms);
@@ -292,9 +298,9 @@ mod emulated {
             for (i, x) in terms.into_iter().enumerate() {
                 let n = lanes.len();
                 let lane = &mut lanes[i % n];
-                *lane = if fused { (f64::from(*lane) + x) as f32 } else { *lane + x as f32 };
+                *lane = round(dtype, *lane + if fused { x } else { round(dtype, x) });
             }
-            f64::from(lanes.into_iter().reduce(|a, b| a + b).unwrap_or(0.0))
+            lanes.into_iter().reduce(|a, b| round(dtype, a + b)).unwrap_or(0.0)
         }
 
         fn product(&mut self, dtype: DType, terms: &mut dyn Iterator<Item = f64>) -> f64 {

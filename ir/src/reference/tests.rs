@@ -425,3 +425,15 @@ fn movements_in_a_row_never_cancel() {
         assert!(least > 5.0, "a bound of {least} units");
     }
 }
+
+#[test]
+fn an_order_that_overflow_decides_is_undetermined() {
+    let text = "graph s(%x: f32[2,3]) -> (%1, %2) {
+      %1 = reduce_sum %x dims=[0] acc=f32 : f32[3]
+      %2 = sort %1 dim=0 : i64[3]
+    }";
+    // Those that overflow do so in the same runs.
+    let x = dense(&[-3e38f32, -3e38, -2e38, -3e38, -2e38, -3e38], [2, 3]);
+    let b = evaluate_bounds(&Graph::parse(text).unwrap(), &[x], 7).unwrap();
+    assert_eq!(b[1].undetermined, [true; 3]);
+}
