@@ -79,8 +79,26 @@ fn bind_contraction(kernel: &mut Kernel, block: &mut Block, depth: u8) {
     *block = out;
 }
 
+/// Whether iterations of a loop must run one after the other: they may store to one place, which does not move with its variable
+/// (the updates of a scatter, a result so far).
+fn is_ordered(l: &Loop) -> bool {
+    fn fixed(block: &Block, var: VarId) -> bool {
+        block.iter().any(|s| match &s.kind {
+            StmtKind::Store { index, .. } => !index.iter().any(|x| x.mentions(var)),
+            StmtKind::Loop(l) => fixed(&l.body, var),
+            StmtKind::Reduce(r) => fixed(&r.body, var),
+            StmtKind::Guard(_, body) => fixed(body, var),
+            StmtKind::Let(..) | StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Dot(_) => false,
+            StmtKind::Check { .. } | StmtKind::Bind { .. } | StmtKind::Barrier => false,
+        })
+    }
+    fixed(&l.body, l.var)
+}
+
 fn bind_epilogue(l: &mut Loop, binding: Binding) {
-    l.axis.binding = binding;
+    if !is_ordered(l) {
+        l.axis.binding = binding;
+    }
     for s in &mut l.body {
         if let StmtKind::Loop(inner) = &mut s.kind {
             bind_epilogue(inner, Binding::Lane);
@@ -112,6 +130,10 @@ fn bind_row(kernel: &mut Kernel, row: &mut [Stmt]) {
         Some(n) if n <= WARP_ROW => Binding::Lane,
         _ => Binding::Block,
     };
+    // A row that is walked in order is walked by one thread, and its tiles are that thread's.
+    if row.iter().any(|s| matches!(&s.kind, StmtKind::Loop(l) if is_ordered(l))) {
+        return;
+    }
     for s in row {
         match &mut s.kind {
             StmtKind::Loop(l) => l.axis.binding = lanes(l.extent),
