@@ -16,7 +16,7 @@ pub(crate) fn unchecked(old: &Graph, last: bool) -> Result<Graph> {
                 inputs += 1;
                 graph.add_input(names[inputs - 1].0.clone(), ty, Sources::none())
             }
-            Op::CheckIndex { extent, wrap } => {
+            Op::CheckIndex { extent, wrap, .. } => {
                 let (x, n) = (operands[0], *extent as i64);
                 let low = if *wrap { -n } else { 0 };
                 let inside = within(&mut graph, x, low, n, &ty.shape)?;

@@ -7,6 +7,10 @@ use lazuli_ir::{BinaryOp, CumulativeOp, DType, Literal, Op, ScatterOp, Shape, Te
 /// An index into more elements than this is clamped before it is checked.
 const CHECKED: f64 = 4096.0;
 
+fn checked(extent: usize, wrap: bool) -> Op {
+    Op::CheckIndex { extent, wrap, operation: "gather" }
+}
+
 impl Maker {
     /// An index of this shape into `extent` elements, of which there is at least one.
     pub(crate) fn index(&mut self, shape: &Shape, extent: usize) -> Option<Value> {
@@ -22,7 +26,7 @@ impl Maker {
                 self.faults.push(Fault { input: self.inputs.len(), value: Literal::I64(value) });
             }
             let (x, limit) = self.input_of(values, n as f64);
-            return self.add(Op::CheckIndex { extent, wrap }, &[x], limit).map(|(v, _)| v);
+            return self.add(checked(extent, wrap), &[x], limit).map(|(v, _)| v);
         }
         if kind == 2 {
             let dim = self.random.below(shape.rank());
@@ -36,7 +40,7 @@ impl Maker {
         }
         let many = self.splat(Literal::I64(n), shape)?;
         let (x, limit) = self.add(Op::Binary(BinaryOp::Remainder), &[x, many], n as f64)?;
-        self.add(Op::CheckIndex { extent, wrap: false }, &[x], limit).map(|(v, _)| v)
+        self.add(checked(extent, false), &[x], limit).map(|(v, _)| v)
     }
 
     /// A value clamped to what indexes `extent` elements from either end, and checked.
@@ -45,7 +49,7 @@ impl Maker {
         let (low, high) = (self.splat(Literal::I64(-n), &shape)?, self.splat(Literal::I64(n - 1), &shape)?);
         let (x, _) = self.add(Op::Binary(BinaryOp::Max), &[x, low], f64::INFINITY)?;
         let (x, _) = self.add(Op::Binary(BinaryOp::Min), &[x, high], n as f64)?;
-        self.add(Op::CheckIndex { extent, wrap: true }, &[x], n as f64)
+        self.add(checked(extent, true), &[x], n as f64)
     }
 
     pub(crate) fn check_index(&mut self, x: Value, limit: f64) -> Option<Bounded> {
@@ -53,7 +57,7 @@ impl Maker {
             let extent = 1 + self.random.below(16);
             return self.clamped(x, extent);
         }
-        self.add(Op::CheckIndex { extent: limit as usize + 1, wrap: true }, &[x], limit + 1.0)
+        self.add(checked(limit as usize + 1, true), &[x], limit + 1.0)
     }
 
     /// A dim, and an index along it into a value.
