@@ -57,6 +57,12 @@ fn naive(data: &KernelData, layout: &Layout, dim: usize, descending: bool) -> Ve
 }
 
 fn sorted(data: &KernelData, layout: &Layout, dim: usize, descending: bool) -> Vec<i64> {
+    let array = support::array(data).with_layout(layout.clone()).unwrap();
+    let outputs = program(data, layout, dim, descending).run(vec![Argument { array, donated: false }]).unwrap();
+    outputs[0].to_vec().unwrap()
+}
+
+fn program(data: &KernelData, layout: &Layout, dim: usize, descending: bool) -> Executable {
     let elements = layout.shape.elements();
     let mut view = layout.clone();
     view.offset = 0;
@@ -84,10 +90,7 @@ fn sorted(data: &KernelData, layout: &Layout, dim: usize, descending: bool) -> V
         workspace_bytes: 0,
         inputs: 1,
     };
-    let array = support::array(data).with_layout(layout.clone()).unwrap();
-    let program = Executable::new(program, host_target()).unwrap();
-    let outputs = program.run(vec![Argument { array, donated: false }]).unwrap();
-    outputs[0].to_vec().unwrap()
+    Executable::new(program, host_target()).unwrap()
 }
 
 #[test]
@@ -197,4 +200,21 @@ fn the_first_failed_step_is_the_error() {
         assert!(program.run(vec![array(&[]), array(&[])]).is_ok());
     }
     set_num_threads(1);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn times() {
+    set_num_threads(1);
+    for (dtype, shape) in [(DType::F32, [1, 1 << 20]), (DType::I64, [1, 1 << 20]), (DType::F32, [1 << 14, 64])] {
+        let n = shape[0] * shape[1];
+        let data = support::cast(dtype, (0..n as u64).map(|i| Literal::I64(i64::from(philox(1, 1, i) >> 8))));
+        let layout = Layout::contiguous(shape.into());
+        let (program, array) = (program(&data, &layout, 1, false), support::array(&data).with_layout(layout).unwrap());
+        for _ in 0..3 {
+            let start = std::time::Instant::now();
+            program.run(vec![Argument { array: array.clone(), donated: false }]).unwrap();
+            println!("{dtype} {shape:?}: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
 }

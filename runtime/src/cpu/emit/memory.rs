@@ -6,8 +6,8 @@
 
 use super::Emitter;
 use super::address::{Coefficient, Distance};
-use super::nest::Int;
-use super::value::{Parts, Val, scalar_type, twice};
+use super::nest::{Int, MOST_PARTS};
+use super::value::{LANES, Parts, Val, scalar_type, twice};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Value, types};
 use lazuli_ir::half_code::{self, Half};
 use lazuli_ir::kernel::{Access, Emit, Memory, ScalarType, Stride, ValueId};
@@ -298,8 +298,13 @@ impl Emitter<'_> {
     fn spared(&mut self, at: Value, offset: i32, mask: Option<&Val>, lane: u32) -> Result<(Value, i32)> {
         let Some(mask) = mask else { return Ok((at, offset)) };
         let allowed = self.lane_of_val(mask, ScalarType::Bool, lane)?;
-        let bytes = self.mode.total() * 8;
-        let slot = self.func.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 4));
+        // One slot for all: nobody reads it.
+        let bytes = 8 * LANES * MOST_PARTS;
+        let slot = match self.spare {
+            Some(slot) => slot,
+            None => self.func.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 4)),
+        };
+        self.spare = Some(slot);
         let spare = self.ins().stack_addr(types::I64, slot, 0);
         let at = self.ins().iadd_imm_s(at, i64::from(offset));
         Ok((self.ins().select(allowed, at, spare), 0))

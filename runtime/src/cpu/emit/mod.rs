@@ -26,7 +26,7 @@ mod value;
 use super::abi::{self, Callee, Words};
 use cranelift_codegen::ir::{
     AbiParam, AliasRegionData, Block, BlockArg, DataFlowGraph, Function, InsertBuilder, Inst, InstBuilder,
-    InstInserterBase, MemFlagsData, Signature, Type, UserFuncName, Value, types,
+    InstInserterBase, MemFlagsData, Signature, StackSlot, Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::CallConv;
 use lazuli_ir::half_code::Half;
@@ -121,6 +121,8 @@ pub(crate) struct Emitter<'k> {
     tiles: Vec<Option<Value>>,
     scratch_bytes: usize,
     stack_bytes: usize,
+    /// Where stores go that must not happen.
+    spare: Option<StackSlot>,
     table: Value,
     scratch: Value,
     begin: Value,
@@ -202,6 +204,7 @@ impl<'k> Emitter<'k> {
             tiles: vec![None; kernel.tiles.len()],
             scratch_bytes: 0,
             stack_bytes: 0,
+            spare: None,
             table: entry[0],
             scratch: entry[1],
             begin: entry[2],

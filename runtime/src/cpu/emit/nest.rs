@@ -5,7 +5,7 @@
 
 use super::Emitter;
 use super::address::Coefficient;
-use super::value::{Mode, Parts, Region, Var};
+use super::value::{LANES, Mode, Parts, Region, Var};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
 use lazuli_ir::kernel::{Axis, Binding, Block as Body, Expr, Extent, Loop, Memory, StmtKind};
@@ -29,7 +29,7 @@ pub(super) enum Int {
 }
 
 /// The most vectors a strip keeps in flight.
-const MOST_PARTS: u32 = 16;
+pub(super) const MOST_PARTS: u32 = 16;
 
 /// Emits one iteration: gets its variable and the carried values, gives the next carried ones.
 pub(super) type Iteration<'a, E> = &'a mut dyn FnMut(&mut E, Value, &[Value]) -> Result<Parts>;
@@ -223,7 +223,7 @@ impl<'k> Emitter<'k> {
 
     /// The stages of a strip.
     pub(super) fn stages(axis: Axis, length: Option<i64>) -> SmallVec<[Mode; 3]> {
-        let lanes = if axis.vector >= 4 { 4 } else { 1 };
+        let lanes = if axis.vector >= LANES { LANES } else { 1 };
         let mut parts = (axis.vector.max(1) / lanes).max(1).saturating_mul(axis.unroll.max(1)).min(MOST_PARTS);
         while let Some(n) = length
             && parts > 1

@@ -7,6 +7,9 @@ use lazuli_ir::{Error, Literal, Result};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+/// Lanes of a vector.
+pub(super) const LANES: u32 = 4;
+
 /// How many iterations run together: `parts` vectors of `lanes`. Lanes are 4 or 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mode {
