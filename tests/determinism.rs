@@ -37,6 +37,19 @@ fn train((w1, b1, w2, x, y): Step) -> (Tensor, (Tensor, Tensor, Tensor)) {
     (l, (&p.0 - d.0 * 0.1, &p.1 - d.1 * 0.1, &p.2 - d.2 * 0.1))
 }
 
+/// Indexing by data and its gradient, which adds up what was taken several times; sums along a dim, a sort, halves.
+fn indexing((table, index): (Tensor, Tensor)) -> (Tensor, Tensor, Tensor, Tensor) {
+    let loss = |table: &Tensor| (table.index_select(0, &index).tanh() * 0.5).square().sum(..);
+    let (l, d) = lazuli::value_and_grad(loss)(&table);
+    let (sorted, _) = table.sort(());
+    let half = table.to(DType::BF16).softmax(-1).sum(0).to(DType::F32);
+    (d + l, table.cumsum(0), lazuli::cat(&[sorted, table.flip(0)], 1), half)
+}
+
+fn indexing_arguments() -> (Tensor, Tensor) {
+    (numbers(&[400, 120]), labels(3000, 397))
+}
+
 fn forward_arguments() -> (Tensor, Tensor) {
     (numbers(&[300, 160]), numbers(&[160, 200]))
 }
@@ -68,10 +81,11 @@ fn all_of(stages: &Stages) -> Result<String> {
 
 fn programs() -> Result<String> {
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-    let (f, step) = (lazuli::compile(forward), lazuli::compile(train));
+    let (f, step, taken) = (lazuli::compile(forward), lazuli::compile(train), lazuli::compile(indexing));
     let _ = f.call(forward_arguments())?;
     let _ = step.call(train_arguments())?;
-    Ok(all_of(&f.stages()?)? + &all_of(&step.stages()?)?)
+    let _ = taken.call(indexing_arguments())?;
+    [f.stages()?, step.stages()?, taken.stages()?].iter().map(all_of).collect()
 }
 
 #[test]
@@ -100,20 +114,22 @@ fn two_processes_make_the_same_text_and_machine_code() {
     assert!(first == second && first == programs().unwrap());
 }
 
-/// The bits of all results of both programs, eagerly or compiled.
+/// The bits of all results of the programs, eagerly or compiled.
 fn bits(compiled: bool) -> Result<Vec<Vec<u32>>> {
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     lazuli::manual_seed(7)?;
-    let (a, b, c, d, e, f, g);
+    let (a, b, c, d, e, f, g, h, i, j, k);
     if compiled {
         (a, b, c) = lazuli::compile(forward).call(forward_arguments())?;
         (d, (e, f, g)) = lazuli::compile(train).call(train_arguments())?;
+        (h, i, j, k) = lazuli::compile(indexing).call(indexing_arguments())?;
     } else {
         (a, b, c) = forward(forward_arguments());
         (d, (e, f, g)) = train(train_arguments());
+        (h, i, j, k) = indexing(indexing_arguments());
     }
     let bits = |t: &Tensor| Ok(t.to_vec::<f32>()?.into_iter().map(f32::to_bits).collect());
-    [a, b, c, d, e, f, g].iter().map(bits).collect()
+    [a, b, c, d, e, f, g, h, i, j, k].iter().map(bits).collect()
 }
 
 #[test]
