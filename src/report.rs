@@ -193,13 +193,14 @@ impl Report {
         // What was apart at first may have met later, by way of others.
         let together =
             |row: &FusionRow| self.kernels.iter().any(|k| k.computes(&row.producer) && k.computes(&row.consumer));
+        let asked = |row: &&FusionRow| {
+            names(producer, &row.producer, row.operations.0, &row.sources.0)
+                && names(consumer, &row.consumer, row.operations.1, &row.sources.1)
+        };
         self.fusion
             .iter()
-            .filter(|row| !row.fused && !together(row))
-            .find(|row| {
-                names(producer, &row.producer, row.operations.0, &row.sources.0)
-                    && names(consumer, &row.consumer, row.operations.1, &row.sources.1)
-            })
+            .filter(|row| !row.fused)
+            .find(|row| asked(row) && !together(row))
             .map(|row| row.reason.as_str())
     }
 
