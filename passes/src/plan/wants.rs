@@ -1,0 +1,227 @@
+//! What each operation wants of its operands, once it is wanted itself.
+
+use super::planner::Planner;
+use super::{DotPlan, Instance, InstanceId, ScopeId, SinkKind, Source};
+use crate::index_map::{Condition, operand_index};
+use lazuli_ir::{DimVec, Error, Index, NodeId, Op, ReduceOp, Result, VarId};
+use smallvec::SmallVec;
+
+impl Planner<'_, '_> {
+    /// Registers what an instance of a member is computed from.
+    pub(super) fn want_operands(&mut self, i: InstanceId) -> Result<()> {
+        let Instance { source, index, mask, scope, .. } = self.plan.instances[i].clone();
+        let graph = self.group.graph;
+        match source {
+            Source::Compute(node) => {
+                let op = graph.op(node);
+                for (position, operand) in graph.operands(node).into_iter().enumerate() {
+                    let ids = self.want_operand(node, op, position, operand.node, &index, mask)?;
+                    self.plan.instances[i].operands.extend(ids);
+                }
+            }
+            Source::Reduced(node) => self.want_step(i, node, &index, mask, scope)?,
+            Source::Scanned(node) => {
+                let value = self.want(graph.operands(node)[0].node, index, mask)?;
+                self.plan.instances[i].operands.push(value);
+            }
+            Source::Dot(node) => self.plan_dot(i, node, &index)?,
+            Source::Load(_) | Source::Constant(_) | Source::Iota | Source::Row(_) => {}
+            Source::Mask(_) | Source::Guarded(_) => {}
+        }
+        Ok(())
+    }
+
+    fn want_operand(
+        &mut self,
+        node: NodeId,
+        op: &Op,
+        position: usize,
+        operand: NodeId,
+        index: &[Index],
+        mask: Option<InstanceId>,
+    ) -> Result<SmallVec<[InstanceId; 2]>> {
+        if let Op::Random { .. } = op {
+            // Seed and draw number: both elements of the base.
+            let seed = self.want(operand, vec![Index::constant(0)], None)?;
+            let draw = self.want(operand, vec![Index::constant(1)], None)?;
+            return Ok(smallvec::smallvec![seed, draw]);
+        }
+        if let Op::DynamicUpdateSlice { .. } = op {
+            return self.want_update(node, position, operand, index, mask);
+        }
+        let begin: Vec<Index> = match op {
+            Op::Concat { dim, .. } => {
+                let before = &self.group.graph.operands(node)[..position];
+                let begin: usize = before.iter().map(|v| self.shape(v.node).extents()[*dim]).sum();
+                vec![Index::constant(begin as i64)]
+            }
+            _ => Vec::new(),
+        };
+        let ranges = |v: VarId| self.plan.range(v);
+        let mapped = operand_index(op, position, self.shape(operand), self.shape(node), index, &begin, &ranges)?;
+        if let Op::Concat { .. } = op {
+            // No element of an empty operand is wanted anywhere; every other is wanted under its mask.
+            if self.shape(operand).is_empty() {
+                return Ok(SmallVec::new());
+            }
+            let inner = self.intern(Source::Mask(mapped.conditions.clone()), Vec::new(), mask, None);
+            let value = self.want(operand, mapped.index, (!mapped.conditions.is_empty()).then_some(inner).or(mask))?;
+            return Ok(smallvec::smallvec![inner, value]);
+        }
+        if mapped.conditions.is_empty() {
+            let mask = if mapped.index.is_empty() { None } else { mask };
+            return Ok(smallvec::smallvec![self.want(operand, mapped.index, mask)?]);
+        }
+        let inner = self.intern(Source::Mask(mapped.conditions), Vec::new(), mask, None);
+        let value = self.want(operand, mapped.index, Some(inner))?;
+        Ok(smallvec::smallvec![inner, value])
+    }
+
+    /// Operands of a slice that is replaced: the element as it was; whether it lies in the slice, and the new one.
+    fn want_update(
+        &mut self,
+        node: NodeId,
+        position: usize,
+        operand: NodeId,
+        index: &[Index],
+        mask: Option<InstanceId>,
+    ) -> Result<SmallVec<[InstanceId; 2]>> {
+        match position {
+            0 => return Ok(smallvec::smallvec![self.want(operand, index.to_vec(), mask)?]),
+            1 => {}
+            _ => return Ok(SmallVec::new()),
+        }
+        let (whole, part) = (self.shape(node).extents(), self.shape(operand).extents());
+        if self.shape(operand).is_empty() {
+            return Ok(SmallVec::new());
+        }
+        let starts = self.group.graph.operands(node);
+        let (mut inside, mut conditions) = (Vec::new(), Vec::new());
+        for (d, x) in index.iter().enumerate() {
+            let start = self.want(starts[2 + d].node, Vec::new(), None)?;
+            let v = self.bind(start, (whole[d] - part[d] + 1) as u64);
+            let x = x.add_scaled(&Index::var(v), -1);
+            if part[d] != whole[d] {
+                conditions.push(Condition::NotNegative(x.clone()));
+                conditions.push(Condition::NotNegative(Index::constant(part[d] as i64 - 1).add_scaled(&x, -1)));
+            }
+            inside.push(x);
+        }
+        let covered = self.intern(Source::Mask(conditions.clone()), Vec::new(), mask, None);
+        let value = self.want(operand, inside, (!conditions.is_empty()).then_some(covered).or(mask))?;
+        Ok(smallvec::smallvec![covered, value])
+    }
+
+    fn want_step(
+        &mut self,
+        result: InstanceId,
+        node: NodeId,
+        index: &[Index],
+        mask: Option<InstanceId>,
+        parent: ScopeId,
+    ) -> Result<()> {
+        let graph = self.group.graph;
+        let operand = graph.operands(node)[0].node;
+        let op = graph.op(node);
+        let extents = self.shape(operand).extents();
+        // The position of a largest element counts in logical order; anything else is combined as it lies.
+        let (reduce, dims, order): (ReduceOp, DimVec<usize>, DimVec<usize>) = match op {
+            Op::Reduce { op, dims, .. } if op.is_position() => (*op, dims.clone(), dims.clone()),
+            Op::Reduce { op, dims, .. } => (*op, dims.clone(), self.group.orders.sorted(operand, dims)),
+            Op::WindowSum { dims, .. } => {
+                let inside: DimVec<usize> = (extents.len() - dims.len()..extents.len()).collect();
+                (ReduceOp::Sum, inside.clone(), inside)
+            }
+            _ => return Err(Error::internal(format!("{} is no reduction", op.name()))),
+        };
+        let mut over: Vec<u64> = order.iter().map(|&d| extents[d] as u64).collect();
+        let mut scopes: SmallVec<[ScopeId; 2]> = SmallVec::new();
+        let whole = matches!(op, Op::Reduce { .. }) && !reduce.is_position();
+        if let Some((tile, rows)) = self.row_scope(parent, &over).filter(|_| whole) {
+            over.drain(..rows);
+            scopes.push(tile);
+        }
+        scopes.push(self.scope(scopes.last().copied().unwrap_or(parent), over));
+        let vars: DimVec<VarId> = scopes.iter().flat_map(|s| self.plan.scopes[*s].vars.iter().copied()).collect();
+        let at = |d: &usize| order.iter().position(|o| o == d).and_then(|i| vars.get(i));
+        let inner: Vec<Index> = dims.iter().map(|d| at(d).map_or_else(Index::default, |&v| v.into())).collect();
+        let ranges = |v: VarId| self.plan.range(v);
+        let mapped = operand_index(op, 0, self.shape(operand), self.shape(node), index, &inner, &ranges)?;
+        let mut value = if mapped.conditions.is_empty() {
+            self.want(operand, mapped.index, mask)?
+        } else {
+            let inside = self.intern(Source::Mask(mapped.conditions), Vec::new(), mask, None);
+            let value = self.want(operand, mapped.index.clone(), Some(inside))?;
+            let guarded = self.intern(Source::Guarded(value), mapped.index, Some(inside), None);
+            self.plan.instances[guarded].operands = smallvec::smallvec![inside, value];
+            let scope = self.plan.deepest(self.plan.instances[guarded].scope, self.plan.instances[value].scope);
+            self.plan.instances[guarded].scope = scope;
+            guarded
+        };
+        while let Some(scope) = scopes.pop() {
+            let row = |&tile: &ScopeId| self.plan.scopes[tile].vars.iter().map(|&v| v.into()).collect();
+            let result = match scopes.last().map(row) {
+                Some(row) => self.intern(Source::Row(node), row, None, None),
+                None => result,
+            };
+            self.sink(SinkKind::Step { op: reduce, result }, value, scope);
+            value = result;
+        }
+        Ok(())
+    }
+
+    /// The tile and the number of its dims, where a reduction over these extents goes over it row by row: then it runs in
+    /// the loops that everything else of the rows runs in.
+    fn row_scope(&self, parent: ScopeId, extents: &[u64]) -> Option<(ScopeId, usize)> {
+        let &[tile] = self.plan.tile.as_slice() else { return None };
+        let vars = &self.plan.scopes[tile].vars;
+        let rows = vars.iter().map(|v| self.plan.vars[v.0 as usize].extent);
+        (parent == 0 && vars.len() < extents.len() && rows.eq(extents[..vars.len()].iter().copied()))
+            .then_some((tile, vars.len()))
+    }
+
+    fn plan_dot(&mut self, i: InstanceId, node: NodeId, index: &[Index]) -> Result<()> {
+        let tile: Vec<VarId> = self.plan.tile.iter().flat_map(|&s| self.plan.scopes[s].vars.iter().copied()).collect();
+        let plain: Option<Vec<VarId>> = index.iter().map(Index::as_var).collect();
+        if self.plan.dot.is_some() || plain.as_deref() != Some(tile.as_slice()) || self.plan.instances[i].mask.is_some()
+        {
+            return Err(Error::internal("a contraction is wanted elsewhere than at the group's tile"));
+        }
+        let graph = self.group.graph;
+        let Op::Dot { dims, .. } = graph.op(node) else {
+            return Err(Error::internal("no contraction"));
+        };
+        let operands = graph.operands(node);
+        let (a, b) = (operands[0].node, operands[1].node);
+        let (left, right) = (self.shape(a).clone(), self.shape(b).clone());
+        let (rows, columns) = (dims.free(false, left.rank()), dims.free(true, right.rank()));
+        let batch = dims.batch.len();
+        let row = rows.last().map(|_| tile[batch + rows.len() - 1]);
+        let column = columns.last().map(|_| tile[batch + rows.len() + columns.len() - 1]);
+        let contract: Vec<VarId> =
+            dims.contract.iter().map(|&(l, _)| self.new_var(left.extents()[l] as u64, 0)).collect();
+        let unit = [self.new_var(1, 0), self.new_var(1, 0)];
+        let place = |right_side: bool, rank: usize, free: &[usize], base: usize| -> Vec<Index> {
+            let side = |&(l, r): &(usize, usize)| if right_side { r } else { l };
+            (0..rank)
+                .map(|d| {
+                    let v = if let Some(p) = dims.batch.iter().position(|x| side(x) == d) {
+                        tile.get(p)
+                    } else if let Some(p) = dims.contract.iter().position(|x| side(x) == d) {
+                        contract.get(p)
+                    } else {
+                        free.iter().position(|&f| f == d).and_then(|p| tile.get(base + p))
+                    };
+                    v.map_or_else(Index::default, |&v| Index::var(v))
+                })
+                .collect()
+        };
+        let left_index = place(false, left.rank(), &rows, batch);
+        let right_index = place(true, right.rank(), &columns, batch + rows.len());
+        let group = self.group;
+        let a = self.through_movements(a, left_index, None, &|n| (group.free)(n))?;
+        let b = self.through_movements(b, right_index, None, &|n| (group.free)(n))?;
+        self.plan.dot = Some(DotPlan { node, dims: dims.clone(), row, column, operands: [a, b], contract, unit });
+        Ok(())
+    }
+}
