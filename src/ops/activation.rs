@@ -250,9 +250,10 @@ impl Tensor {
             let message = format!("the lower bound {min} lies above the upper bound {max}");
             return Tensor::fail("hardtanh", &[self], ErrorKind::Value, message);
         }
-        // Bounds in the tensor's own dtype: integers stay integers.
+        // Bounds in the tensor's own dtype, and within it: integers stay integers, and nothing is below 0 of `u8`.
         let scalar = Shape::scalar();
-        let number = |v: f64| crate::Number::F64(v).literal(self.dtype());
+        let lowest = if self.dtype() == DType::U8 { 0.0 } else { f64::NEG_INFINITY };
+        let number = |v: f64| crate::Number::F64(v.max(lowest)).literal(self.dtype());
         let (low, high) = (Tensor::splat(number(min), &scalar), Tensor::splat(number(max), &scalar));
         where_(self.le(&low), &low, where_(self.ge(&high), &high, self)).named("hardtanh", &[self])
     }

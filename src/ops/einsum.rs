@@ -7,7 +7,7 @@ use crate::Tensor;
 use crate::operand::Argument;
 use crate::ops::arithmetic::mul;
 use crate::promotion::wide;
-use lazuli_ir::{DotDims, Error, ErrorKind, Op, Result};
+use lazuli_ir::{DType, DotDims, Error, ErrorKind, Op, Result};
 use std::borrow::Borrow;
 
 /// What a dim is called: a letter, or its place from the end under an ellipsis.
@@ -227,7 +227,12 @@ pub fn einsum<T: Borrow<Tensor>>(equation: &str, tensors: &[T]) -> Tensor {
     if tensors.iter().any(|t| t.dtype() != first.dtype()) {
         return Tensor::fail("einsum", tensors, ErrorKind::DType, "operand dtypes differ; convert them with `to`");
     }
-    let acc = wide(first.dtype());
+    // Integers that a sum alone takes away sum to `i64`, as sums do.
+    let lone =
+        |i: usize, l: &Label| !result.contains(l) && !operands.iter().enumerate().any(|(j, o)| j != i && o.contains(l));
+    let sums = operands.iter().enumerate().any(|(i, o)| o.iter().any(|l| lone(i, l)));
+    let dtype = if sums && !first.dtype().is_float() { DType::I64 } else { first.dtype() };
+    let acc = wide(dtype);
     let mut sum: Option<Labelled> = None;
     for (i, tensor) in tensors.iter().enumerate() {
         let next = Labelled::new(tensor.cast("einsum", acc), &operands[i]);
@@ -238,7 +243,7 @@ pub fn einsum<T: Borrow<Tensor>>(equation: &str, tensors: &[T]) -> Tensor {
         });
     }
     match sum {
-        Some(sum) => sum.laid_out(&result).rounded("einsum", first.dtype(), tensors),
+        Some(sum) => sum.laid_out(&result).rounded("einsum", dtype, tensors),
         None => (*first).clone(),
     }
 }

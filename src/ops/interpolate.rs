@@ -130,7 +130,7 @@ impl Tensor {
     ///
     /// # Errors
     /// Carried: fewer than 3 dims; not exactly one of size and scale; `align_corners` where it has no meaning; a tensor of
-    /// integers or booleans; an empty input or result.
+    /// integers or booleans, unless elements are only picked; an empty input or result.
     ///
     /// ```
     /// # use lazuli::prelude::*;
@@ -143,7 +143,8 @@ impl Tensor {
     pub fn interpolate(&self, options: impl Into<Interpolate>) -> Tensor {
         const NAME: &str = "interpolate";
         let options = options.into();
-        let x = or_failed!(self.floats(NAME));
+        let picks = matches!(options.mode, Interpolation::Nearest | Interpolation::NearestExact);
+        let x = if picks { self.clone() } else { or_failed!(self.floats(NAME)) };
         if self.rank() < 3 {
             let message = format!("takes [batch, channels, ..] of at least 3 dims, not {}", self.node.ty);
             return Tensor::fail(NAME, &[self], ErrorKind::Shape, message);

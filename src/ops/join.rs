@@ -471,6 +471,7 @@ impl Tensor {
             Argument::Tensor(start) if start.numel() == 1 && start.dtype().is_int() && length <= extent => {
                 // A start may be as large as leaves room for the part.
                 let start = start.reshape(()).cast("narrow", lazuli_ir::DType::I64);
+                let start = crate::where_(start.lt(0), &start + extent, &start);
                 let room = extent - length;
                 let start = Tensor::record(
                     "narrow",

@@ -312,12 +312,19 @@ impl Tensor {
         for &(l, r) in &pairs {
             let (p, q) = (self.extent_shape().dim(l), other.extent_shape().dim(r));
             if p.is_one() && !q.is_one() {
-                b = b.sum(crate::keep(r));
+                b = b.summed_dim(r);
             } else if q.is_one() && !p.is_one() {
-                a = a.sum(crate::keep(l));
+                a = a.summed_dim(l);
             }
         }
         a.contracted("tensordot", &b, &pairs).named("tensordot", &given)
+    }
+
+    /// The sum over a dim, kept, in the tensor's own dtype.
+    #[track_caller]
+    fn summed_dim(&self, axis: usize) -> Tensor {
+        let axes = crate::Axes { dims: smallvec::smallvec![axis], keep: true };
+        self.reduce("tensordot", lazuli_ir::ReduceOp::Sum, &axes)
     }
 
     /// The Kronecker product: each element of this tensor times the whole other one, with promotion; missing dims come first.

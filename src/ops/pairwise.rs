@@ -244,7 +244,8 @@ impl Tensor {
         }
         let meeting = or_failed!(gather_operands("trunc_divide", given, floats_only));
         let [x, y] = &meeting.operands;
-        (x / y).trunc().rounded("trunc_divide", meeting.dtype, &tensors(&given))
+        // Without history: a gradient of 0 divided by a divisor of 0 would not be 0.
+        (x.detach() / y.detach()).trunc().rounded("trunc_divide", meeting.dtype, &tensors(&given))
     }
 
     /// `x * log(y)`, 0 where `x` is 0, even at `y = 0`; NaN where `y` is NaN. Integers and booleans are taken as floats.

@@ -230,7 +230,7 @@ impl Tensor {
         x.reduce("prod", ReduceOp::Prod, &axes)
     }
 
-    /// Whether an element over dims is nonzero (NaN is), as `bool`; false of nothing.
+    /// Whether an element over dims is nonzero (NaN is), as `bool` (of `u8` as `u8`, as in PyTorch); false of nothing.
     ///
     /// # Errors
     /// Carried: a dim out of range or given twice.
@@ -243,10 +243,10 @@ impl Tensor {
     #[track_caller]
     pub fn any(&self, dims: impl Dims) -> Tensor {
         let axes = ok!("any", &[self], dims.axes(self.rank()));
-        self.cast("any", DType::Bool).some("any", &axes).named("any", &[self])
+        self.cast("any", DType::Bool).some("any", &axes).rounded("any", truth_type(self.dtype()), &[self])
     }
 
-    /// Whether all elements over dims are nonzero (NaN is), as `bool`; true of nothing.
+    /// Whether all elements over dims are nonzero (NaN is), as `bool` (of `u8` as `u8`, as in PyTorch); true of nothing.
     ///
     /// # Errors
     /// Carried: a dim out of range or given twice.
@@ -259,7 +259,7 @@ impl Tensor {
     #[track_caller]
     pub fn all(&self, dims: impl Dims) -> Tensor {
         let axes = ok!("all", &[self], dims.axes(self.rank()));
-        self.eq(0).some("all", &axes).logical_not().named("all", &[self])
+        self.eq(0).some("all", &axes).logical_not().rounded("all", truth_type(self.dtype()), &[self])
     }
 
     /// Whether one of the booleans holds; the largest of nothing is not defined, but `any` is.
@@ -330,4 +330,9 @@ impl Tensor {
         let largest = if axes.keep { largest } else { largest.squeeze(axes.dims.to_vec()) };
         (sum.log() + largest).rounded("logsumexp", dtype, &[self])
     }
+}
+
+/// The dtype of a truth value about elements.
+fn truth_type(dtype: DType) -> DType {
+    if dtype == DType::U8 { DType::U8 } else { DType::Bool }
 }

@@ -24,7 +24,15 @@ pub const ROWS: Family = &[
     ("linspace", |a| {
         let (start, end) = (a.operand("start")?, a.operand("end")?);
         let (steps, dtype) = (a.integer("steps")?, a.dtype()?);
-        let y = with!(start, |s| with!(end, |e| Tensor::linspace(s, e, steps as usize)));
+        // PyTorch computes in the dtype of the result, integers in f64.
+        let compute = dtype.filter(|d| !d.is_float() || *d == DType::F64).map(|_| DType::F64);
+        let bound = |b: Argument| match (b, compute) {
+            (Argument::Int(v), Some(d)) => Argument::Tensor(Tensor::full((), v).to(d)),
+            (Argument::Float(v), Some(d)) => Argument::Tensor(Tensor::full((), 0).to(d) + v),
+            (Argument::Tensor(t), Some(d)) => Argument::Tensor(t.to(d)),
+            (b, _) => b,
+        };
+        let y = with!(bound(start), |s| with!(bound(end), |e| Tensor::linspace(s, e, steps as usize)));
         one(dtype.map_or(y.clone(), |d| y.to(d)))
     }),
     ("arange", arange),
@@ -72,7 +80,12 @@ fn arange(a: &mut Arguments) -> Results {
         _ => {
             let bounds: Vec<f64> = bounds.iter().map(number).collect();
             let step = bounds.get(2).copied().unwrap_or(1.0);
-            Tensor::arange((bounds[0]..bounds[1]).step(step))
+            let y = Tensor::arange((bounds[0]..bounds[1]).step(step));
+            match dtype {
+                // PyTorch counts in floats, but steps in the integers that bounds become.
+                Some(d) if !d.is_float() => Tensor::arange(0..y.numel()) * (step as i64) + bounds[0] as i64,
+                _ => y,
+            }
         }
     };
     one(dtype.map_or(y.clone(), |d| y.to(d)))

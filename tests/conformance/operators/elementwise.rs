@@ -5,6 +5,18 @@ use crate::arguments::{Argument, Arguments, Unsupported};
 use lazuli::prelude::*;
 use lazuli::where_;
 
+/// An operator of Rust, with a number on either side.
+macro_rules! arithmetic {
+    ($x:expr, $op:tt, $y:expr) => {
+        match ($x, $y) {
+            (Argument::Float(x), Argument::Tensor(y)) => x $op y,
+            (Argument::Int(x), Argument::Tensor(y)) => x $op y,
+            (Argument::Tensor(x), y) => with!(y, |y| x $op y),
+            (x, y) => return Err(Unsupported(format!("operands {x:?} and {y:?}"))),
+        }
+    };
+}
+
 pub const ROWS: Family = &[
     ("acos", unary!(acos)),
     ("acosh", unary!(acosh)),
@@ -46,12 +58,14 @@ pub const ROWS: Family = &[
         one(x.round_with(Round { decimals: decimals as i32 }))
     }),
     ("div", |a| {
-        let (x, mode) = (a.tensor("input")?, a.named("rounding_mode"));
-        let y = a.operand("other")?;
-        match mode {
-            None | Some(Argument::None) => one(with!(y, |y| x / y)),
-            Some(Argument::Text(mode)) if mode == "floor" => one(with!(y, |y| x.floor_divide(y))),
-            _ => one(with!(y, |y| x.trunc_divide(y))),
+        let (x, y, mode) = (a.operand("input")?, a.operand("other")?, a.named("rounding_mode"));
+        match (x, mode) {
+            (x, None | Some(Argument::None)) => one(arithmetic!(x, /, y)),
+            (Argument::Tensor(x), Some(Argument::Text(mode))) if mode == "floor" => {
+                one(with!(y, |y| x.floor_divide(y)))
+            }
+            (Argument::Tensor(x), _) => one(with!(y, |y| x.trunc_divide(y))),
+            (x, mode) => Err(Unsupported(format!("{x:?} divided, rounded {mode:?}"))),
         }
     }),
     ("abs", unary!(abs)),
@@ -106,8 +120,8 @@ pub const ROWS: Family = &[
     ("maximum", binary!(maximum)),
     ("minimum", binary!(minimum)),
     ("mul", |a| {
-        let x = a.tensor("input")?;
-        one(with!(a.operand("other")?, |y| x * y))
+        let (x, y) = (a.operand("input")?, a.operand("other")?);
+        one(arithmetic!(x, *, y))
     }),
     ("nan_to_num", |a| {
         let x = a.tensor("input")?;
@@ -133,8 +147,8 @@ pub const ROWS: Family = &[
     }),
     ("tanh", unary!(tanh)),
     ("true_divide", |a| {
-        let x = a.tensor("input")?;
-        one(with!(a.operand("other")?, |y| x / y))
+        let (x, y) = (a.operand("input")?, a.operand("other")?);
+        one(arithmetic!(x, /, y))
     }),
     ("where", |a| {
         // The samples give the method's receiver first: `x.where(condition, other)`.
