@@ -26,8 +26,6 @@ pub(crate) struct History {
 }
 
 /// What an entry stands for.
-// Most entries are operations, so the large variant is the common one.
-#[allow(clippy::large_enum_variant)]
 pub(crate) enum Kind {
     /// A tensor that gradients are asked for.
     Leaf {

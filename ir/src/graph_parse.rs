@@ -8,7 +8,7 @@ use crate::source::intern;
 use crate::text::Cursor;
 use crate::{
     BinaryOp, CompareOp, CumulativeOp, DType, DimVec, DotDims, Graph, Literal, Op, PadDim, ReduceOp, Result, ScatterOp,
-    SliceDim, Sources, TensorType, UnaryOp, Value, WindowDim,
+    SliceDim, Sources, TensorType, UnaryOp, Value, WindowDim, WindowDims,
 };
 use rustc_hash::FxHashMap;
 use std::fmt;
@@ -379,7 +379,7 @@ impl<'a> Taken<'a> {
         }
     }
 
-    fn window(&mut self) -> Result<DimVec<WindowDim>> {
+    fn window(&mut self) -> Result<WindowDims> {
         let (dims, sizes) = (self.list("dims")?, self.list("size")?);
         let (strides, dilations) = (self.list("stride")?, self.list("dilation")?);
         if [&sizes, &strides, &dilations].iter().any(|l| l.len() != dims.len()) {

@@ -46,7 +46,7 @@ pub use index::{ExtentId, Index, VarId};
 pub use infer::infer;
 pub use kernel::Kernel;
 pub use layout::{Layout, Numbers};
-pub use op::{CumulativeOp, DotDims, Op, PadDim, ReduceOp, ScatterOp, SliceDim, WindowDim};
+pub use op::{CumulativeOp, DotDims, Op, PadDim, ReduceOp, ScatterOp, SliceDim, WindowDim, WindowDims};
 pub use program::Program;
 pub use shape::{Dim, DimVec, Shape, TensorType};
 pub use source::{Source, Sources};

@@ -1,6 +1,7 @@
 //! The operations of the Graph IR: one closed enum, so that every analysis is an exhaustive match.
 
 use crate::{BinaryOp, CompareOp, DType, DimVec, Literal, Shape, TensorType, UnaryOp};
+use smallvec::SmallVec;
 
 /// How a [`Op::Reduce`] combines elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -209,6 +210,10 @@ impl CumulativeOp {
     }
 }
 
+/// The windowed dims of an [`Op::Window`]: few operations have them, and every recorded one holds an [`Op`], so more than one
+/// lie elsewhere.
+pub type WindowDims = SmallVec<[WindowDim; 1]>;
+
 /// One dim of a [`Op::Window`] or [`Op::WindowSum`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WindowDim {
@@ -332,11 +337,11 @@ pub enum Op {
     },
     /// Windows that slide along dims (sorted): each such dim becomes the number of windows, and the sizes of windows are new last
     /// dims, in order.
-    Window(DimVec<WindowDim>),
+    Window(WindowDims),
     /// The transpose of a [`Op::Window`] of a tensor of this shape: each element is the sum of its places in all windows.
     WindowSum {
         /// The windows.
-        dims: DimVec<WindowDim>,
+        dims: WindowDims,
         /// The result's shape.
         shape: Shape,
     },

@@ -1,8 +1,8 @@
 //! At least one instance of every primitive with operand types it takes, for tests that must not forget one.
 
 use lazuli_ir::{
-    BinaryOp, CompareOp, CumulativeOp, DType, DimVec, Domain, DotDims, Op, PadDim, ReduceOp, ScatterOp, Shape,
-    SliceDim, TensorType, UnaryOp, WindowDim,
+    BinaryOp, CompareOp, CumulativeOp, DType, Domain, DotDims, Op, PadDim, ReduceOp, ScatterOp, Shape, SliceDim,
+    TensorType, UnaryOp, WindowDim, WindowDims,
 };
 use smallvec::smallvec;
 
@@ -31,7 +31,7 @@ pub(crate) fn operations() -> Vec<(Op, Vec<TensorType>)> {
         all.push((Op::Binary(*op), vec![ty.clone(), ty]));
     }
     let index = |extents: &[usize]| TensorType::new(extents, DType::I64);
-    let windows: DimVec<WindowDim> = smallvec![window(0, 2, 1, 1), window(2, 2, 2, 2)];
+    let windows: WindowDims = smallvec![window(0, 2, 1, 1), window(2, 2, 2, 2)];
     all.push((Op::Flip(smallvec![0, 2]), vec![f(&[2, 3, 4])]));
     all.push((Op::Concat { dim: 1, count: 3 }, vec![f(&[2, 1]), f(&[2, 3]), f(&[2, 2])]));
     all.push((Op::Window(windows.clone()), vec![f(&[3, 2, 5])]));
