@@ -2,7 +2,7 @@
 
 use crate::operator::Operator;
 use crate::program::{Bounded, Maker};
-use lazuli_ir::{DType, DimVec, Op, PadDim, Shape, SliceDim, TensorType, Value, WindowDim};
+use lazuli_ir::{DType, DimVec, Op, PadDim, Shape, SliceDim, TensorType, Value, WindowDim, WindowDims};
 
 impl Maker {
     pub(crate) fn movement(&mut self, operator: Operator, x: Value, limit: f64) -> Option<Bounded> {
@@ -117,7 +117,7 @@ impl Maker {
         self.random.shuffle(&mut along);
         along.truncate(count);
         along.sort_unstable();
-        let (mut shape, mut dims, mut terms) = (extents[..kept].to_vec(), DimVec::new(), 1.0);
+        let (mut shape, mut dims, mut terms) = (extents[..kept].to_vec(), WindowDims::new(), 1.0);
         for (&dim, &size) in along.iter().zip(&extents[kept..]) {
             let w = WindowDim { dim, size, stride: 1 + self.random.below(3), dilation: 1 + self.random.below(2) };
             let rest = self.random.below(w.stride);
