@@ -51,6 +51,44 @@ fn recorded_errors() {
 }
 
 #[test]
+fn errors_of_each_family() {
+    let x = Tensor::zeros([2, 3]);
+    let part = x.split(0, 1).map_err(|e| format!("{e:?}")).err().unwrap_or_default();
+    let grid = x.split([1, 1], 1).map_err(|e| format!("{e:?}")).err().unwrap_or_default();
+    let cases = [
+        ("parts whose dims differ", lazuli::cat(&[x.clone(), Tensor::zeros([2, 4])], 0)),
+        ("nothing to join", lazuli::stack::<Tensor>(&[], 0)),
+        ("an index of another rank", x.gather(1, &lazuli::tensor([0]))),
+        ("an index of floats", x.index_select(0, &lazuli::tensor([0.0]))),
+        ("a mask of another shape", x.i(Tensor::ones([3]).gt(0.0))),
+        ("a source of another dtype", x.scatter_add(1, &lazuli::tensor([[0], [1]]), lazuli::tensor([[1], [2]]))),
+        ("a part beyond the dim", x.narrow(1, 2, 2)),
+        ("more elements than there are", x.topk(4, ()).0),
+        ("the median of nothing", Tensor::zeros([0]).median(..).0),
+        ("the variance of integers", lazuli::tensor([1, 2]).var(.., ())),
+        ("an equation with too few letters", lazuli::einsum("i->i", &[&x])),
+        ("batches that do not broadcast", Tensor::zeros([2, 1, 3]).bmm(Tensor::zeros([3, 3, 1]))),
+        ("a bias for other features", x.linear(Tensor::zeros([4, 3]), Linear { bias: Some(Tensor::zeros([3])) })),
+        ("channels that groups do not divide", Tensor::zeros([1, 3, 2]).group_norm(2, ())),
+        ("a kernel larger than the input", Tensor::zeros([1, 1, 2]).conv1d(&Tensor::zeros([1, 1, 3]), ())),
+        ("a mirrored padding as long as the dim", x.pad([3, 0], Pad { mode: PadMode::Reflect, ..Default::default() })),
+        ("neither a size nor a scale", Tensor::zeros([1, 1, 2]).interpolate(())),
+        ("queries of other features", x.scaled_dot_product_attention(&Tensor::zeros([2, 4]), &x, ())),
+        ("labels of booleans", x.cross_entropy(lazuli::tensor([true, false]))),
+        ("a negative power of integers", lazuli::tensor([2]).pow(-1)),
+        ("bits of floats", x.bitwise_and(1)),
+        ("a shift of a boolean by a float", lazuli::tensor([true]) << 1.0),
+        ("an integer divided by zero", lazuli::tensor([1]).floor_divide(0)),
+        ("an index out of range, found when it runs", x.gather(1, &lazuli::tensor([[0], [3]]))),
+        ("a diagonal of a vector", lazuli::tensor([1]).diagonal(())),
+    ];
+    insta::assert_snapshot!(format!(
+        "{}parts of no extent\n  {part}\n\nparts that do not add up\n  {grid}\n",
+        report(&cases)
+    ));
+}
+
+#[test]
 fn values_where_pytorch_has_values() -> lazuli::Result<()> {
     assert_eq!(Tensor::zeros([0]).sum(..).item::<f32>()?, 0.0);
     assert!(Tensor::zeros([0]).mean(..).item::<f32>()?.is_nan());
