@@ -337,7 +337,7 @@ impl UnaryOp {
                 domain: Domain::Float,
                 float: libm::log2,
                 int: |x| x,
-                ulps: 2.0,
+                ulps: 1.5,
                 flops: 26,
                 code: ExpandF32(expansions::log2),
             },
