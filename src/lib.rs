@@ -36,8 +36,8 @@
 //!
 //! Tensors are values: nothing is changed in place, `+=` rebinds the variable, and [`Tensor::requires_grad_`] returns a new
 //! leaf. Optional arguments are structs named after the operation ([`options`]), and `()` stands for PyTorch's defaults;
-//! losses and activations have a plain form, and one named `.._with` that takes them. Dims of reductions are `-1`, `[0, 1]` or `..`, and [`keep`] keeps them; `x.max(dim)` gives the values, and
-//! [`Tensor::argmax`] their positions. Indexing is `x.i((0, .., 1..3))`.
+//! losses and activations have a plain form, and one named `.._with` that takes them. Dims of reductions are `-1`,
+//! `[0, 1]` or `..`, and [`keep`] keeps them; `x.max(dim)` gives the values, and [`Tensor::argmax`] their positions. Indexing is `x.i((0, .., 1..3))`.
 
 #![forbid(unsafe_code)]
 

@@ -79,6 +79,7 @@ pub const ROWS: Family = &[
         let p = match p {
             None => 2.0,
             Some(Argument::Text(name)) if name == "fro" => 2.0,
+            Some(Argument::Text(name)) if name == "nuc" => return one(x.nuclear_norm(a.over()?)),
             Some(Argument::Float(p)) => p,
             Some(Argument::Int(p)) => p as f64,
             other => return Err(Unsupported(format!("order {other:?}"))),
