@@ -98,6 +98,10 @@ fn interpolate(a: &mut Arguments) -> Results {
         "area" => Interpolation::Area,
         _ => Interpolation::Linear,
     };
+    let picks = matches!(mode, Interpolation::Nearest | Interpolation::NearestExact);
+    if !picks && !x.dtype().is_float() {
+        return Err(Unsupported(format!("interpolation between elements of {}", x.dtype())));
+    }
     let (align_corners, recompute_scale_factor) = (a.flag("align_corners")?, a.flag("recompute_scale_factor")?);
     one(x.interpolate(Interpolate { size, scale_factor, mode, align_corners, recompute_scale_factor }))
 }
