@@ -142,7 +142,10 @@ impl<'a, 'g> Planner<'a, 'g> {
                     },
                 };
             }
-            if let Op::Scatter { dim, op } = self.group.graph.op(node) {
+            let graph = self.group.graph;
+            if let Op::Scatter { dim, op } = graph.op(node)
+                && !self.shape(graph.operands(node)[2].node).is_empty()
+            {
                 self.want_scatter(output, node, (*dim, *op), index, parent, scope)?;
                 continue;
             }
@@ -178,9 +181,6 @@ impl<'a, 'g> Planner<'a, 'g> {
         let value = self.want(base, index.clone(), None)?;
         let (count, extent) = (self.shape(updates).extents()[dim] as u64, self.shape(base).extents()[dim] as u64);
         self.sink(SinkKind::Store { output, index: index.clone() }, value, scope);
-        if self.shape(updates).is_empty() {
-            return Ok(());
-        }
         let along = self.scope(parent, vec![count]);
         let mut at = index;
         at[dim] = self.plan.scopes[along].vars.first().map_or_else(Index::default, |v| Index::var(*v));
@@ -269,6 +269,8 @@ impl<'a, 'g> Planner<'a, 'g> {
             let op = graph.op(node);
             let moves = match op {
                 Op::Gather { .. } | Op::DynamicSlice(_) => !self.shape(node).is_empty(),
+                // Without updates, it is what it was.
+                Op::Scatter { .. } => self.shape(graph.operands(node)[2].node).is_empty(),
                 // Of one element, the sum and the maximum are the element.
                 Op::Reduce { op, dims, .. } => dims.is_empty() && !op.is_position(),
                 _ => is_movement(op),
@@ -279,6 +281,10 @@ impl<'a, 'g> Planner<'a, 'g> {
             let operands = graph.operands(node);
             let operand = operands[0].node;
             match op {
+                Op::Scatter { .. } => {
+                    node = operand;
+                    continue;
+                }
                 Op::Gather { dim } => {
                     let extent = self.shape(operand).extents()[*dim] as u64;
                     let position = self.want(operands[1].node, index.clone(), mask)?;
