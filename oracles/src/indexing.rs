@@ -30,7 +30,8 @@ impl Maker {
         }
         if kind == 2 {
             let dim = self.random.below(shape.rank());
-            let (counted, _) = self.add(Op::Iota { dim, shape: shape.clone() }, &[], n as f64)?;
+            let counts = *shape.extents().get(dim)? as f64;
+            let (counted, _) = self.add(Op::Iota { dim, shape: shape.clone() }, &[], counts)?;
             let many = self.splat(Literal::I64(n), shape)?;
             return self.add(Op::Binary(BinaryOp::Remainder), &[counted, many], n as f64).map(|(v, _)| v);
         }

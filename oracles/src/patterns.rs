@@ -146,8 +146,9 @@ impl Maker {
         let ty = self.ty(x);
         let rank = ty.shape.rank();
         let (row, column) = (rank.checked_sub(2)?, rank - 1);
-        let (i, _) = self.add(Op::Iota { dim: row, shape: ty.shape.clone() }, &[], 4096.0)?;
-        let (j, _) = self.add(Op::Iota { dim: column, shape: ty.shape.clone() }, &[], 4096.0)?;
+        let largest = self.options.elements as f64;
+        let (i, _) = self.add(Op::Iota { dim: row, shape: ty.shape.clone() }, &[], largest)?;
+        let (j, _) = self.add(Op::Iota { dim: column, shape: ty.shape.clone() }, &[], largest)?;
         let op = self.random.pick(CompareOp::ALL)?;
         let (mask, _) = self.add(Op::Compare(op), &[i, j], 1.0)?;
         let zero = self.splat(Literal::zero(ty.dtype), &ty.shape)?;
