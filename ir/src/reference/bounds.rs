@@ -26,6 +26,7 @@ use super::indexing::lines;
 use super::rounding::{Moved, Nearest, Recorded, spacing};
 use crate::{
     BinaryOp, CumulativeOp, DType, Graph, Literal, Op, ReduceOp, Result, ScatterOp, Shape, TensorType, UnaryOp,
+    float_to_int,
 };
 use std::rc::Rc;
 
@@ -327,16 +328,18 @@ fn decide(op: &Op, operands: &[&Runs], result: &mut Runs) {
         Op::Cast(to) => {
             let [x] = operands else { return };
             if x.values[0].ty().dtype.is_float() && !to.is_float() {
-                decide_each(result, |i, _| {
+                let ends = |i: usize| {
                     let at = x.at(i);
                     let slack = MARGIN * spread(&at);
-                    let ends = [at[0] - slack, at[0] + slack].map(|v| Literal::from_f64(DType::I64, v));
-                    match (to, ends) {
-                        (DType::Bool, _) => may_cross_zero(&at).then_some([0, 1]),
-                        (_, [Literal::I64(low), Literal::I64(high)]) if low != high => Some([low, high]),
-                        _ => None,
-                    }
+                    [at[0] - slack, at[0] + slack].map(|v| float_to_int(DType::I64, v))
+                };
+                decide_each(result, |i, _| match (to, ends(i)) {
+                    (DType::Bool, _) => may_cross_zero(&x.at(i)).then_some([0, 1]),
+                    (_, ends) => (ends[0] != ends[1]).then(|| ends.map(|v| to.wrap(v))),
                 });
+                // Of many integers, which may wrap as well, the runs show two.
+                let many = |ends: [i64; 2]| ends[1].checked_sub(ends[0]).is_none_or(|n| n > 1);
+                mark_where(result, |i| *to != DType::Bool && many(ends(i)));
             }
         }
         Op::Reduce { op: op @ (ReduceOp::ArgMax | ReduceOp::ArgMin), dims, .. } => {
