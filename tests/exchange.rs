@@ -1,5 +1,7 @@
 //! Values move in and are lent out without copying, in any layout, and what is lent is never written.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use lazuli::prelude::*;
 
 /// Whether storage lies where it was; where buffers are fenced for tests, vectors are copied, and nothing is.
