@@ -118,11 +118,12 @@ impl DType {
         }
     }
 
-    /// A number rounded to nearest, to what this dtype holds; integers and truth values keep it.
+    /// A number rounded to nearest, to what this dtype holds (to a half through `f32`, as kernels compute); integers and truth
+    /// values keep it.
     pub fn round(self, v: f64) -> f64 {
         match self {
-            DType::F16 => f64::from(f16::from_f64(v)),
-            DType::BF16 => f64::from(bf16::from_f64(v)),
+            DType::F16 => f64::from(f16::from_f32(v as f32)),
+            DType::BF16 => f64::from(bf16::from_f32(v as f32)),
             DType::F32 => f64::from(v as f32),
             DType::Bool | DType::U8 | DType::I32 | DType::I64 | DType::F64 => v,
         }
