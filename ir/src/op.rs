@@ -355,6 +355,7 @@ pub enum Op {
     },
     /// An `i64` index that must lie in `0..extent`, or with `wrap` in `-extent..extent`, where negative ones count from the end:
     /// elements that do not are an error, and clamped.
+    /// A compiled program checks what its outputs need: an index into what is nowhere read is not looked at.
     CheckIndex {
         /// What indices stay below.
         extent: usize,
