@@ -6,15 +6,15 @@
 //! same value, and at reductions over values of one kernel. What it needs: a graph after `simplify`. What it guarantees: groups form a directed acyclic graph, and each
 //! plans. Every decision is a row of the [`Ledger`].
 //!
-//! Legality is checked on the union's plan ([`legality`](crate::legality)); and no path may leave the union and come back, for
-//! it would have to run before and after another kernel ([`reach`](crate::reach)); and a row kernel has rows enough to keep the
+//! Legality is checked on the union's plan (`legality.rs`); and no path may leave the union and come back, for
+//! it would have to run before and after another kernel (`reach.rs`); and a row kernel has rows enough to keep the
 //! cores busy, where what it replaces had.
 //!
 //! Score: bytes no longer moved between kernels, against floating point operations done again because a node is wanted at
 //! several index tuples.
 //!
 //! Cost: judging a merge costs what the smaller group is large, wherever both walk the same loops
-//! ([`aligned`](crate::aligned)); such groups are planned once, at the end.
+//! (`aligned.rs`); such groups are planned once, at the end.
 
 use crate::aligned::{Loops, Small, Summary, join};
 use crate::frame::frame;
