@@ -1,11 +1,14 @@
 //! The expansions of unary functions against double precision, over all of `f32`: the stated accuracy holds, and special
 //! values are right.
 //!
-//! Every 4099th bit pattern is tried, so that all exponents and varying low bits occur; `LAZULI_EXPANSION_STRIDE=1` tries
+//! Every 4099th bit pattern is tried, so that all exponents and varying low bits occur; `LAZULI_FUNCTION_STRIDE=1` tries
 //! all of them (in a release build, and with patience).
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod accuracy;
+
+use accuracy::ulps;
 use lazuli_ir::kernel::{
     Access, Axis, Emit, Expr, Extent, Loop, Memory, Param, ParamId, ScalarType, Stmt, StmtKind, Stride, ValueId,
 };
@@ -62,25 +65,9 @@ fn apply(kernel: &Kernel, x: Vec<f32>) -> Vec<f32> {
     buffers[1].data.to_vec()
 }
 
-/// The distance of two values in units in the last place of the exact one, as an `f32`; infinity counts as 2^128.
-fn ulps(found: f32, exact: f64) -> f64 {
-    let rounded = exact as f32;
-    if found.to_bits() == rounded.to_bits() || (found.is_nan() && exact.is_nan()) {
-        return 0.0;
-    }
-    if found.is_nan() != exact.is_nan() || found.is_sign_negative() != exact.is_sign_negative() {
-        return f64::INFINITY;
-    }
-    let exponent = (exact.abs().to_bits() >> 52) as i32 - 1023;
-    let unit = f64::from(2.0f32).powi(exponent.clamp(-126, 127) - 23);
-    let number = if found.is_infinite() { f64::from(2.0f32).powi(128) } else { f64::from(found.abs()) };
-    let exact = exact.abs().min(f64::from(2.0f32).powi(128));
-    (number - exact).abs() / unit
-}
-
 #[test]
 fn accuracy_is_as_stated() {
-    let stride = std::env::var("LAZULI_EXPANSION_STRIDE").ok().and_then(|s| s.parse().ok()).unwrap_or(4099);
+    let stride = std::env::var("LAZULI_FUNCTION_STRIDE").ok().and_then(|s| s.parse().ok()).unwrap_or(4099);
     for op in UnaryOp::ALL.iter().copied() {
         let limit = match op.row().code.of(ScalarType::F32) {
             UnaryCode::Expand(_) => f32::INFINITY,

@@ -1,12 +1,16 @@
 //! Functions as machine code against their meaning on `f64`, over all of `f32`: what is stated of their accuracy holds.
 //!
-//! Every 2053rd bit pattern is tried, and all where `LAZULI_FUNCTION_STRIDE=1` (minutes a function, in a release build).
+//! Every 2053rd bit pattern is tried; the ignored test tries every 61st, or as `LAZULI_FUNCTION_STRIDE` says (1: minutes a
+//! function, in a release build).
 //! Worst errors are printed: `cargo test --release -p lazuli-runtime --test functions -- --ignored --nocapture`.
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+#[path = "../../ir/tests/accuracy/mod.rs"]
+mod accuracy;
 mod support;
 
+use accuracy::ulps;
 use lazuli_ir::kernel::ScalarType;
 use lazuli_ir::philox::philox;
 use lazuli_ir::{BinaryOp, Kernel, Shape, UnaryCode, UnaryOp};
@@ -29,22 +33,6 @@ fn apply(code: &KernelCode, x: &[f32], z: &[f32]) -> Vec<f32> {
     let args: Vec<LaunchArg<'_>> = arrays.iter().map(|array| LaunchArg { array, strides: &[] }).collect();
     launch(code, &args, &[x.len() as u64], &[], &[], 1, 1).unwrap();
     arrays[2].to_vec().unwrap()
-}
-
-/// The distance of two values in units in the last place of the exact one, as an `f32`; infinity counts as 2^128.
-fn ulps(found: f32, exact: f64) -> f64 {
-    let rounded = exact as f32;
-    if found.to_bits() == rounded.to_bits() || (found.is_nan() && exact.is_nan()) {
-        return 0.0;
-    }
-    if found.is_nan() != exact.is_nan() || found.is_sign_negative() != exact.is_sign_negative() {
-        return f64::INFINITY;
-    }
-    let exponent = (exact.abs().to_bits() >> 52) as i32 - 1023;
-    let unit = f64::from(2.0f32).powi(exponent.clamp(-126, 127) - 23);
-    let number = if found.is_infinite() { f64::from(2.0f32).powi(128) } else { f64::from(found.abs()) };
-    let exact = exact.abs().min(f64::from(2.0f32).powi(128));
-    (number - exact).abs() / unit
 }
 
 fn expanded() -> impl Iterator<Item = UnaryOp> {

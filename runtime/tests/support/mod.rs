@@ -5,7 +5,7 @@
 use lazuli_ir::kernel::{Extent, Stride};
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
 use lazuli_ir::philox::{philox, uniform};
-use lazuli_ir::{DType, Element, Kernel, Layout, Literal, Shape};
+use lazuli_ir::{DType, Element, Kernel, Layout, Literal, Shape, with_element};
 use lazuli_runtime::Array;
 use lazuli_runtime::cpu::{CompileOptions, KernelCode, LaunchArg, compile_with, host_target, launch};
 
@@ -34,60 +34,20 @@ pub fn truths(n: usize) -> Vec<bool> {
     (0..n as u64).map(|i| philox(3, 3, i).is_multiple_of(3)).collect()
 }
 
-/// Calls a generic function with the storage type of a dtype.
-macro_rules! with_type {
-    ($dtype:expr, $t:ident => $body:expr) => {
-        match $dtype {
-            DType::Bool => {
-                type $t = bool;
-                $body
-            }
-            DType::U8 => {
-                type $t = u8;
-                $body
-            }
-            DType::I32 => {
-                type $t = i32;
-                $body
-            }
-            DType::I64 => {
-                type $t = i64;
-                $body
-            }
-            DType::F16 => {
-                type $t = half::f16;
-                $body
-            }
-            DType::BF16 => {
-                type $t = half::bf16;
-                $body
-            }
-            DType::F32 => {
-                type $t = f32;
-                $body
-            }
-            DType::F64 => {
-                type $t = f64;
-                $body
-            }
-        }
-    };
-}
-
 pub fn array(data: &KernelData) -> Array {
     let shape = Shape::new([data.len()]);
-    with_type!(data.dtype(), T => Array::from_vec(data.to_vec::<T>(), &shape).unwrap())
+    with_element!(data.dtype(), T => Array::from_vec(data.to_vec::<T>(), &shape).unwrap())
 }
 
 pub fn data(array: &Array) -> KernelData {
     let n = array.buffer().bytes() / array.dtype().size();
     let whole = array.with_layout(Layout::contiguous(Shape::new([n]))).unwrap();
-    with_type!(array.dtype(), T => whole.to_vec::<T>().unwrap().into())
+    with_element!(array.dtype(), T => whole.to_vec::<T>().unwrap().into())
 }
 
 /// Elements of a dtype from literals of any.
 pub fn cast(dtype: DType, values: impl IntoIterator<Item = Literal>) -> KernelData {
-    with_type!(dtype, T => values.into_iter().map(T::from_literal).collect::<Vec<T>>().into())
+    with_element!(dtype, T => values.into_iter().map(T::from_literal).collect::<Vec<T>>().into())
 }
 
 pub fn iterations(kernel: &Kernel, extents: &[u64]) -> u64 {
