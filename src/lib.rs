@@ -84,7 +84,7 @@ pub use ops::linear::multi_dot;
 pub use ops::selection::where_;
 pub use report::{Donation, FusionRow, KernelRow, PassRow, Report};
 pub use stages::Stages;
-pub use tensor::{Device, Tensor};
+pub use tensor::{Device, Placement, Tensor};
 pub use threads::{get_num_threads, set_num_threads};
 pub use tree::{IntoTree, Outcome, Tree};
 

@@ -22,9 +22,14 @@ pub use crate::ops::elementwise::Round;
 pub use crate::ops::gather::{Embedding, OneHot, RepeatInterleave};
 pub use crate::ops::interpolate::{Interpolate, Interpolation};
 pub use crate::ops::join::{Indexing, Meshgrid};
+pub use crate::ops::likelihood::{GaussianNllLoss, PoissonNllLoss};
 pub use crate::ops::linear::{AddProductOf, Linear};
 pub use crate::ops::loss::{
     BinaryCrossEntropy, BinaryCrossEntropyWithLogits, HuberLoss, KlDiv, L1Loss, MseLoss, Reduction, SmoothL1Loss,
+};
+pub use crate::ops::margin::{
+    CosineEmbeddingLoss, HingeEmbeddingLoss, MarginRankingLoss, MultilabelSoftMarginLoss, PairwiseDistance,
+    SoftMarginLoss, TripletMarginLoss,
 };
 pub use crate::ops::norm::{CosineSimilarity, Norm, Normalize};
 pub use crate::ops::normalization::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
@@ -35,4 +40,6 @@ pub use crate::ops::pooling::{
 };
 pub use crate::ops::scatter::{IndexAdd, Scatter, ScatterReduction, SliceScatter};
 pub use crate::ops::selection::{AddProduct, NanToNum};
+pub use crate::ops::shrink::{Hardshrink, Rrelu, Softshrink};
+pub use crate::ops::softmax::GumbelSoftmax;
 pub use crate::ops::statistics::Var;

@@ -18,6 +18,33 @@ pub enum Device {
     Cpu,
 }
 
+/// Where [`Tensor::to`] takes a tensor, and as what: a dtype, a device, or both as a tuple. What is not given stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The device.
+    pub device: Option<Device>,
+    /// The dtype.
+    pub dtype: Option<DType>,
+}
+
+impl From<DType> for Placement {
+    fn from(dtype: DType) -> Placement {
+        Placement { device: None, dtype: Some(dtype) }
+    }
+}
+
+impl From<Device> for Placement {
+    fn from(device: Device) -> Placement {
+        Placement { device: Some(device), dtype: None }
+    }
+}
+
+impl From<(Device, DType)> for Placement {
+    fn from((device, dtype): (Device, DType)) -> Placement {
+        Placement { device: Some(device), dtype: Some(dtype) }
+    }
+}
+
 /// A multi-dimensional array, or the recipe for one: operations record, and reading a value computes what it needs.
 ///
 /// A tensor is a value: immutable, cheap to clone, and free to move between threads. Operations never fail and never

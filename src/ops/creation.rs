@@ -352,6 +352,32 @@ impl Tensor {
         Tensor::record(name, Op::Constant { value, shape: self.extent_shape().clone() }, &[]).named(name, &[self])
     }
 
+    /// A tensor of this one's shape and dtype whose elements mean nothing: they are 0, as [`empty`](Self::empty)'s are.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(lazuli::tensor([1, 2]).empty_like().shape(), [2]);
+    /// ```
+    #[track_caller]
+    pub fn empty_like(&self) -> Tensor {
+        self.filled_like("empty_like", Number::I64(0))
+    }
+
+    /// Random whole numbers as [`randint`](Self::randint) draws them, in this tensor's shape and dtype.
+    ///
+    /// # Errors
+    /// Carried, as for `randint`.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// assert_eq!(Tensor::zeros([3]).randint_like(7, 8).to_vec::<f32>()?, [7.0, 7.0, 7.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn randint_like(&self, low: i64, high: i64) -> Tensor {
+        Tensor::randint(low, high, self.shape()).rounded("randint_like", self.dtype(), &[self])
+    }
+
     /// Zeros of this tensor's shape and dtype.
     ///
     /// ```

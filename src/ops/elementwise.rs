@@ -1,8 +1,8 @@
 //! Functions of each element, and the casts and broadcasts that every operation brings its operands together with.
 
-use crate::Tensor;
 use crate::operand::Argument;
 use crate::promotion::float_type;
+use crate::{Device, Placement, Tensor};
 use lazuli_ir::{DType, Op, Shape, UnaryOp};
 
 impl Tensor {
@@ -316,17 +316,28 @@ options! {
 }
 
 impl Tensor {
-    /// The elements in another dtype: floats become integers by truncation (saturating; NaN gives 0), and anything becomes
-    /// `bool` by `!= 0`. A gradient flows between float dtypes only.
+    /// The tensor in another dtype, on another device, or both.
+    ///
+    /// Floats become integers by truncation, as x86 and PyTorch on it do that: what does not fit, and NaN, gives the smallest
+    /// `i32` or `i64` (for `u8` the low bits of that `i32`). Anything becomes `bool` by `!= 0`. A gradient flows between float
+    /// dtypes, and between devices.
     ///
     /// ```
     /// # use lazuli::prelude::*;
-    /// assert_eq!(lazuli::tensor([1.7, -1.7]).to(DType::I64).to_vec::<i64>()?, [1, -1]);
+    /// let x = lazuli::tensor([1.7, -1.7]);
+    /// assert_eq!(x.to(DType::I64).to_vec::<i64>()?, [1, -1]);
+    /// assert_eq!(x.to(Device::Cpu).dtype(), DType::F32);
+    /// assert_eq!(x.to((Device::Cpu, DType::F64)).dtype(), DType::F64);
     /// # Ok::<(), lazuli::Error>(())
     /// ```
     #[track_caller]
-    pub fn to(&self, dtype: DType) -> Tensor {
-        self.cast("to", dtype)
+    pub fn to(&self, place: impl Into<Placement>) -> Tensor {
+        // There is one device so far, and every tensor lives there.
+        let Placement { device: None | Some(Device::Cpu), dtype } = place.into();
+        match dtype {
+            Some(dtype) => self.cast("to", dtype),
+            None => self.clone(),
+        }
     }
 
     /// [`round`](Self::round) to a number of decimals.

@@ -64,7 +64,10 @@ pub(crate) mod index;
 pub(crate) mod interpolate;
 pub(crate) mod join;
 pub(crate) mod linear;
+#[macro_use]
 pub(crate) mod loss;
+pub(crate) mod likelihood;
+pub(crate) mod margin;
 pub(crate) mod movement;
 pub(crate) mod norm;
 pub(crate) mod normalization;
@@ -77,5 +80,6 @@ pub(crate) mod rearrange;
 pub(crate) mod reduce;
 pub(crate) mod scatter;
 pub(crate) mod selection;
+pub(crate) mod shrink;
 pub(crate) mod softmax;
 pub(crate) mod statistics;
