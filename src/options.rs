@@ -28,8 +28,8 @@ pub use crate::ops::loss::{
     BinaryCrossEntropy, BinaryCrossEntropyWithLogits, HuberLoss, KlDiv, L1Loss, MseLoss, Reduction, SmoothL1Loss,
 };
 pub use crate::ops::margin::{
-    CosineEmbeddingLoss, HingeEmbeddingLoss, MarginRankingLoss, MultilabelSoftMarginLoss, PairwiseDistance,
-    SoftMarginLoss, TripletMarginLoss,
+    CosineEmbeddingLoss, HingeEmbeddingLoss, MarginRankingLoss, MultiMarginLoss, MultilabelMarginLoss,
+    MultilabelSoftMarginLoss, PairwiseDistance, SoftMarginLoss, TripletMarginLoss,
 };
 pub use crate::ops::norm::{CosineSimilarity, Norm, Normalize};
 pub use crate::ops::normalization::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};

@@ -1,12 +1,12 @@
 //! Losses that ask for a margin between scores or distances.
 
 use crate::Tensor;
-use crate::dims::Axes;
+use crate::dims::{Axes, keep};
 use crate::operand::{Argument, Operand};
 use crate::ops::loss::Reduction;
 use crate::ops::selection::where_;
 use crate::promotion::{floats_only, gather_operands, tensors};
-use lazuli_ir::{ErrorKind, ReduceOp};
+use lazuli_ir::{DType, ErrorKind, ReduceOp};
 
 options! {
     /// What [`Tensor::margin_ranking_loss`] takes besides its operands.
@@ -67,6 +67,26 @@ options! {
     MultilabelSoftMarginLoss {
         /// A factor for each class.
         weight: Option<Tensor> = None,
+        /// The reduction: the mean by default.
+        reduction: Reduction = Reduction::Mean,
+    }
+}
+
+options! {
+    /// What [`Tensor::multi_margin_loss`] takes besides the labels.
+    MultiMarginLoss {
+        /// The power that a missing margin is raised to, 1 or 2: 1 by default.
+        p: u32 = 1,
+        /// By how much the score of the label must exceed the others: 1 by default.
+        margin: f64 = 1.0,
+        /// A factor for each class.
+        weight: Option<Tensor> = None,
+        /// The reduction: the mean by default.
+        reduction: Reduction = Reduction::Mean,
+    }
+
+    /// What [`Tensor::multilabel_margin_loss`] takes besides the labels.
+    MultilabelMarginLoss {
         /// The reduction: the mean by default.
         reduction: Reduction = Reduction::Mean,
     }
@@ -268,5 +288,94 @@ impl Tensor {
         let loss = loss.mean(-1);
         let first = loss.size(0);
         loss.reduced(reduction, first).rounded(NAME, meeting.dtype, &all)
+    }
+
+    /// The loss of scores `[classes]` or `[n, classes]` and one label each: the mean over classes of
+    /// `max(0, margin - x[label] + x[class])^p`, without the label's own, times the label's weight, reduced.
+    ///
+    /// # Errors
+    /// Carried: shapes that do not fit; labels that are not integers; a `p` other than 1 and 2. At run time: a label outside
+    /// of `0..classes`.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let x = lazuli::tensor([[0.5, 0.0, 2.0]]);
+    /// assert_eq!(x.multi_margin_loss(&lazuli::tensor([0]), ()).item::<f32>()?, 1.0);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn multi_margin_loss(&self, labels: &Tensor, options: impl Into<MultiMarginLoss>) -> Tensor {
+        const NAME: &str = "multi_margin_loss";
+        let MultiMarginLoss { p, margin, weight, reduction } = options.into();
+        let mut all = vec![self, labels];
+        all.extend(&weight);
+        let x = or_failed!(self.floats(NAME));
+        if !(1..=2).contains(&p) {
+            return Tensor::fail(NAME, &all, ErrorKind::Value, format!("p is 1 or 2, not {p}"));
+        }
+        let but_last = self.shape().split_last().map(|(_, rest)| rest.to_vec());
+        if !matches!(self.rank(), 1 | 2) || but_last.as_deref() != Some(&labels.shape()[..]) {
+            let message = format!(
+                "scores are [classes] or [n, classes], with a label each: {}, {}",
+                self.node.ty, labels.node.ty
+            );
+            return Tensor::fail(NAME, &all, ErrorKind::Shape, message);
+        }
+        let classes = self.size(-1);
+        let index = labels.unsqueeze(-1);
+        let own = x.gather(-1, &index);
+        let missing = (margin - own + &x).clamp_min(0.0);
+        let mut loss = if p == 1 { missing } else { missing.square() };
+        if let Some(weight) = &weight {
+            if weight.shape() != [classes] {
+                let message = format!("a weight {} for {classes} classes", weight.extent_shape());
+                return Tensor::fail(NAME, &all, ErrorKind::Shape, message);
+            }
+            loss *= weight.cast(NAME, x.dtype()).index_select(0, &index.flatten(..)).reshape(index.shape());
+        }
+        let is_own = Tensor::arange(0..classes as i64).eq(&index);
+        let loss = where_(is_own, 0.0, loss).mean(-1);
+        loss.reduced(reduction, self.size(0)).rounded(NAME, self.dtype(), &all)
+    }
+
+    /// The loss of scores `[classes]` or `[n, classes]` and a list of labels each, which ends at the first -1: the sum of
+    /// `max(0, 1 - x[label] + x[class])` over all labels and all classes that are none, divided by the number of classes,
+    /// reduced.
+    ///
+    /// # Errors
+    /// Carried: labels of another shape than the scores, or that are not integers. At run time: a label outside of
+    /// `0..classes` before the end of the list.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let (x, y) = (lazuli::tensor([0.0, 2.0, 1.0]), lazuli::tensor([1, -1, 0]));
+    /// assert_eq!(x.multilabel_margin_loss(&y, ()).to_vec::<f32>()?, [0.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn multilabel_margin_loss(&self, labels: &Tensor, options: impl Into<MultilabelMarginLoss>) -> Tensor {
+        const NAME: &str = "multilabel_margin_loss";
+        let MultilabelMarginLoss { reduction } = options.into();
+        let all = [self, labels];
+        let x = or_failed!(self.floats(NAME));
+        if !matches!(self.rank(), 1 | 2) || labels.shape() != self.shape() {
+            let message =
+                format!("scores are [classes] or [n, classes], labels likewise: {}, {}", self.node.ty, labels.node.ty);
+            return Tensor::fail(NAME, &all, ErrorKind::Shape, message);
+        }
+        if labels.dtype().is_float() {
+            return Tensor::fail(NAME, &all, ErrorKind::DType, format!("labels are integers, not {}", labels.dtype()));
+        }
+        let classes = self.size(-1);
+        let counts = labels.lt(0).cast(NAME, DType::I64).cumsum(-1).eq(0);
+        let labels = where_(&counts, labels, 0);
+        // [.., labels, classes]
+        let is_label = Tensor::arange(0..classes as i64).eq(labels.unsqueeze(-1)).logical_and(counts.unsqueeze(-1));
+        let others = is_label.any(keep(-2)).logical_not();
+        let missing = (1.0 - x.gather(-1, &labels).unsqueeze(-1) + x.unsqueeze(-2)).clamp_min(0.0);
+        let missing = where_(others.logical_and(counts.unsqueeze(-1)), missing, 0.0);
+        let loss = missing.sum([-2, -1]) / classes as f64;
+        let first = loss.size(0);
+        loss.reduced(reduction, first).rounded(NAME, self.dtype(), &all)
     }
 }
