@@ -18,6 +18,7 @@
 //!
 //! `finish` runs once, after all of the body.
 
+use crate::kernel_walk::for_each_statement;
 use crate::{BinaryOp, CompareOp, DType, DimVec, ExtentId, Index, Literal, Sources, UnaryOp, VarId};
 use smallvec::SmallVec;
 
@@ -644,25 +645,13 @@ impl Kernel {
 
     /// The lanes of its widest vector loop or reduction; 1 where all of it is scalar.
     pub fn lanes(&self) -> u32 {
-        let (mut widest, mut blocks) = (1, vec![&self.body, &self.finish]);
-        while let Some(block) = blocks.pop() {
-            for s in block {
-                let (lanes, inner) = match &s.kind {
-                    StmtKind::Loop(l) => (l.axis.vector, &l.body),
-                    StmtKind::Reduce(r) => (r.axis.vector, &r.body),
-                    StmtKind::Guard(_, body) => (1, body),
-                    StmtKind::Let(..)
-                    | StmtKind::Store { .. }
-                    | StmtKind::Tile(_)
-                    | StmtKind::Fill(..)
-                    | StmtKind::Dot(_)
-                    | StmtKind::Check { .. }
-                    | StmtKind::Bind { .. }
-                    | StmtKind::Barrier => continue,
-                };
-                widest = widest.max(lanes);
-                blocks.push(inner);
-            }
+        let mut widest = 1;
+        for block in [&self.body, &self.finish] {
+            for_each_statement(block, &mut |kind| match kind {
+                StmtKind::Loop(l) => widest = widest.max(l.axis.vector),
+                StmtKind::Reduce(r) => widest = widest.max(r.axis.vector),
+                _ => {}
+            });
         }
         widest
     }

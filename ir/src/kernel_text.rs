@@ -19,7 +19,6 @@ use crate::text::Name;
 use crate::{DType, DimVec, Kernel, Sources, VarId};
 use names::{Names, constant_text, unique};
 use plan::Plan;
-use smallvec::SmallVec;
 use std::fmt::{self, Display, Formatter};
 
 /// The strides of constant row-major storage: what a parameter has where its text shows none.
@@ -55,28 +54,6 @@ pub(crate) fn derived_type(kernel: &Kernel, expr: &Expr) -> Option<ScalarType> {
         },
         Expr::Random(..) => Some(ScalarType::F32),
     }
-}
-
-/// The values that the statement itself reads, in the order of its text; those of nested blocks are not among them.
-pub(crate) fn direct_operands(kind: &StmtKind) -> SmallVec<[ValueId; 3]> {
-    let mut operands = SmallVec::new();
-    match kind {
-        StmtKind::Let(_, expr) => expr.for_each_operand(&mut |v| operands.push(v)),
-        StmtKind::Store { value, mask, .. } => {
-            operands.push(*value);
-            operands.extend(*mask);
-        }
-        StmtKind::Guard(c, _) => operands.push(*c),
-        StmtKind::Check { ok, value, .. } => operands.extend([*ok, *value]),
-        StmtKind::Bind { value, .. } => operands.push(*value),
-        StmtKind::Tile(_)
-        | StmtKind::Fill(..)
-        | StmtKind::Loop(_)
-        | StmtKind::Reduce(_)
-        | StmtKind::Dot(_)
-        | StmtKind::Barrier => {}
-    }
-    operands
 }
 
 impl Display for Kernel {

@@ -40,7 +40,7 @@ use crate::kernel::{
     Access, Axis, Binding, Dot, Expr, Extent, Loop, Memory, Reduce, ScalarType, Scope, Stmt, StmtKind, Stride, TileId,
     ValueId,
 };
-use crate::kernel_text::{derived_type, direct_operands};
+use crate::kernel_text::derived_type;
 use crate::{Error, ErrorKind, Index, Kernel, Literal, Result, VarId};
 
 impl Kernel {
@@ -222,7 +222,7 @@ impl<'k> Verifier<'k> {
     }
 
     fn kind(&mut self, kind: &StmtKind) -> Result<()> {
-        for v in direct_operands(kind) {
+        for v in kind.operands() {
             self.read(v)?;
         }
         match kind {

@@ -22,6 +22,7 @@ pub mod kernel_eval;
 mod kernel_parse;
 mod kernel_text;
 mod kernel_verify;
+pub mod kernel_walk;
 mod layout;
 mod op;
 pub mod philox;

@@ -39,7 +39,6 @@ mod simplify_dot;
 mod simplify_movement;
 mod tiling;
 mod vjp_rules;
-mod walk;
 
 pub use autodiff::vjp;
 pub use compile::{Plan, compile};

@@ -5,7 +5,8 @@
 //! adds those orderings where they close no cycle. Intermediate values get offsets in one workspace by first fit over their
 //! lifetimes, largest first; a value may also take over, in place, the bytes of one that dies in its kernel.
 
-use lazuli_ir::kernel::{Access, Block, Expr, Kernel, Memory, ParamId, StmtKind};
+use lazuli_ir::kernel::{Access, Kernel, Memory, ParamId, StmtKind};
+use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{Index, NodeId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
@@ -23,10 +24,21 @@ pub struct StepUse {
 
 /// The parameters that a kernel reads only at the index where it writes another: pairs (read, written).
 pub fn in_place_pairs(kernel: &Kernel) -> Vec<(ParamId, ParamId)> {
-    let mut loads: Vec<(ParamId, Option<&Vec<Index>>)> = Vec::new();
-    let mut stores: Vec<(ParamId, &Vec<Index>)> = Vec::new();
-    accesses(&kernel.body, &mut loads, &mut stores);
-    accesses(&kernel.finish, &mut loads, &mut stores);
+    let mut loads: Vec<(ParamId, Option<&[Index]>)> = Vec::new();
+    let mut stores: Vec<(ParamId, &[Index])> = Vec::new();
+    for block in [&kernel.body, &kernel.finish] {
+        for_each_statement(block, &mut |kind| {
+            // A contraction reads more of an operand than one element.
+            let one = !matches!(kind, StmtKind::Dot(_));
+            for t in kind.touches() {
+                match (t.memory, t.access) {
+                    (Memory::Param(p), Access::Read) => loads.push((p, (one && !t.masked).then_some(t.index))),
+                    (Memory::Param(p), _) => stores.push((p, t.index)),
+                    (Memory::Tile(_), _) => {}
+                }
+            }
+        });
+    }
     let mut pairs = Vec::new();
     let of = |access: Access| {
         kernel.params.iter().enumerate().filter(move |(_, p)| p.access == access).map(|(i, _)| ParamId(i as u32))
@@ -43,38 +55,6 @@ pub fn in_place_pairs(kernel: &Kernel) -> Vec<(ParamId, ParamId)> {
         }
     }
     pairs
-}
-
-fn accesses<'k>(
-    block: &'k Block,
-    loads: &mut Vec<(ParamId, Option<&'k Vec<Index>>)>,
-    stores: &mut Vec<(ParamId, &'k Vec<Index>)>,
-) {
-    for s in block {
-        match &s.kind {
-            StmtKind::Let(_, Expr::Load { from: Memory::Param(p), index, mask }) => {
-                loads.push((*p, mask.is_none().then_some(index)));
-            }
-            StmtKind::Store { to: Memory::Param(p), index, .. } => stores.push((*p, index)),
-            StmtKind::Loop(l) => accesses(&l.body, loads, stores),
-            StmtKind::Reduce(r) => accesses(&r.body, loads, stores),
-            StmtKind::Guard(_, body) => accesses(body, loads, stores),
-            StmtKind::Dot(d) => {
-                for o in [&d.a, &d.b] {
-                    if let Memory::Param(p) = o.memory {
-                        loads.push((p, None));
-                    }
-                }
-            }
-            StmtKind::Let(..)
-            | StmtKind::Store { .. }
-            | StmtKind::Tile(_)
-            | StmtKind::Fill(..)
-            | StmtKind::Check { .. }
-            | StmtKind::Bind { .. }
-            | StmtKind::Barrier => {}
-        }
-    }
 }
 
 /// An order of steps, and the donors it allows.

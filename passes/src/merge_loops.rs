@@ -5,6 +5,7 @@
 //! indices stay plain variables. One access that does not fit (a broadcast bias, a transpose) keeps a pair apart.
 
 use lazuli_ir::kernel::{Block, Expr, Extent, Kernel, Memory, Stmt, StmtKind, Stride};
+use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{Index, VarId};
 use rustc_hash::FxHashSet;
 
@@ -40,38 +41,26 @@ struct Pair {
 }
 
 fn collect_pairs(block: &Block, pairs: &mut Vec<Pair>) {
-    for s in block {
-        match &s.kind {
-            StmtKind::Loop(l) => {
-                if let [Stmt { kind: StmtKind::Loop(m), .. }] = l.body.as_slice()
-                    && let (Extent::Const(a), Extent::Const(b)) = (l.extent, m.extent)
-                    && (l.step, m.step) == (1, 1)
-                    && l.limit.is_none()
-                    && m.limit.is_none()
-                {
-                    pairs.push(Pair { outer: l.var, inner: m.var, extents: (a, b) });
-                }
-                collect_pairs(&l.body, pairs);
+    for_each_statement(block, &mut |kind| match kind {
+        StmtKind::Loop(l) => {
+            if let [Stmt { kind: StmtKind::Loop(m), .. }] = l.body.as_slice()
+                && let (Extent::Const(a), Extent::Const(b)) = (l.extent, m.extent)
+                && (l.step, m.step) == (1, 1)
+                && l.limit.is_none()
+                && m.limit.is_none()
+            {
+                pairs.push(Pair { outer: l.var, inner: m.var, extents: (a, b) });
             }
-            StmtKind::Reduce(r) => {
-                for w in r.vars.windows(2) {
-                    if let [(a, Extent::Const(m)), (b, Extent::Const(n))] = w {
-                        pairs.push(Pair { outer: *a, inner: *b, extents: (*m, *n) });
-                    }
-                }
-                collect_pairs(&r.body, pairs);
-            }
-            StmtKind::Guard(_, body) => collect_pairs(body, pairs),
-            StmtKind::Let(..)
-            | StmtKind::Store { .. }
-            | StmtKind::Tile(_)
-            | StmtKind::Fill(..)
-            | StmtKind::Dot(_)
-            | StmtKind::Check { .. }
-            | StmtKind::Bind { .. }
-            | StmtKind::Barrier => {}
         }
-    }
+        StmtKind::Reduce(r) => {
+            for w in r.vars.windows(2) {
+                if let [(a, Extent::Const(m)), (b, Extent::Const(n))] = w {
+                    pairs.push(Pair { outer: *a, inner: *b, extents: (*m, *n) });
+                }
+            }
+        }
+        _ => {}
+    });
 }
 
 /// Collects accesses, and the variables that occur anywhere else.

@@ -38,30 +38,15 @@ pub fn renumber(kernel: &mut Kernel) {
 fn sweep(block: &mut Block, used: &mut FxHashSet<ValueId>) {
     let mut kept: Vec<Stmt> = Vec::with_capacity(block.len());
     for mut s in std::mem::take(block).into_iter().rev() {
-        match &mut s.kind {
-            StmtKind::Let(v, expr) => {
-                if !used.contains(v) {
-                    continue;
-                }
-                expr.for_each_operand(&mut |o| {
-                    used.insert(o);
-                });
-            }
-            StmtKind::Store { value, mask, .. } => used.extend(mask.iter().chain([&*value])),
-            StmtKind::Loop(l) => sweep(&mut l.body, used),
-            StmtKind::Reduce(r) => {
-                used.extend(r.yields.iter());
-                sweep(&mut r.body, used);
-            }
-            StmtKind::Guard(c, body) => {
-                used.insert(*c);
-                sweep(body, used);
-            }
-            StmtKind::Check { ok, value, .. } => used.extend([&*ok, &*value]),
-            StmtKind::Bind { value, .. } => {
-                used.insert(*value);
-            }
-            StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Dot(_) | StmtKind::Barrier => {}
+        if matches!(&s.kind, StmtKind::Let(v, _) if !used.contains(v)) {
+            continue;
+        }
+        used.extend(s.kind.operands());
+        if let StmtKind::Reduce(r) = &s.kind {
+            used.extend(r.yields.iter());
+        }
+        if let Some(body) = s.kind.body_mut() {
+            sweep(body, used);
         }
         kept.push(s);
     }

@@ -12,7 +12,10 @@
 use crate::merge_loops::merge_loops;
 use crate::renumber::renumber;
 use crate::tiling::{cut, innermost, strided_loads};
-use lazuli_ir::kernel::{Axis, Binding, Block, Expr, Extent, Kernel, Loop, Memory, Stmt, StmtKind, Stride, ValueId};
+use lazuli_ir::kernel::{
+    Axis, Binding, Block, Expr, Extent, Kernel, Loop, Memory, ParamId, Stmt, StmtKind, Stride, ValueId,
+};
+use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{ExtentId, Index, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -104,7 +107,7 @@ fn sink_binds(kernel: &mut Kernel) {
 /// Those of `lets` that `users` need, directly or not, in order.
 fn needed(lets: &[Stmt], users: &[Stmt]) -> Block {
     let mut used = FxHashSet::default();
-    users.iter().for_each(|s| uses(s, &mut used));
+    uses(users, &mut used);
     let mut out: Block = Vec::new();
     for s in lets.iter().rev() {
         if let StmtKind::Let(v, expr) = &s.kind
@@ -120,28 +123,13 @@ fn needed(lets: &[Stmt], users: &[Stmt]) -> Block {
     out
 }
 
-fn uses(s: &Stmt, used: &mut FxHashSet<ValueId>) {
-    let block = |b: &Block, used: &mut FxHashSet<ValueId>| b.iter().for_each(|s| uses(s, used));
-    match &s.kind {
-        StmtKind::Let(_, expr) => expr.for_each_operand(&mut |o| {
-            used.insert(o);
-        }),
-        StmtKind::Store { value, mask, .. } => used.extend(mask.iter().chain([value])),
-        StmtKind::Loop(l) => block(&l.body, used),
-        StmtKind::Reduce(r) => {
+fn uses(block: &[Stmt], used: &mut FxHashSet<ValueId>) {
+    for_each_statement(block, &mut |kind| {
+        used.extend(kind.operands());
+        if let StmtKind::Reduce(r) = kind {
             used.extend(r.yields.iter());
-            block(&r.body, used);
         }
-        StmtKind::Guard(c, body) => {
-            used.insert(*c);
-            block(body, used);
-        }
-        StmtKind::Check { ok, value, .. } => used.extend([ok, value]),
-        StmtKind::Bind { value, .. } => {
-            used.insert(*value);
-        }
-        StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Dot(_) | StmtKind::Barrier => {}
-    }
+    });
 }
 
 /// Puts statements at the start of a loop's body: of the innermost loop of a perfect nest, so that the nest stays perfect.
@@ -190,26 +178,13 @@ fn rename_shared(kernel: &mut Kernel, root: &Stmt, finish: &mut Block) {
 }
 
 fn defined(block: &Block, out: &mut FxHashSet<ValueId>) {
-    for s in block {
-        match &s.kind {
-            StmtKind::Let(v, _) => {
-                out.insert(*v);
-            }
-            StmtKind::Loop(l) => defined(&l.body, out),
-            StmtKind::Reduce(r) => {
-                out.extend(r.results.iter());
-                defined(&r.body, out);
-            }
-            StmtKind::Guard(_, body) => defined(body, out),
-            StmtKind::Store { .. }
-            | StmtKind::Tile(_)
-            | StmtKind::Fill(..)
-            | StmtKind::Dot(_)
-            | StmtKind::Check { .. }
-            | StmtKind::Bind { .. }
-            | StmtKind::Barrier => {}
+    for_each_statement(block, &mut |kind| match kind {
+        StmtKind::Let(v, _) => {
+            out.insert(*v);
         }
-    }
+        StmtKind::Reduce(r) => out.extend(r.results.iter()),
+        _ => {}
+    });
 }
 
 /// How the accesses below a loop lie along its variable.
@@ -542,10 +517,12 @@ fn generalise(kernel: &mut Kernel) -> Vec<u64> {
     *extent = Extent::Runtime(id);
     kernel.extents.push("n".into());
     let mut accesses = Vec::new();
-    param_accesses(&kernel.body, &mut accesses);
+    for_each_statement(&kernel.body, &mut |kind| {
+        accesses.extend(kind.touches().iter().map(|t| (t.memory, t.index.to_vec())));
+    });
     for (i, p) in kernel.params.iter_mut().enumerate() {
         for d in 0..p.dims.len() {
-            let mut own = accesses.iter().filter(|(q, _)| *q == i).peekable();
+            let mut own = accesses.iter().filter(|(m, _)| *m == Memory::Param(ParamId(i as u32))).peekable();
             if p.dims[d] == Extent::Const(n)
                 && own.peek().is_some()
                 && own.all(|(_, index)| index[d].as_var() == Some(var))
@@ -555,30 +532,4 @@ fn generalise(kernel: &mut Kernel) -> Vec<u64> {
         }
     }
     vec![n]
-}
-
-fn param_accesses(block: &Block, out: &mut Vec<(usize, Vec<Index>)>) {
-    for s in block {
-        match &s.kind {
-            StmtKind::Let(_, Expr::Load { from: Memory::Param(p), index, .. })
-            | StmtKind::Store { to: Memory::Param(p), index, .. } => out.push((p.index(), index.clone())),
-            StmtKind::Loop(l) => param_accesses(&l.body, out),
-            StmtKind::Reduce(r) => param_accesses(&r.body, out),
-            StmtKind::Guard(_, body) => param_accesses(body, out),
-            StmtKind::Dot(d) => {
-                for o in [&d.a, &d.b] {
-                    if let Memory::Param(p) = o.memory {
-                        out.push((p.index(), o.index.clone()));
-                    }
-                }
-            }
-            StmtKind::Let(..)
-            | StmtKind::Store { .. }
-            | StmtKind::Tile(_)
-            | StmtKind::Fill(..)
-            | StmtKind::Check { .. }
-            | StmtKind::Bind { .. }
-            | StmtKind::Barrier => {}
-        }
-    }
 }

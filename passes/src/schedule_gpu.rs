@@ -13,6 +13,7 @@ use crate::tiling::{Piece, cut, innermost, open_pieces, strided_loads, substitut
 use lazuli_ir::kernel::{
     Axis, Binding, Block, Expr, Extent, Kernel, Loop, Memory, Scope, Stmt, StmtKind, Tile, TileId, ValueId,
 };
+use lazuli_ir::kernel_walk::{for_each_statement, holds_dot};
 use lazuli_ir::{Index, VarId};
 
 /// Elements of a merged elementwise loop that a block takes: 256 threads with a vector of 4 each.
@@ -29,7 +30,7 @@ pub fn schedule_gpu(kernel: &mut Kernel) {
     merge_loops(kernel);
     split_root(kernel);
     let mut body = std::mem::take(&mut kernel.body);
-    if contains_dot(&body) {
+    if holds_dot(&body) {
         bind_contraction(kernel, &mut body, 0);
     } else if let [root] = body.as_mut_slice() {
         match innermost(root) {
@@ -48,20 +49,12 @@ pub fn schedule_gpu(kernel: &mut Kernel) {
     renumber(kernel);
 }
 
-fn contains_dot(block: &Block) -> bool {
-    block.iter().any(|s| match &s.kind {
-        StmtKind::Dot(_) => true,
-        StmtKind::Loop(l) => contains_dot(&l.body),
-        _ => false,
-    })
-}
-
 fn bind_contraction(kernel: &mut Kernel, block: &mut Block, depth: u8) {
     let mut out = Block::new();
     for mut s in std::mem::take(block) {
         let mut after = None;
         match &mut s.kind {
-            StmtKind::Loop(l) if contains_dot(&l.body) => {
+            StmtKind::Loop(l) if holds_dot(&l.body) => {
                 l.axis.binding = if depth < 3 { Binding::Grid(depth) } else { Binding::Serial };
                 bind_contraction(kernel, &mut l.body, depth + 1);
             }
@@ -82,17 +75,13 @@ fn bind_contraction(kernel: &mut Kernel, block: &mut Block, depth: u8) {
 /// Whether iterations of a loop must run one after the other: they may store to one place, which does not move with its variable
 /// (the updates of a scatter, a result so far).
 fn is_ordered(l: &Loop) -> bool {
-    fn fixed(block: &Block, var: VarId) -> bool {
-        block.iter().any(|s| match &s.kind {
-            StmtKind::Store { index, .. } => !index.iter().any(|x| x.mentions(var)),
-            StmtKind::Loop(l) => fixed(&l.body, var),
-            StmtKind::Reduce(r) => fixed(&r.body, var),
-            StmtKind::Guard(_, body) => fixed(body, var),
-            StmtKind::Let(..) | StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Dot(_) => false,
-            StmtKind::Check { .. } | StmtKind::Bind { .. } | StmtKind::Barrier => false,
-        })
-    }
-    fixed(&l.body, l.var)
+    let mut ordered = false;
+    for_each_statement(&l.body, &mut |kind| {
+        if let StmtKind::Store { index, .. } = kind {
+            ordered |= !index.iter().any(|x| x.mentions(l.var));
+        }
+    });
+    ordered
 }
 
 fn bind_epilogue(l: &mut Loop, binding: Binding) {

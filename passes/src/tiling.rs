@@ -1,8 +1,8 @@
 //! Cutting loops into pieces, so that what neighbouring iterations share stays close: blocks of a GPU, squares of a cache.
 
 use crate::schedule::stride;
-use crate::walk::for_each_index;
 use lazuli_ir::kernel::{Axis, Binding, Block, Expr, Extent, Kernel, Loop, Stmt, StmtKind, ValueId};
+use lazuli_ir::kernel_walk::for_each_index;
 use lazuli_ir::{Index, VarId};
 use rustc_hash::FxHashMap;
 

@@ -1,6 +1,6 @@
 //! Which values are nested into the statement that uses them.
 
-use super::{derived_type, direct_operands};
+use super::derived_type;
 use crate::kernel::{Block, Expr, Stmt, StmtKind, TileId, ValueId};
 use crate::{Kernel, VarId};
 use smallvec::SmallVec;
@@ -69,7 +69,7 @@ impl<'k> Plan<'k> {
 
     fn survey(&mut self, block: &'k Block) {
         for stmt in block {
-            direct_operands(&stmt.kind).into_iter().for_each(|v| self.read(v));
+            stmt.kind.operands().into_iter().for_each(|v| self.read(v));
             match &stmt.kind {
                 StmtKind::Let(v, expr) => self.define(*v, Some(expr)),
                 StmtKind::Tile(t) if self.tiles.contains(t) => {}
@@ -112,7 +112,7 @@ impl<'k> Plan<'k> {
         while end > 0 {
             let root = end - 1;
             let start = match round {
-                0..8 => self.start_of_group(block, root, &direct_operands(&block[root].kind), 0),
+                0..8 => self.start_of_group(block, root, &block[root].kind.operands(), 0),
                 _ => root,
             };
             groups.push((start, root));

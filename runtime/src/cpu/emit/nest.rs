@@ -8,7 +8,8 @@ use super::address::Coefficient;
 use super::value::{LANES, Mode, Parts, Region, Var};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
-use lazuli_ir::kernel::{Axis, Binding, Block as Body, Expr, Extent, Loop, Memory, StmtKind};
+use lazuli_ir::kernel::{Access, Axis, Binding, Block as Body, Extent, Loop, StmtKind};
+use lazuli_ir::kernel_walk::{for_each_statement, holds_dot};
 use lazuli_ir::{Result, VarId};
 use smallvec::SmallVec;
 
@@ -260,7 +261,7 @@ impl<'k> Emitter<'k> {
     /// The iterations of a loop whose variable lies in `start..end`.
     fn range_loop(&mut self, l: &Loop, mut start: Int, end: Int) -> Result<()> {
         let leaf = is_leaf(&l.body);
-        let vector = l.axis.vector >= 4 && !has_dot(&l.body);
+        let vector = l.axis.vector >= 4 && !holds_dot(&l.body);
         if self.mode.is_scalar() && l.step == 1 && (vector || leaf) {
             // What one iteration stores the next may load: bodies in flight must not mix them.
             let axis = if !vector && reuses(&l.body) { Axis::default() } else { l.axis };
@@ -402,47 +403,16 @@ pub(super) fn is_leaf(body: &Body) -> bool {
     })
 }
 
-fn has_dot(body: &Body) -> bool {
-    body.iter().any(|s| match &s.kind {
-        StmtKind::Dot(_) => true,
-        StmtKind::Guard(_, body) => has_dot(body),
-        StmtKind::Loop(l) => has_dot(&l.body),
-        StmtKind::Reduce(r) => has_dot(&r.body),
-        StmtKind::Let(..)
-        | StmtKind::Store { .. }
-        | StmtKind::Check { .. }
-        | StmtKind::Bind { .. }
-        | StmtKind::Tile(_)
-        | StmtKind::Fill(..)
-        | StmtKind::Barrier => false,
-    })
-}
-
 /// Whether a body loads from memory that it stores to.
 fn reuses(body: &Body) -> bool {
     let (mut loads, mut stores) = (Vec::new(), Vec::new());
-    accesses(body, &mut loads, &mut stores);
-    loads.iter().any(|m| stores.contains(m))
-}
-
-fn accesses(body: &Body, loads: &mut Vec<Memory>, stores: &mut Vec<Memory>) {
-    for stmt in body {
-        match &stmt.kind {
-            StmtKind::Let(_, Expr::Load { from, .. }) => loads.push(*from),
-            StmtKind::Store { to, .. } => stores.push(*to),
-            StmtKind::Fill(t, _) => stores.push(Memory::Tile(*t)),
-            StmtKind::Guard(_, body) => accesses(body, loads, stores),
-            StmtKind::Loop(l) => accesses(&l.body, loads, stores),
-            StmtKind::Reduce(r) => accesses(&r.body, loads, stores),
-            StmtKind::Dot(d) => {
-                loads.extend([d.a.memory, d.b.memory]);
-                stores.push(Memory::Tile(d.acc));
+    for_each_statement(body, &mut |kind| {
+        for t in kind.touches() {
+            match t.access {
+                Access::Read => loads.push(t.memory),
+                Access::Write | Access::ReadWrite => stores.push(t.memory),
             }
-            StmtKind::Let(..)
-            | StmtKind::Tile(_)
-            | StmtKind::Check { .. }
-            | StmtKind::Bind { .. }
-            | StmtKind::Barrier => {}
         }
-    }
+    });
+    loads.iter().any(|m| stores.contains(m))
 }
