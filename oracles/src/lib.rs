@@ -4,14 +4,8 @@
 #![cfg_attr(test, allow(clippy::panic, clippy::unwrap_used))]
 
 mod contraction;
-#[cfg(feature = "machine-code")]
-mod counters;
 mod data;
 mod elementwise;
-#[cfg(feature = "machine-code")]
-mod faults;
-#[cfg(feature = "machine-code")]
-mod gradients;
 mod indexing;
 mod interpret;
 #[cfg(feature = "machine-code")]
@@ -19,36 +13,14 @@ mod machine;
 mod movement;
 mod operator;
 mod patterns;
-#[cfg(feature = "machine-code")]
-mod placement;
-#[cfg(feature = "machine-code")]
-mod primitives;
 mod program;
 mod rng;
-#[cfg(feature = "machine-code")]
-mod saved;
-#[cfg(feature = "machine-code")]
-mod setup;
-#[cfg(feature = "machine-code")]
-mod shrink;
 
-#[cfg(feature = "machine-code")]
-pub use counters::Counters;
-#[cfg(feature = "machine-code")]
-pub use gradients::gradients;
 pub use interpret::interpret;
 #[cfg(feature = "machine-code")]
-pub use machine::Check;
+pub use machine::{
+    Check, Class, Counters, PrimitiveCase, Setup, check_operation, check_primitive, gradients, load, save, shrink,
+};
 pub use operator::Operator;
-#[cfg(feature = "machine-code")]
-pub use placement::Class;
-#[cfg(feature = "machine-code")]
-pub use primitives::{PrimitiveCase, check_operation, check_primitive};
 pub use program::{Fault, Options, RandomProgram, Values, focus, random_program};
 pub use rng::Rng;
-#[cfg(feature = "machine-code")]
-pub use saved::{load, save};
-#[cfg(feature = "machine-code")]
-pub use setup::Setup;
-#[cfg(feature = "machine-code")]
-pub use shrink::shrink;

@@ -92,7 +92,7 @@ fn check(graph: &Graph, output: Value, cotangent: Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples;
+    use crate::tests::samples;
     use crate::vjp_rules::reads_for;
     use lazuli_ir::{BinaryOp, DType, Sources, TensorType};
 

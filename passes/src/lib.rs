@@ -11,8 +11,6 @@ mod expr;
 mod fold;
 mod frame;
 pub mod fusion;
-#[cfg(test)]
-mod gradient_check;
 pub mod index_map;
 pub mod layout;
 pub mod ledger;
@@ -24,12 +22,8 @@ mod options;
 mod panels;
 pub mod plan;
 pub mod primitive;
-#[cfg(test)]
-mod random_programs;
 mod reach;
 mod renumber;
-#[cfg(test)]
-mod samples;
 mod scalar;
 pub mod schedule;
 mod schedule_gpu;
@@ -37,6 +31,8 @@ mod simplify;
 mod simplify_algebra;
 mod simplify_dot;
 mod simplify_movement;
+#[cfg(test)]
+mod tests;
 mod tiling;
 mod vjp_rules;
 

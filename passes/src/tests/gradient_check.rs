@@ -1,6 +1,7 @@
 //! Gradients against finite differences, first and second order, for every primitive, in the reference's arithmetic.
 
-use crate::{samples, vjp};
+use super::samples;
+use crate::vjp;
 use lazuli_ir::reference::{Data, Dense, evaluate};
 use lazuli_ir::{BinaryOp, DType, Graph, Literal, Op, Sources, TensorType, UnaryOp, Value};
 

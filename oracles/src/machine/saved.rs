@@ -1,9 +1,9 @@
 //! Failing cases as files: the graph's text, how it was compiled, and the bits of its inputs, one a line.
 
+use super::check::Check;
+use super::setup::Setup;
 use crate::data::of_literals;
-use crate::machine::Check;
 use crate::program::{Fault, RandomProgram};
-use crate::setup::Setup;
 use lazuli_ir::{DType, Error, ErrorKind, Graph, Layout, Literal, Result};
 use lazuli_passes::Pass;
 use std::fmt::Write;

@@ -1,7 +1,7 @@
 //! Failing programs made small: as few outputs as fail, and as many nodes as possible replaced by inputs that hold their values.
 
+use super::setup::Setup;
 use crate::program::{Fault, RandomProgram};
-use crate::setup::Setup;
 use lazuli_ir::reference::{Dense, evaluate};
 use lazuli_ir::{Error, Graph, Layout, NodeId, Op, Result, Value};
 

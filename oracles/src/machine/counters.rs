@@ -1,7 +1,7 @@
 //! What was tested, counted: operator, dtype, how its subject lies in memory, and the kinds of checks that ran.
 
+use super::placement::{Class, classes};
 use crate::operator::Operator;
-use crate::placement::{Class, classes};
 use lazuli_ir::{DType, Graph, Layout, Op};
 use std::collections::BTreeMap;
 use std::fmt;

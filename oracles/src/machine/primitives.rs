@@ -1,12 +1,12 @@
 //! Kernels of single primitives, as eager evaluation runs them, against the reference: every operation, dtype and class of
 //! strides.
 
+use super::check::Check;
+use super::placement::{array, bits, dense, random_layout, repeated};
+use super::setup::{Setup, target_of_many_chunks};
 use crate::data;
-use crate::machine::Check;
-use crate::placement::{array, bits, dense, random_layout, repeated};
 use crate::program::{Fault, Options, RandomProgram, Values, random_program};
 use crate::rng::Rng;
-use crate::setup::{Setup, target_of_many_chunks};
 use lazuli_ir::reference::{Dense, Summary, compare, evaluate, evaluate_bounds};
 use lazuli_ir::{
     BinaryOp, CompareOp, DType, DimVec, Graph, Layout, Literal, Op, ReduceOp, Shape, Sources, Target, TensorType,

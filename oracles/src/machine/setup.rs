@@ -1,6 +1,6 @@
 //! How a random program is compiled and called.
 
-use crate::placement::{Class, layout_of, random_layout};
+use super::placement::{Class, layout_of, random_layout};
 use crate::program::RandomProgram;
 use crate::rng::Rng;
 use lazuli_ir::{Layout, Target};
