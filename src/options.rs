@@ -17,7 +17,9 @@ pub use crate::ops::comparison::IsClose;
 pub use crate::ops::convolution::{
     Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Padding,
 };
+pub use crate::ops::ctc::CtcLoss;
 pub use crate::ops::diagonal::{DiagEmbed, Diagonal};
+pub use crate::ops::dropout::Dropout;
 pub use crate::ops::elementwise::Round;
 pub use crate::ops::gather::{Embedding, OneHot, RepeatInterleave};
 pub use crate::ops::interpolate::{Interpolate, Interpolation};
@@ -32,7 +34,7 @@ pub use crate::ops::margin::{
     MultilabelSoftMarginLoss, PairwiseDistance, SoftMarginLoss, TripletMarginLoss,
 };
 pub use crate::ops::norm::{CosineSimilarity, Norm, Normalize};
-pub use crate::ops::normalization::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
+pub use crate::ops::normalization::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm, RmsNorm};
 pub use crate::ops::order::{Sort, TopK};
 pub use crate::ops::pad::{Pad, PadMode};
 pub use crate::ops::pooling::{

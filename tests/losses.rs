@@ -33,7 +33,10 @@ fn check(name: &str, x: &Tensor, f: impl Fn(&Tensor) -> Tensor + Send + Sync + '
     }
     assert!(gradient.iter().any(|g| *g != 0.0), "{name}: all gradients are 0");
     let eager = f(x).to_vec::<f64>().unwrap();
-    let compiled = lazuli::compile(move |x: Tensor| f(&x)).call(x).unwrap().to_vec::<f64>().unwrap();
+    let program = lazuli::compile(move |x: Tensor| f(&x));
+    let compiled = program.call(x).unwrap().to_vec::<f64>().unwrap();
+    let graph = program.stages().unwrap().graph().to_string();
+    assert!(graph.contains("losses.rs") && !graph.contains("// src/"), "{name} names lines of the library: {graph}");
     for (a, b) in eager.iter().zip(&compiled) {
         assert!((a - b).abs() <= 1e-14 * (1.0 + a.abs()), "{name}: eager {a}, compiled {b}");
     }
@@ -79,6 +82,10 @@ fn gradients_are_differences() {
         let options = MultiMarginLoss { p, weight: weight.clone(), ..Default::default() };
         check("multi_margin_loss", &x, move |x| x.multi_margin_loss(&lazuli::tensor([0, 2, 1, 1]), options.clone()));
     }
+    let z = x.reshape([1, 4, 3]);
+    check("local_response_norm", &z, |x| {
+        x.local_response_norm(3, LocalResponseNorm { alpha: 0.5, ..Default::default() })
+    });
     let labels = lazuli::tensor([[0, -1, 1], [2, 1, -1], [-1, 0, 0], [1, 0, 2]]);
     check("multilabel_margin_loss", &x, move |x| x.multilabel_margin_loss(&labels, ()));
     let (o, v) = (other.clone(), third.abs() + 0.5);
@@ -131,11 +138,81 @@ fn values_are_those_worked_out_by_hand() {
     );
 }
 
+/// The negative log likelihood of labels, by trying all paths: each is a class a step, of which equal neighbours count once and
+/// blanks not at all.
+fn ctc_by_paths(probabilities: &[f64], steps: usize, classes: usize, labels: &[i64], blank: i64) -> f64 {
+    let mut total = 0.0;
+    for path in 0..classes.pow(steps as u32) {
+        let at = |step: usize| path / classes.pow(step as u32) % classes;
+        let mut seen: Vec<i64> = (0..steps).map(|s| at(s) as i64).collect();
+        let likelihood: f64 = (0..steps).map(|s| probabilities[s * classes + at(s)]).product();
+        seen.dedup();
+        seen.retain(|c| *c != blank);
+        total += if seen == labels { likelihood } else { 0.0 };
+    }
+    -total.ln()
+}
+
+#[test]
+fn ctc_loss_is_the_sum_over_all_paths() {
+    let (steps, classes) = (5, 3);
+    let cases: [(usize, &[i64]); 6] =
+        [(5, &[1, 2]), (5, &[1, 1]), (4, &[2]), (3, &[]), (3, &[2, 2, 2]), (5, &[2, 1, 2])];
+    let n = cases.len();
+    for blank in [0i64, 1] {
+        let x = inputs(steps * n, classes, 3).reshape([steps, n, classes]).log_softmax(-1);
+        let own = |i: usize| x.narrow(1, i as i64, 1).exp().to_vec::<f64>().unwrap();
+        // The labels avoid the blank.
+        let labels = |i: usize| -> Vec<i64> { cases[i].1.iter().map(|l| if *l == blank { 0 } else { *l }).collect() };
+        let expected: Vec<f64> =
+            (0..n).map(|i| ctc_by_paths(&own(i), cases[i].0, classes, &labels(i), blank)).collect();
+        let padded = |i: usize| labels(i).into_iter().chain(std::iter::repeat(-7)).take(3).collect::<Vec<i64>>();
+        let targets = Tensor::from_vec((0..n).flat_map(padded).collect(), [n, 3]);
+        let joined =
+            Tensor::from_vec((0..n).flat_map(labels).collect(), [(0..n).map(|i| labels(i).len()).sum::<usize>()]);
+        let ends = Tensor::from_vec(cases.iter().map(|c| c.0 as i64).collect(), [n]);
+        let counts = Tensor::from_vec(cases.iter().map(|c| c.1.len() as i64).collect(), [n]);
+        let options = CtcLoss { blank: blank as usize, reduction: Reduction::None, ..Default::default() };
+        for targets in [&targets, &joined] {
+            let found = x.ctc_loss(targets, &ends, &counts, options.clone()).to_vec::<f64>().unwrap();
+            for (a, b) in found.iter().zip(&expected) {
+                assert!(a == b || (a - b).abs() <= 1e-12 * b.abs(), "{found:?}, by paths {expected:?}");
+            }
+        }
+        assert!(expected[4].is_infinite() && expected.iter().filter(|l| l.is_infinite()).count() == 1);
+        let single = x.narrow(1, 0, 1).squeeze(1);
+        let loss =
+            single.ctc_loss(&Tensor::from_vec(labels(0), [2]), &lazuli::tensor(5), &lazuli::tensor(2), options.clone());
+        assert!(loss.rank() == 0 && (loss.item::<f64>().unwrap() - expected[0]).abs() < 1e-12);
+        let mean: f64 =
+            (0..n).filter(|i| *i != 4).map(|i| expected[i] / (cases[i].1.len().max(1) as f64)).sum::<f64>() / n as f64;
+        let options = CtcLoss { zero_infinity: true, reduction: Reduction::Mean, ..options };
+        check("ctc_loss", &x, move |x| x.log_softmax(-1).ctc_loss(&targets, &ends, &counts, options.clone()) - mean);
+    }
+}
+
 #[test]
 fn random_activations_keep_their_range_and_gradients() {
+    lazuli::manual_seed(1).unwrap();
     let x = Tensor::ones([64, 8]).requires_grad_(true);
     let slopes = (-&x).rrelu(Rrelu { training: true, ..Default::default() });
     assert!(slopes.to_vec::<f32>().unwrap().iter().all(|v| (-1.0 / 3.0..=-0.125).contains(v)));
+    let kept = x.dropout(Dropout { p: 0.25, ..Default::default() }).to_vec::<f32>().unwrap();
+    assert!(kept.contains(&0.0) && kept.iter().all(|v| *v == 0.0 || *v == 1.0 / 0.75));
+    near(x.dropout(Dropout { training: false, p: 0.25 }), &[1.0; 512]);
+    for (low, high) in [(-3, 5), (-1 << 40, 1 << 40), (i64::MIN / 2, i64::MAX / 2)] {
+        let drawn = Tensor::randint(low, high, [1000]).to_vec::<i64>().unwrap();
+        assert!(
+            drawn.iter().all(|v| (low..high).contains(v))
+                && drawn.iter().any(|v| *v < 0)
+                && drawn.iter().any(|v| *v > 0)
+        );
+        let mean = drawn.iter().map(|v| *v as f64).sum::<f64>() / 1000.0;
+        assert!(
+            (mean - (low as f64 + high as f64 - 1.0) / 2.0).abs() < 0.05 * (high as f64 - low as f64),
+            "{low}..{high}: {mean}"
+        );
+    }
     let hard = x.gumbel_softmax(GumbelSoftmax { hard: true, ..Default::default() });
     near(hard.sum(-1), &[1.0; 64]);
     assert!(hard.to_vec::<f32>().unwrap().iter().all(|v| v.abs() < 1e-6 || (v - 1.0).abs() < 1e-6));
@@ -156,6 +233,21 @@ fn wrong_input_is_an_error() {
         (x.softshrink(Softshrink { lambd: -1.0 }), "negative"),
         (x.gumbel_softmax(GumbelSoftmax { tau: 0.0, ..Default::default() }), "positive"),
         (Tensor::ones([2]).to(DType::I64).tanhshrink(), "floating point"),
+        (x.dropout(Dropout { p: 1.5, ..Default::default() }), "between 0 and 1"),
+        (x.local_response_norm(2, ()), "3 dims"),
+        (x.ctc_loss(&labels, &labels, &lazuli::tensor(1), ()), "lengths"),
+        (x.ctc_loss(&labels, &lazuli::tensor(2), &lazuli::tensor(2), ()), "3"),
+        (x.ctc_loss(&lazuli::tensor([1, 2]), &lazuli::tensor(3), &lazuli::tensor(2), ()), "3"),
+        (
+            x.ctc_loss(
+                &lazuli::tensor([1, 2]),
+                &lazuli::tensor(2),
+                &lazuli::tensor(2),
+                CtcLoss { blank: 3, ..Default::default() },
+            ),
+            "blank 3",
+        ),
+        (Tensor::randint(i64::MIN, i64::MAX, [2]).to(DType::F32), "2^63"),
         (x.triplet_margin_loss(Tensor::ones([2, 4]), &x, ()), "4"),
     ] {
         let error = failed.to_vec::<f32>().unwrap_err().to_string();

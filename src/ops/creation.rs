@@ -277,10 +277,11 @@ impl Tensor {
     }
 
     /// Random integers in `low..high`, `i64`, from the next numbers of the process generator; see
-    /// [`manual_seed`](crate::manual_seed).
+    /// [`manual_seed`](crate::manual_seed). Ranges of up to 2^24 numbers take one draw of 24 bits an element, longer ones three; no
+    /// number is more likely than another by more than 2^-24, or for the longer ones 2^-63.
     ///
     /// # Errors
-    /// Carried: an empty range; one of more than 2^24 numbers, which one draw does not tell apart.
+    /// Carried: an empty range; one of 2^63 numbers and more.
     ///
     /// ```
     /// # use lazuli::prelude::*;
@@ -289,15 +290,29 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn randint(low: i64, high: i64, shape: impl IntoShape) -> Tensor {
-        let count = i128::from(high) - i128::from(low);
-        if !(1..=1 << 24).contains(&count) {
-            let message = format!("{low}..{high} is empty or has more than 2^24 numbers");
-            return Tensor::fail("randint", &[], ErrorKind::Value, message);
-        }
-        let u = Tensor::uniform("randint", shape.into_shape());
-        // Products of 24 bits each are exact in f64, and stay below the count.
-        let offset = (u.cast("randint", DType::F64) * count as f64).cast("randint", DType::I64);
+        let shape = shape.into_shape();
+        let count = match i64::try_from(i128::from(high) - i128::from(low)) {
+            Ok(count) if count > 0 => count,
+            _ => {
+                let message = format!("{low}..{high} is empty or has 2^63 numbers and more");
+                return Tensor::fail("randint", &[], ErrorKind::Value, message);
+            }
+        };
+        const DRAW: i64 = 1 << 24;
+        let offset = if count <= DRAW {
+            Tensor::below(count, &shape)
+        } else {
+            let rest = Tensor::below(DRAW, &shape) * (1 << 15) + Tensor::below(1 << 15, &shape);
+            (Tensor::below(DRAW, &shape) * (DRAW << 15) + rest).remainder(count)
+        };
         (offset + low).named("randint", &[])
+    }
+
+    /// Random integers of `0..count`, for counts up to 2^24: 24 bits are exact in `f64`, as are their products with the count.
+    #[track_caller]
+    fn below(count: i64, shape: &Shape) -> Tensor {
+        let u = Tensor::uniform("randint", shape.clone()).cast("randint", DType::F64);
+        (u * count as f64).cast("randint", DType::I64)
     }
 
     /// One value everywhere, in this tensor's shape and dtype.

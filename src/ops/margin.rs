@@ -173,9 +173,8 @@ impl Tensor {
         if a.rank() == 0 {
             return Tensor::fail(NAME, &tensors(&pair), ErrorKind::Shape, "takes vectors, not scalars");
         }
-        let sum = |x: Tensor| x.reduce(NAME, ReduceOp::Sum, &axes);
-        let lengths = (sum(a * a) + 1e-12) * (sum(b * b) + 1e-12);
-        let cosine = sum(a * b) / lengths.sqrt();
+        let (aa, bb) = ((a * a).reduce(NAME, ReduceOp::Sum, &axes), (b * b).reduce(NAME, ReduceOp::Sum, &axes));
+        let cosine = (a * b).reduce(NAME, ReduceOp::Sum, &axes) / ((aa + 1e-12) * (bb + 1e-12)).sqrt();
         let all = tensors(&[pair[0], pair[1], target]);
         let signs = or_failed!(gather_operands(NAME, [Argument::Tensor(&cosine), target], floats_only));
         let [cosine, y] = &signs.operands;
@@ -229,12 +228,12 @@ impl Tensor {
         let given = [Argument::Tensor(self), positive.argument(), negative.argument()];
         let meeting = or_failed!(gather_operands("triplet_margin_loss", given, floats_only));
         let [anchor, positive, negative] = &meeting.operands;
-        let distance = |a: &Tensor, b: &Tensor| a.pairwise_distance(b, PairwiseDistance { p, eps, keepdim: false });
-        let mut far = distance(anchor, negative);
+        let options = PairwiseDistance { p, eps, keepdim: false };
+        let mut far = anchor.pairwise_distance(negative, options.clone());
         if swap {
-            far = far.minimum(distance(positive, negative));
+            far = far.minimum(positive.pairwise_distance(negative, options.clone()));
         }
-        let loss = (distance(anchor, positive) - far + margin).clamp_min(0.0);
+        let loss = (anchor.pairwise_distance(positive, options) - far + margin).clamp_min(0.0);
         let first = loss.size(0);
         loss.reduced(reduction, first).rounded("triplet_margin_loss", meeting.dtype, &tensors(&given))
     }

@@ -3,7 +3,7 @@
 use crate::Tensor;
 use crate::dims::{Axes, IntoShape};
 use crate::promotion::wide;
-use lazuli_ir::{DType, ErrorKind, ReduceOp, Shape};
+use lazuli_ir::{DType, DimVec, ErrorKind, Literal, ReduceOp, Shape};
 
 options! {
     /// What [`Tensor::layer_norm`] takes besides the shape; `()` is its default.
@@ -54,6 +54,16 @@ options! {
         training: bool = false,
         /// Added to the variance; 1e-5 by default.
         eps: f64 = 1e-5,
+    }
+
+    /// What [`Tensor::local_response_norm`] takes besides the number of channels.
+    LocalResponseNorm {
+        /// The factor of the mean square: 1e-4 by default.
+        alpha: f64 = 1e-4,
+        /// The exponent: 0.75 by default.
+        beta: f64 = 0.75,
+        /// What is added to it: 1 by default.
+        k: f64 = 1.0,
     }
 
     /// What [`Tensor::instance_norm`] takes.
@@ -305,6 +315,36 @@ impl Tensor {
             }
         };
         affine.channels("instance_norm", y).rounded("instance_norm", self.dtype(), &given)
+    }
+
+    /// Each element of `[batch, channels, ..]` divided by `(k + alpha m)^beta`, where `m` is the mean square of `size` channels
+    /// around its own; channels beyond the ends count as 0.
+    ///
+    /// # Errors
+    /// Carried: fewer than 3 dims; a size of 0; a tensor of integers or booleans.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let options = LocalResponseNorm { alpha: 2.0, beta: 1.0, k: 1.0 };
+    /// let y = lazuli::tensor([[[1.0], [1.0], [3.0]]]).local_response_norm(2, options);
+    /// assert_eq!(y.to_vec::<f32>()?, [0.5, 1.0 / 3.0, 3.0 / 11.0]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn local_response_norm(&self, size: usize, options: impl Into<LocalResponseNorm>) -> Tensor {
+        const NAME: &str = "local_response_norm";
+        let LocalResponseNorm { alpha, beta, k } = options.into();
+        let x = or_failed!(self.floats(NAME));
+        if self.rank() < 3 || size == 0 {
+            let message =
+                format!("takes [batch, channels, ..] of at least 3 dims and a size above 0: {}, {size}", self.node.ty);
+            return Tensor::fail(NAME, &[self], ErrorKind::Shape, message);
+        }
+        let mut sides: DimVec<(i64, i64)> = (0..self.rank()).map(|_| (0, 0)).collect();
+        sides[1] = ((size / 2) as i64, ((size - 1) / 2) as i64);
+        let squares = x.square().padded(NAME, &sides, Literal::zero(x.dtype()));
+        let mean = squares.unfold(1, size, 1).mean(-1);
+        (x / (mean * alpha + k).pow(beta)).rounded(NAME, self.dtype(), &[self])
     }
 
     /// `(x - mean) * rsqrt(var + eps)`, where both are vectors along dim 1.

@@ -121,11 +121,22 @@ fn run(samples: &Samples, case: &Case) -> Result<Passed, Outcome> {
         })
     });
     match program.call(&inputs) {
-        Ok(found) => check("compiled", &found).map(|()| Passed::Both),
+        Ok(found) => check("compiled", &found).and_then(|()| names_the_users_lines(&program)).map(|()| Passed::Both),
         Err(e) if e.kind() == ErrorKind::Trace && SHAPED_BY_VALUES.contains(&case.op.as_str()) => {
             Ok(Passed::EagerAlone)
         }
         Err(e) => Err(Outcome::Fail(format!("compiled: {e}"))),
+    }
+}
+
+/// No operation stands for a line of the library: every function between it and the user is `#[track_caller]`, and no closure.
+fn names_the_users_lines(
+    program: &lazuli::Compiled<'_, Vec<Tensor>, Result<Vec<Tensor>, Error>>,
+) -> Result<(), Outcome> {
+    let graph = program.stages().map_err(|e| Outcome::Fail(e.to_string()))?.graph().to_string();
+    match graph.lines().find(|line| line.contains("// src/") || line.contains(", src/")) {
+        Some(line) => Err(Outcome::Fail(format!("a line of the library is named: {line}"))),
+        None => Ok(()),
     }
 }
 
