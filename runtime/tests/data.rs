@@ -7,7 +7,7 @@ mod support;
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData};
 use lazuli_ir::program::{CheckSite, Requirement};
 use lazuli_ir::{DType, ErrorKind, Kernel, Literal, Sources};
-use lazuli_runtime::cpu::{LaunchArg, launch};
+use lazuli_runtime::cpu::{CompileOptions, LaunchArg, launch};
 use support::{array, cast, code, iterations, noise, run, small, truths};
 
 const AXES: [&str; 5] = ["", "parallel", "parallel vector(4)", "vector(4) unroll(4)", "unroll(3)"];
@@ -181,7 +181,7 @@ fn nothing_is_read_of_an_empty_dim() {
     }";
     for axis in ["", "unroll(3)"] {
         let kernel = Kernel::parse(&text.replace("AXIS", axis).replace("%y: mut", "%y: inout")).unwrap();
-        let code = code(&kernel, false);
+        let code = code(&kernel, CompileOptions::default());
         let n = 11;
         let (none, at, y) =
             (array(&Vec::<f32>::new().into()), array(&indices(n, 5).into()), array(&vec![0f32; n].into()));
@@ -376,7 +376,7 @@ fn the_first_check_that_fails_is_the_error() {
     ];
     for axis in ["", "parallel vector(4)", "vector(4) unroll(4)", "unroll(3)"] {
         let kernel = Kernel::parse(&text.replace("AXIS", axis)).unwrap();
-        let code = code(&kernel, false);
+        let code = code(&kernel, CompileOptions::default());
         let n = 61;
         let good = |i: usize| (i % 10) as i64;
         let call = |x: &[i64], d: &[i32]| {

@@ -135,13 +135,15 @@ fn check(name: &str, from: (DType, DType), to: DType, expr: &str, allowed: Allow
             out(n),
             out(n),
         ];
-        let found = generated(&kernel, &buffers, &[n as u64], &[]);
+        let all = generated(&kernel, &buffers, &[n as u64], &[]);
         evaluate(&kernel, &mut buffers, &[n as u64], &[], ThreadOrder::Forward)
             .unwrap_or_else(|e| panic!("{e}\n{kernel}"));
-        for (number, (found, expected)) in found.iter().zip(&buffers).enumerate() {
-            match allowed {
-                Allowed::Nothing => assert_same(found, &expected.data, number, &kernel, axis),
-                Allowed::Ulps(ulps) => assert_near(found, &expected.data, ulps, &kernel),
+        for (name, found) in all {
+            for (number, (found, expected)) in found.iter().zip(&buffers).enumerate() {
+                match allowed {
+                    Allowed::Nothing => assert_same(found, &expected.data, number, &kernel, &name),
+                    Allowed::Ulps(ulps) => assert_near(found, &expected.data, ulps, &kernel),
+                }
             }
         }
     }
@@ -208,11 +210,17 @@ fn conversions() {
     }
 }
 
-/// Runs one kernel over many inputs.
+/// Runs one kernel over many inputs: all vectors must give the same.
 fn map(text: &str, x: KernelData, to: DType) -> KernelData {
     let n = x.len();
     let kernel = Kernel::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    generated(&kernel, &[KernelBuffer::new(x), KernelBuffer::new(KernelData::zeros(to, n))], &[n as u64], &[]).remove(1)
+    let buffers = [KernelBuffer::new(x), KernelBuffer::new(KernelData::zeros(to, n))];
+    let mut all = generated(&kernel, &buffers, &[n as u64], &[]);
+    let first = all.remove(0).1.remove(1);
+    for (name, found) in all {
+        assert_same(&found[1], &first, 1, &kernel, &name);
+    }
+    first
 }
 
 /// All `f32` whose upper half any, and whose lower half is around ties of both half types.

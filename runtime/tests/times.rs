@@ -9,7 +9,7 @@ use std::time::Instant;
 
 fn code(text: &str) -> KernelCode {
     let kernel = Kernel::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    let options = CompileOptions { keep_clif: true, baseline: false };
+    let options = CompileOptions { keep_clif: true, ..CompileOptions::default() };
     let start = Instant::now();
     let code = compile_with(&[kernel], host_target(), options).unwrap().remove(0);
     let micros = start.elapsed().as_micros();

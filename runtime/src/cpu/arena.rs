@@ -17,9 +17,17 @@ unsafe impl Sync for Arena {}
 /// Functions and constants start at multiples of this.
 pub(crate) const ALIGNMENT: usize = 64;
 
+/// An address to fill in: where it stands and what it leads to, each a piece and an offset in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    pub from: (usize, usize),
+    pub to: (usize, usize),
+}
+
 impl Arena {
-    /// Places pieces of code and constants in a new mapping and makes it executable. Gives the offset of each piece.
-    pub(crate) fn build(pieces: &[&[u8]]) -> Result<(Arena, Vec<usize>)> {
+    /// Places pieces of code and constants in a new mapping, fills in addresses and makes it executable. Gives the offset of each
+    /// piece.
+    pub(crate) fn build(pieces: &[&[u8]], links: &[Link]) -> Result<(Arena, Vec<usize>)> {
         let (mut offsets, mut end) = (Vec::with_capacity(pieces.len()), 0usize);
         for piece in pieces {
             offsets.push(end);
@@ -29,6 +37,12 @@ impl Arena {
         for (piece, offset) in pieces.iter().zip(&offsets) {
             // SAFETY: the pieces lie within the mapping one after the other, and nobody else knows it yet.
             unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), arena.base.add(*offset), piece.len()) };
+        }
+        for link in links {
+            let (from, to) = (offsets[link.from.0] + link.from.1, offsets[link.to.0] + link.to.1);
+            let address = arena.base as u64 + to as u64;
+            // SAFETY: the eight bytes lie in a piece, and nobody else knows the mapping yet.
+            unsafe { arena.base.add(from).cast::<u64>().write_unaligned(address) };
         }
         arena.make_executable()?;
         Ok((arena, offsets))

@@ -1,8 +1,8 @@
 //! Kernels as machine code: compiled function by function, placed together, freed with the last kernel that uses them.
 
 use super::abi::{Entry, Words};
-use super::arena::Arena;
-use super::emit::{self, Machine, Part, Pool};
+use super::arena::{Arena, Link};
+use super::emit::{self, Machine, Part, PlacedStrip, Pool};
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
@@ -18,8 +18,45 @@ use std::sync::{Arc, LazyLock};
 pub struct CompileOptions {
     /// Only use instructions that every machine of this architecture has.
     pub baseline: bool,
+    /// The vectors to use; `None`: the widest there are, or what `LAZULI_CPU` says.
+    pub vectors: Option<Vectors>,
     /// Keep the text of Cranelift's IR, for inspection.
     pub keep_clif: bool,
+}
+
+/// Which vectors code uses. Results are the same bit for bit but for the order in which reductions of floats add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vectors {
+    /// Those of 128 bits that Cranelift has on every architecture.
+    Portable,
+    /// 256 bits.
+    Avx2,
+    /// 512 bits.
+    Avx512,
+}
+
+impl Vectors {
+    /// Those that this machine has, narrow ones first.
+    pub fn available() -> Vec<Vectors> {
+        [Vectors::Portable, Vectors::Avx2, Vectors::Avx512].into_iter().filter(|v| v.exist()).collect()
+    }
+
+    fn exist(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let exist = self.family().is_none_or(super::target::has_family);
+        #[cfg(not(target_arch = "x86_64"))]
+        let exist = self == Vectors::Portable;
+        exist
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn family(self) -> Option<super::wide::Family> {
+        match self {
+            Vectors::Portable => None,
+            Vectors::Avx2 => Some(super::wide::Family::Avx2),
+            Vectors::Avx512 => Some(super::wide::Family::Avx512),
+        }
+    }
 }
 
 /// Compiled kernels that share their memory.
@@ -142,6 +179,8 @@ fn host(detect: bool) -> Result<Host> {
         x86,
         fma: super::target::has_fma() && (detect || !x86),
         rounds: super::target::has_rounding() && (detect || !x86),
+        #[cfg(target_arch = "x86_64")]
+        wide: if detect { super::target::family()? } else { None },
     };
     Ok(Host { isa, machine })
 }
@@ -155,7 +194,17 @@ pub fn compile(kernels: &[Kernel], target: &Target) -> Result<Vec<KernelCode>> {
 pub fn compile_with(kernels: &[Kernel], _target: &Target, options: CompileOptions) -> Result<Vec<KernelCode>> {
     let host = if options.baseline { &BASELINE } else { &HOST };
     let host = host.as_ref().map_err(Clone::clone)?;
-    let one = |k: &Kernel| functions(k, host, options).map_err(|e| e.with_sources(k.sources.clone()));
+    let mut machine = host.machine;
+    if let Some(vectors) = options.vectors {
+        if !vectors.exist() {
+            return Err(Error::new(ErrorKind::Device, format!("this machine has no {vectors:?} vectors")));
+        }
+        #[cfg(target_arch = "x86_64")]
+        if !options.baseline {
+            machine.wide = vectors.family();
+        }
+    }
+    let one = |k: &Kernel| functions(k, &*host.isa, machine, options).map_err(|e| e.with_sources(k.sources.clone()));
     // A kernel costs a fraction of a millisecond: a few are done before other threads would be awake.
     let functions: Vec<Functions> = if kernels.len() >= 4 {
         kernels.par_iter().map(one).collect::<Result<_>>()?
@@ -163,12 +212,20 @@ pub fn compile_with(kernels: &[Kernel], _target: &Target, options: CompileOption
         kernels.iter().map(one).collect::<Result<_>>()?
     };
     let mut pieces: Vec<&[u8]> = Vec::with_capacity(functions.len() * 3);
+    let (mut firsts, mut links) = (Vec::with_capacity(functions.len()), Vec::new());
     for f in &functions {
+        let first = pieces.len();
+        firsts.push(first);
         pieces.extend([f.body.as_slice(), f.finish.as_slice(), bytemuck::cast_slice(&f.constants)]);
+        for (n, strip) in f.strips.iter().enumerate() {
+            links.push(Link { from: (first + 2, strip.slot), to: (first + 3 + n, strip.entry) });
+        }
+        pieces.extend(f.strips.iter().map(|s| s.bytes.as_slice()));
     }
-    let (arena, offsets) = Arena::build(&pieces)?;
+    let (arena, offsets) = Arena::build(&pieces, &links)?;
     let mut compiled = Vec::with_capacity(kernels.len());
-    for ((f, kernel), at) in functions.into_iter().zip(kernels).zip(offsets.chunks(3)) {
+    for ((f, kernel), first) in functions.into_iter().zip(kernels).zip(firsts) {
+        let at = &offsets[first..first + 3];
         // SAFETY: the piece is a whole function with this signature, in executable memory.
         let entry = |offset: usize| unsafe { std::mem::transmute::<*const u8, Entry>(arena.at(offset)) };
         compiled.push(Compiled {
@@ -192,12 +249,13 @@ struct Functions {
     body: Vec<u8>,
     finish: Vec<u8>,
     constants: Vec<[u32; 4]>,
+    strips: Vec<PlacedStrip>,
     scratch_bytes: usize,
     partial_words: usize,
     clif: String,
 }
 
-fn functions(kernel: &Kernel, host: &Host, options: CompileOptions) -> Result<Functions> {
+fn functions(kernel: &Kernel, isa: &dyn TargetIsa, machine: Machine, options: CompileOptions) -> Result<Functions> {
     let reduce = match kernel.body.as_slice() {
         [stmt] => match &stmt.kind {
             StmtKind::Reduce(r) if r.axis.binding == Binding::Parallel => Some(r),
@@ -207,17 +265,18 @@ fn functions(kernel: &Kernel, host: &Host, options: CompileOptions) -> Result<Fu
     };
     let mut pool = Pool::new();
     let mut clif = String::new();
-    let body = emit::emit(kernel, Part::Body, host.machine, &mut pool, 0)?;
+    let body = emit::emit(kernel, Part::Body, machine, &mut pool, 0)?;
     let mut scratch_bytes = body.scratch_bytes;
-    let body = assemble(body.func, kernel, &*host.isa, options, &mut clif)?;
+    let body = assemble(body.func, kernel, isa, options, &mut clif)?;
     let mut finish = Vec::new();
     if reduce.is_some() || !kernel.finish.is_empty() {
-        let emitted = emit::emit(kernel, Part::Finish, host.machine, &mut pool, 1)?;
+        let emitted = emit::emit(kernel, Part::Finish, machine, &mut pool, 1)?;
         scratch_bytes = scratch_bytes.max(emitted.scratch_bytes);
-        finish = assemble(emitted.func, kernel, &*host.isa, options, &mut clif)?;
+        finish = assemble(emitted.func, kernel, isa, options, &mut clif)?;
     }
     let partial_words = reduce.map_or(0, emit::partial_words);
-    Ok(Functions { body, finish, constants: pool.into_words(), scratch_bytes, partial_words, clif })
+    let (constants, strips) = pool.finish();
+    Ok(Functions { body, finish, constants, strips, scratch_bytes, partial_words, clif })
 }
 
 fn assemble(

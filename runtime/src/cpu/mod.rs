@@ -3,6 +3,7 @@
 //! - `emit`: Kernel IR to Cranelift IR.
 //! - `code`: compilation, and the life of the code.
 //! - `abi`: the convention between generated code and the runtime.
+//! - `wide`: loop nests as wider vector code than Cranelift's.
 //! - `dispatch`: kernels over threads.
 //! - `launch`: one kernel on arrays, for eager evaluation.
 //! - `limits`: what the machine does at most.
@@ -20,8 +21,10 @@ mod limits;
 pub(crate) mod sort;
 mod status;
 mod target;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
-pub use code::{CompileOptions, KernelCode, compile, compile_with};
+pub use code::{CompileOptions, KernelCode, Vectors, compile, compile_with};
 pub use dispatch::{set_num_threads, threads};
 pub use launch::{LaunchArg, launch};
 pub use limits::limits;

@@ -1,6 +1,10 @@
 //! The machine this process runs on.
 
+#[cfg(target_arch = "x86_64")]
+use super::wide::Family;
 use lazuli_ir::Target;
+#[cfg(target_arch = "x86_64")]
+use lazuli_ir::{Error, ErrorKind, Result};
 use std::sync::LazyLock;
 
 /// The machine this process runs on, as passes see it. Its cores are those the process may use, however many threads were
@@ -24,6 +28,44 @@ pub(crate) fn has_fma() -> bool {
     #[cfg(not(target_arch = "x86_64"))]
     {
         cfg!(any(target_arch = "aarch64", target_arch = "riscv64", target_arch = "s390x"))
+    }
+}
+
+/// Whether the machine has what strips of these vectors use.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_family(f: Family) -> bool {
+    match f {
+        Family::Avx2 => {
+            std::is_x86_feature_detected!("avx2")
+                && std::is_x86_feature_detected!("fma")
+                && std::is_x86_feature_detected!("bmi2")
+        }
+        Family::Avx512 => {
+            std::is_x86_feature_detected!("avx512f")
+                && std::is_x86_feature_detected!("avx512vl")
+                && std::is_x86_feature_detected!("avx512dq")
+                && std::is_x86_feature_detected!("avx512bw")
+                && std::is_x86_feature_detected!("bmi2")
+        }
+    }
+}
+
+/// The widest vectors to use: those of the machine, or what `LAZULI_CPU` says (`portable`, `avx2`, `avx512`).
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn family() -> Result<Option<Family>> {
+    let forced = |f: Family, name: &str| match has_family(f) {
+        true => Ok(Some(f)),
+        false => Err(Error::new(ErrorKind::Device, format!("LAZULI_CPU asks for {name}, which this machine does not have"))),
+    };
+    match std::env::var("LAZULI_CPU").ok().as_deref() {
+        None => Ok([Family::Avx512, Family::Avx2].into_iter().find(|f| has_family(*f))),
+        Some("portable") => Ok(None),
+        Some("avx2") => forced(Family::Avx2, "avx2"),
+        Some("avx512") => forced(Family::Avx512, "avx512"),
+        Some(other) => {
+            let message = format!("LAZULI_CPU is `{other}`; it may be portable, avx2 or avx512");
+            Err(Error::new(ErrorKind::Device, message))
+        }
     }
 }
 

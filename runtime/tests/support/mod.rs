@@ -7,7 +7,7 @@ use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
 use lazuli_ir::philox::{philox, uniform};
 use lazuli_ir::{DType, Element, Kernel, Layout, Literal, Shape, with_element};
 use lazuli_runtime::Array;
-use lazuli_runtime::cpu::{CompileOptions, KernelCode, LaunchArg, compile_with, host_target, launch};
+use lazuli_runtime::cpu::{CompileOptions, KernelCode, LaunchArg, Vectors, compile_with, host_target, launch};
 
 /// Numbers without a pattern, in [-2, 2).
 pub fn noise(n: usize) -> Vec<f32> {
@@ -61,39 +61,52 @@ fn extent(e: Extent, extents: &[u64]) -> u64 {
     }
 }
 
-pub fn code(kernel: &Kernel, baseline: bool) -> KernelCode {
-    let options = CompileOptions { keep_clif: true, baseline };
+pub fn code(kernel: &Kernel, options: CompileOptions) -> KernelCode {
+    let options = CompileOptions { keep_clif: true, ..options };
     let code = compile_with(std::slice::from_ref(kernel), host_target(), options);
     code.unwrap_or_else(|e| panic!("{e}\n{kernel}")).remove(0)
 }
 
-/// Runs generated code whole and in chunks, and that for any machine: all must give the same bits.
-pub fn generated(kernel: &Kernel, buffers: &[KernelBuffer], extents: &[u64], scalars: &[Literal]) -> Vec<KernelData> {
-    let (native, baseline) = (code(kernel, false), code(kernel, true));
+/// Runs generated code on all vectors of this machine, and for any machine: whole and in chunks, which must give the same bits.
+/// Gives the results of each.
+pub fn generated(
+    kernel: &Kernel,
+    buffers: &[KernelBuffer],
+    extents: &[u64],
+    scalars: &[Literal],
+) -> Vec<(String, Vec<KernelData>)> {
     let n = iterations(kernel, extents);
+    let any = CompileOptions { baseline: true, ..CompileOptions::default() };
+    let own = Vectors::available().into_iter().map(|v| CompileOptions { vectors: Some(v), ..CompileOptions::default() });
     let mut results = Vec::new();
-    for (code, grain) in [(&native, n.max(1)), (&native, 1), (&native, 3), (&native, 7), (&baseline, n.max(1))] {
-        let arrays: Vec<Array> = buffers.iter().map(|b| array(&b.data)).collect();
-        let views: Vec<Array> = arrays
-            .iter()
-            .zip(buffers)
-            .map(|(a, b)| {
-                a.with_layout(Layout { shape: Shape::scalar(), strides: Default::default(), offset: b.offset as i64 })
-                    .unwrap_or_else(|_| a.clone())
-            })
-            .collect();
-        let args: Vec<LaunchArg<'_>> =
-            views.iter().zip(buffers).map(|(array, b)| LaunchArg { array, strides: &b.strides }).collect();
-        launch(code, &args, extents, scalars, &[], n, grain).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
-        results.push(arrays.iter().map(data).collect::<Vec<_>>());
-    }
-    let first = results.remove(0);
-    for (i, r) in results.iter().enumerate() {
-        for (number, (found, expected)) in r.iter().zip(&first).enumerate() {
-            assert_same(found, expected, number, kernel, &format!("chunking {i}\n{}", native.clif()));
+    for options in own.chain([any]) {
+        let (code, name) = (code(kernel, options), format!("{options:?}"));
+        let mut whole: Option<Vec<KernelData>> = None;
+        for grain in [n.max(1), 1, 3, 7] {
+            let arrays: Vec<Array> = buffers.iter().map(|b| array(&b.data)).collect();
+            let views: Vec<Array> = arrays
+                .iter()
+                .zip(buffers)
+                .map(|(a, b)| {
+                    let (shape, offset) = (Shape::scalar(), b.offset as i64);
+                    a.with_layout(Layout { shape, strides: Default::default(), offset }).unwrap_or_else(|_| a.clone())
+                })
+                .collect();
+            let args: Vec<LaunchArg<'_>> =
+                views.iter().zip(buffers).map(|(array, b)| LaunchArg { array, strides: &b.strides }).collect();
+            launch(&code, &args, extents, scalars, &[], n, grain).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
+            let found = arrays.iter().map(data).collect::<Vec<_>>();
+            let Some(first) = &whole else {
+                whole = Some(found);
+                continue;
+            };
+            for (number, (found, expected)) in found.iter().zip(first).enumerate() {
+                assert_same(found, expected, number, kernel, &format!("{name}, chunks of {grain}\n{}", code.clif()));
+            }
         }
+        results.extend(whole.map(|r| (name, r)));
     }
-    first
+    results
 }
 
 /// The buffers with run-time strides; where none are given, those of rows one after the other.
@@ -124,22 +137,24 @@ pub fn run(
     let mut expected = buffers.to_vec();
     evaluate(&kernel, &mut expected, extents, scalars, ThreadOrder::Forward)
         .unwrap_or_else(|e| panic!("{e}\n{kernel}"));
-    let found = generated(&kernel, buffers, extents, scalars);
-    for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        if tolerance == 0.0 || !found.dtype().is_float() {
-            assert_same(found, &expected.data, number, &kernel, "");
-            continue;
-        }
-        for (i, (a, b)) in found.literals().zip(expected.data.literals()).enumerate() {
-            let (a, b) = (a.as_f64(), b.as_f64());
-            let close = (a - b).abs() <= tolerance * b.abs().max(1.0);
-            assert!(
-                close || a == b || (a.is_nan() && b.is_nan()),
-                "element {i} of buffer {number}: {a}, expected {b}\n{kernel}"
-            );
+    let mut found = generated(&kernel, buffers, extents, scalars);
+    for (name, found) in &found {
+        for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            if tolerance == 0.0 || !found.dtype().is_float() {
+                assert_same(found, &expected.data, number, &kernel, name);
+                continue;
+            }
+            for (i, (a, b)) in found.literals().zip(expected.data.literals()).enumerate() {
+                let (a, b) = (a.as_f64(), b.as_f64());
+                let close = (a - b).abs() <= tolerance * b.abs().max(1.0);
+                assert!(
+                    close || a == b || (a.is_nan() && b.is_nan()),
+                    "element {i} of buffer {number}: {a}, expected {b}\n{kernel}\n{name}"
+                );
+            }
         }
     }
-    found
+    found.remove(0).1
 }
 
 /// Equal bits, but for those of NaNs, whose sign and payload no operation promises.

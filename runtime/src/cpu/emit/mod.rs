@@ -13,6 +13,7 @@
 //! - `nest`: loops, and the parallel space.
 //! - `reduction`: accumulators.
 //! - `contraction`: calls of the matrix multiplication.
+//! - `strip`: calls of wide strips.
 
 mod address;
 mod contraction;
@@ -21,9 +22,13 @@ mod memory;
 mod nest;
 mod operation;
 mod reduction;
+#[cfg(target_arch = "x86_64")]
+mod strip;
 mod value;
 
 use super::abi::{self, Callee, Words};
+#[cfg(target_arch = "x86_64")]
+use super::wide::Family;
 use cranelift_codegen::ir::{
     AbiParam, AliasRegionData, Block, BlockArg, DataFlowGraph, Function, InsertBuilder, Inst, InstBuilder,
     InstInserterBase, MemFlagsData, Signature, StackSlot, Type, UserFuncName, Value, types,
@@ -47,6 +52,9 @@ pub(crate) struct Machine {
     pub fma: bool,
     /// Rounding to integers is.
     pub rounds: bool,
+    /// The vectors of strips, where there are wider ones than Cranelift's.
+    #[cfg(target_arch = "x86_64")]
+    pub wide: Option<Family>,
 }
 
 /// The vector constants of a kernel; the first bytes are zeros, which masked loads read instead of what is out of range.
@@ -54,6 +62,18 @@ pub(crate) struct Machine {
 pub(crate) struct Pool {
     words: Vec<[u32; 4]>,
     known: FxHashMap<[u32; 4], i32>,
+    strips: Vec<PlacedStrip>,
+}
+
+/// A strip that belongs to a kernel.
+#[derive(Debug)]
+pub(crate) struct PlacedStrip {
+    /// Its constants and code.
+    pub bytes: Vec<u8>,
+    /// Where in them its function starts.
+    pub entry: usize,
+    /// Where in the kernel's constants its address stands.
+    pub slot: usize,
 }
 
 /// Vectors of zeros at the start of every pool.
@@ -61,7 +81,7 @@ const ZERO_VECTORS: usize = 64;
 
 impl Pool {
     pub(crate) fn new() -> Pool {
-        Pool { words: vec![[0; 4]; ZERO_VECTORS], known: FxHashMap::default() }
+        Pool { words: vec![[0; 4]; ZERO_VECTORS], ..Pool::default() }
     }
 
     fn offset(&mut self, lanes: [u32; 4]) -> i32 {
@@ -72,8 +92,21 @@ impl Pool {
         })
     }
 
-    pub(crate) fn into_words(self) -> Vec<[u32; 4]> {
-        self.words
+    /// The offset of the address of a strip.
+    #[cfg(target_arch = "x86_64")]
+    fn strip(&mut self, bytes: Vec<u8>, entry: usize) -> i32 {
+        if let Some(same) = self.strips.iter().find(|s| s.bytes == bytes) {
+            return same.slot as i32;
+        }
+        self.words.push([0; 4]);
+        let slot = (self.words.len() - 1) * 16;
+        self.strips.push(PlacedStrip { bytes, entry, slot });
+        slot as i32
+    }
+
+    /// The constants, and the strips whose addresses belong among them.
+    pub(crate) fn finish(self) -> (Vec<[u32; 4]>, Vec<PlacedStrip>) {
+        (self.words, self.strips)
     }
 }
 

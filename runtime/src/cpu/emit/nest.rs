@@ -260,6 +260,10 @@ impl<'k> Emitter<'k> {
 
     /// The iterations of a loop whose variable lies in `start..end`.
     fn range_loop(&mut self, l: &Loop, mut start: Int, end: Int) -> Result<()> {
+        #[cfg(target_arch = "x86_64")]
+        if self.loop_strip(l, start, end)? {
+            return Ok(());
+        }
         let leaf = is_leaf(&l.body);
         let vector = l.axis.vector >= 4 && !holds_dot(&l.body);
         if self.mode.is_scalar() && l.step == 1 && (vector || leaf) {

@@ -52,6 +52,10 @@ impl Emitter<'_> {
 
     /// The results over a range of the first variable.
     fn reduce_range(&mut self, r: &Reduce, start: Int, end: Int) -> Result<Vec<Val>> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(results) = self.reduce_strip(r, start, end)? {
+            return Ok(results);
+        }
         let plan = self.plan(r, start, end);
         let outer = self.mode;
         let modes = plan.modes(outer);

@@ -1,0 +1,679 @@
+//! Machine code from instructions whose registers have places: what lies in memory is read where it is used, or through scratch
+//! registers.
+
+use super::allocate::{Files, Place, Places, allocate};
+use super::code::{Address, Class, Condition, Inst, Known, Label, Masking, Op, Reg};
+use super::table::Vector;
+use super::{Family, Pool};
+use iced_x86::{
+    BlockEncoder, BlockEncoderOptions, Code, Instruction, InstructionBlock, MemoryOperand, OpKind, Register,
+};
+use lazuli_ir::{Error, Result};
+use smallvec::SmallVec;
+
+/// The general registers a scan gives out: first those that a function may overwrite.
+const GENERAL: [Register; 12] = [
+    Register::RDX,
+    Register::RSI,
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+    Register::RBX,
+    Register::RBP,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+    Register::R15,
+];
+/// Of these, the first that must be kept.
+const FIRST_KEPT: u32 = 6;
+/// The frame's address.
+const FRAME: Register = Register::RDI;
+const GENERAL_SCRATCH: [Register; 2] = [Register::RAX, Register::RCX];
+
+const VECTORS_512: [u32; 29] =
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28];
+const VECTORS_256: [u32; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+const MASKS: [u32; 5] = [1, 2, 3, 4, 5];
+const GENERALS: [u32; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+
+/// Labels are addresses that no data has.
+const LABELS: u64 = 1 << 40;
+
+/// The machine code: the pool of constants, then the function at the given offset.
+pub(super) struct Encoded {
+    pub bytes: Vec<u8>,
+    pub entry: usize,
+}
+
+pub(super) fn encode(mut insts: Vec<Inst>, known: &[Known], family: Family, pool: &Pool) -> Result<Encoded> {
+    let files = Files {
+        vector: if family == Family::Avx512 { &VECTORS_512 } else { &VECTORS_256 },
+        mask: &MASKS,
+        general: &GENERALS,
+    };
+    let places = allocate(&mut insts, known, files, family == Family::Avx512);
+    let mut e = Encoder { known, places, family, pool, out: Vec::new(), label: None, error: None };
+    e.function(&insts);
+    if let Some(error) = e.error {
+        return Err(error);
+    }
+    let entry = pool.bytes.len().next_multiple_of(64);
+    let block = InstructionBlock::new(&e.out, entry as u64);
+    let failed = |what: iced_x86::IcedError| Error::internal(format!("a nest has no machine code: {what}"));
+    let code = BlockEncoder::encode(64, block, BlockEncoderOptions::NONE).map_err(failed)?;
+    let mut bytes = pool.bytes.clone();
+    bytes.resize(entry, 0);
+    bytes.extend(code.code_buffer);
+    Ok(Encoded { bytes, entry })
+}
+
+struct Encoder<'a> {
+    known: &'a [Known],
+    places: Places,
+    family: Family,
+    pool: &'a Pool,
+    out: Vec<Instruction>,
+    /// The label of the next instruction.
+    label: Option<Label>,
+    error: Option<Error>,
+}
+
+/// An operand as it is encoded.
+#[derive(Clone, Copy)]
+enum Operand {
+    Register(Register),
+    Memory(MemoryOperand),
+}
+
+impl Encoder<'_> {
+    fn emit(&mut self, code: Code, operands: &[Operand], immediate: Option<i32>) {
+        if code == Code::INVALID {
+            self.error = Some(Error::internal("a nest uses an instruction that the machine does not have"));
+            return;
+        }
+        let mut i = Instruction::new();
+        i.set_code(code);
+        let mut n = 0;
+        for operand in operands {
+            match operand {
+                Operand::Register(r) => {
+                    i.set_op_kind(n, OpKind::Register);
+                    i.set_op_register(n, *r);
+                }
+                Operand::Memory(m) => {
+                    i.set_op_kind(n, OpKind::Memory);
+                    i.set_memory_base(m.base);
+                    i.set_memory_index(m.index);
+                    i.set_memory_index_scale(m.scale);
+                    i.set_memory_displacement64(m.displacement as u64);
+                    i.set_memory_displ_size(m.displ_size);
+                    i.set_is_broadcast(m.is_broadcast);
+                }
+            }
+            n += 1;
+        }
+        if let Some(v) = immediate {
+            i.set_op_kind(n, OpKind::Immediate8);
+            i.set_immediate8(v as u8);
+        }
+        self.push(i);
+    }
+
+    fn emit_masked(&mut self, code: Code, operands: &[Operand], immediate: Option<i32>, mask: Option<(Register, bool)>) {
+        self.emit(code, operands, immediate);
+        if let (Some((k, zero)), Some(i)) = (mask, self.out.last_mut()) {
+            i.set_op_mask(k);
+            i.set_zeroing_masking(zero);
+        }
+    }
+
+    fn push(&mut self, mut i: Instruction) {
+        if let Some(Label(l)) = self.label.take() {
+            i.set_ip(LABELS + u64::from(l));
+        }
+        self.out.push(i);
+    }
+
+    fn checked(&mut self, i: std::result::Result<Instruction, iced_x86::IcedError>) {
+        match i {
+            Ok(i) => self.push(i),
+            Err(e) => self.error = Some(Error::internal(format!("a nest has no machine code: {e}"))),
+        }
+    }
+
+    fn function(&mut self, insts: &[Inst]) {
+        let used = |n: u32| self.places.of.contains(&Place::Register(n));
+        let general = |r: &Known| r.class == Class::General;
+        let mut kept: SmallVec<[Register; 6]> = SmallVec::new();
+        for n in FIRST_KEPT..GENERAL.len() as u32 {
+            let taken = used(n)
+                && self.known.iter().zip(&self.places.of).any(|(k, p)| general(k) && *p == Place::Register(n));
+            if taken {
+                kept.push(GENERAL[n as usize]);
+            }
+        }
+        for r in &kept {
+            self.emit(Code::Push_r64, &[Operand::Register(*r)], None);
+        }
+        let stack = self.places.stack_bytes;
+        if stack > 0 {
+            // Whole vectors at their own alignment; the old stack pointer above them.
+            self.move_general(Register::RAX, Register::RSP);
+            self.checked(Instruction::with2(Code::Sub_rm64_imm32, Register::RSP, stack as i32 + 64));
+            self.checked(Instruction::with2(Code::And_rm64_imm8, Register::RSP, -64));
+            let old = MemoryOperand::with_base_displ(Register::RSP, i64::from(stack));
+            self.emit(Code::Mov_rm64_r64, &[Operand::Memory(old), Operand::Register(Register::RAX)], None);
+        }
+        for inst in insts {
+            self.inst(inst);
+        }
+        if stack > 0 {
+            let old = MemoryOperand::with_base_displ(Register::RSP, i64::from(stack));
+            self.emit(Code::Mov_r64_rm64, &[Operand::Register(Register::RSP), Operand::Memory(old)], None);
+        }
+        for r in kept.iter().rev() {
+            self.emit(Code::Pop_r64, &[Operand::Register(*r)], None);
+        }
+        self.emit(Code::VEX_Vzeroupper, &[], None);
+        self.emit(Code::Retnq, &[], None);
+    }
+
+    fn place(&self, r: Reg) -> Place {
+        self.places.of[r.0 as usize]
+    }
+
+    fn code(&self, v: Vector, bytes: u32) -> Code {
+        let width = (bytes / 16).trailing_zeros() as usize;
+        let codes = v.codes();
+        let n = if self.family == Family::Avx512 { 2 + width } else { width };
+        codes.get(n).copied().unwrap_or(Code::INVALID)
+    }
+
+    fn vector(&self, n: u32, bytes: u32) -> Register {
+        match bytes {
+            64 => Register::ZMM0 + n,
+            32 => Register::YMM0 + n,
+            _ => Register::XMM0 + n,
+        }
+    }
+
+    fn bytes(&self, r: Reg) -> u32 {
+        match self.known[r.0 as usize].class {
+            Class::Vector(bytes) => bytes.max(16),
+            Class::Mask | Class::General => 8,
+        }
+    }
+
+    /// The registers that spilled vectors pass through.
+    fn scratch(&self, n: usize, bytes: u32) -> Register {
+        let first = if self.family == Family::Avx512 { 29 } else { 13 };
+        self.vector(first + n as u32, bytes)
+    }
+
+    fn stack(offset: u32) -> MemoryOperand {
+        MemoryOperand::with_base_displ(Register::RSP, i64::from(offset))
+    }
+
+    /// Where a value lies that has no register, as an operand of its own width.
+    fn memory(&self, r: Reg) -> Option<MemoryOperand> {
+        let spread = self.family == Family::Avx512;
+        match self.place(r) {
+            Place::Stack(offset) => Some(Self::stack(offset)),
+            Place::Pool(offset) => {
+                let mut m = MemoryOperand::with_base_displ(Register::RIP, i64::from(offset));
+                m.is_broadcast = spread;
+                Some(m)
+            }
+            Place::Frame(word) => {
+                let mut m = MemoryOperand::with_base_displ(FRAME, i64::from(word) * 8);
+                m.is_broadcast = spread && matches!(self.known[r.0 as usize].class, Class::Vector(_));
+                Some(m)
+            }
+            Place::Register(_) | Place::Nowhere => None,
+        }
+    }
+
+    fn move_general(&mut self, to: Register, from: Register) {
+        self.emit(Code::Mov_r64_rm64, &[Operand::Register(to), Operand::Register(from)], None);
+    }
+
+    /// A general register with the value.
+    fn general(&mut self, r: Reg, scratch: usize) -> Register {
+        match self.place(r) {
+            Place::Register(n) => GENERAL[n as usize],
+            _ => {
+                let to = GENERAL_SCRATCH[scratch];
+                if let Some(m) = self.memory(r) {
+                    self.emit(Code::Mov_r64_rm64, &[Operand::Register(to), Operand::Memory(m)], None);
+                }
+                to
+            }
+        }
+    }
+
+    fn mask(&mut self, r: Reg, scratch: u32) -> Register {
+        match self.place(r) {
+            Place::Register(n) => Register::K0 + n,
+            _ => {
+                let to = Register::K0 + 6 + scratch;
+                if let Some(m) = self.memory(r) {
+                    self.emit(Code::VEX_Kmovw_kr_km16, &[Operand::Register(to), Operand::Memory(m)], None);
+                }
+                to
+            }
+        }
+    }
+
+    /// A vector register with the value.
+    fn vector_of(&mut self, r: Reg, scratch: usize) -> Register {
+        let bytes = self.bytes(r);
+        match self.place(r) {
+            Place::Register(n) => self.vector(n, bytes),
+            _ => {
+                let to = self.scratch(scratch, bytes);
+                self.load_vector(r, to);
+                to
+            }
+        }
+    }
+
+    fn load_vector(&mut self, r: Reg, to: Register) {
+        let bytes = self.bytes(r);
+        let Some(mut m) = self.memory(r) else { return };
+        let spread = std::mem::replace(&mut m.is_broadcast, false);
+        let code = match (spread, self.element(r)) {
+            (false, _) => self.code(Vector::Load32, bytes),
+            (true, 8) => self.code(Vector::Broadcast64, bytes),
+            (true, _) => self.code(Vector::Broadcast32, bytes),
+        };
+        self.emit(code, &[Operand::Register(to), Operand::Memory(m)], None);
+    }
+
+    /// Bytes of an element of a constant, or of a number of the frame.
+    fn element(&self, r: Reg) -> u32 {
+        match self.known[r.0 as usize].class {
+            Class::Vector(bytes) => bytes / self.pool.lanes,
+            Class::Mask | Class::General => 8,
+        }
+    }
+
+    fn address(&mut self, a: Address) -> MemoryOperand {
+        let base = self.general(a.base, 0);
+        let offset = i64::from(a.offset);
+        match a.index {
+            None => MemoryOperand::with_base_displ(base, offset),
+            Some((index, scale)) => {
+                let index = self.general(index, 1);
+                MemoryOperand::with_base_index_scale_displ_size(base, index, scale, offset, 1)
+            }
+        }
+    }
+
+    fn inst(&mut self, inst: &Inst) {
+        match inst.op {
+            Op::Vector(v, bytes) => self.vector_inst(inst, v, bytes),
+            Op::Fma(..) => self.error = Some(Error::internal("a multiply-add without a form")),
+            Op::Constant(_) | Op::Spread(_) | Op::Table(_) => {
+                if let Some(r) = inst.result
+                    && let Place::Register(n) | Place::Stack(n) = self.place(r)
+                {
+                    self.materialise(inst.op, r, n);
+                }
+            }
+            Op::Label(l) => {
+                if self.label.is_some() {
+                    self.emit(Code::Nopd, &[], None);
+                }
+                self.label = Some(l);
+            }
+            Op::Jump(Label(l)) => {
+                self.checked(Instruction::with_branch(Code::Jmp_rel32_64, LABELS + u64::from(l)));
+            }
+            Op::Branch(condition, constant, Label(l)) => {
+                let a = self.general(inst.operands[0], 0);
+                match constant {
+                    Some(c) => self.checked(Instruction::with2(Code::Cmp_rm64_imm32, a, c as i32)),
+                    None => {
+                        let b = self.general(inst.operands[1], 1);
+                        self.emit(Code::Cmp_r64_rm64, &[Operand::Register(a), Operand::Register(b)], None);
+                    }
+                }
+                let code = match condition {
+                    Condition::Less => Code::Jl_rel32_64,
+                    Condition::GreaterEqual => Code::Jge_rel32_64,
+                };
+                self.checked(Instruction::with_branch(code, LABELS + u64::from(l)));
+            }
+            Op::Below => self.below(inst),
+            Op::StoreNarrow(bytes) => {
+                let v = self.general(inst.operands[0], 0);
+                // The value may be in the first scratch register: the address takes the second only.
+                let Some(a) = inst.address else { return };
+                let base = self.general(a.base, 1);
+                let m = MemoryOperand::with_base_displ(base, i64::from(a.offset));
+                let (code, v) = match bytes {
+                    1 => (Code::Mov_rm8_r8, low_byte(v)),
+                    _ => (Code::Mov_rm16_r16, low_word(v)),
+                };
+                self.emit(code, &[Operand::Memory(m), Operand::Register(v)], None);
+            }
+            Op::Word(_)
+            | Op::FrameAddress
+            | Op::Copy
+            | Op::Set(_)
+            | Op::Add
+            | Op::Subtract
+            | Op::Multiply
+            | Op::AddConst(_)
+            | Op::MultiplyConst(_)
+            | Op::Least
+            | Op::Narrow(_)
+            | Op::LowBit => self.general_inst(inst),
+        }
+    }
+
+    /// A constant or a number of the frame in its register.
+    fn materialise(&mut self, op: Op, r: Reg, n: u32) {
+        let bytes = self.bytes(r);
+        let spread = match op {
+            Op::Table(_) => false,
+            Op::Spread(_) => true,
+            _ => self.family == Family::Avx512,
+        };
+        let code = match (spread, self.element(r)) {
+            (false, _) => self.code(Vector::Load32, bytes),
+            (true, 8) => self.code(Vector::Broadcast64, bytes),
+            (true, _) => self.code(Vector::Broadcast32, bytes),
+        };
+        let from = match op {
+            Op::Constant(offset) | Op::Table(offset) => MemoryOperand::with_base_displ(Register::RIP, i64::from(offset)),
+            Op::Spread(word) => MemoryOperand::with_base_displ(FRAME, i64::from(word) * 8),
+            _ => return,
+        };
+        let in_register = matches!(self.place(r), Place::Register(_));
+        let to = if in_register { self.vector(n, bytes) } else { self.scratch(0, bytes) };
+        self.emit(code, &[Operand::Register(to), Operand::Memory(from)], None);
+        if !in_register {
+            self.store_vector(to, bytes, n);
+        }
+    }
+
+    fn store_vector(&mut self, from: Register, bytes: u32, offset: u32) {
+        let code = self.code(Vector::Store32, bytes);
+        self.emit(code, &[Operand::Memory(Self::stack(offset)), Operand::Register(from)], None);
+    }
+
+    /// A mask of the lanes below a count.
+    fn below(&mut self, inst: &Inst) {
+        let Some(result) = inst.result else { return };
+        let count = self.general(inst.operands[0], 0);
+        self.checked(Instruction::with2(Code::Mov_r32_imm32, Register::ECX, -1i32));
+        let count = Register::EAX + (count as u32 - Register::RAX as u32);
+        self.emit(
+            Code::VEX_Bzhi_r32_rm32_r32,
+            &[Operand::Register(Register::ECX), Operand::Register(Register::ECX), Operand::Register(count)],
+            None,
+        );
+        let (k, spilled) = self.mask_result(result);
+        self.emit(Code::VEX_Kmovw_kr_r32, &[Operand::Register(k), Operand::Register(Register::ECX)], None);
+        self.keep_mask(k, spilled);
+    }
+
+    fn mask_result(&mut self, r: Reg) -> (Register, Option<u32>) {
+        match self.place(r) {
+            Place::Register(n) => (Register::K0 + n, None),
+            Place::Stack(offset) => (Register::K6, Some(offset)),
+            Place::Pool(_) | Place::Frame(_) | Place::Nowhere => (Register::K6, None),
+        }
+    }
+
+    fn keep_mask(&mut self, k: Register, spilled: Option<u32>) {
+        if let Some(offset) = spilled {
+            self.emit(
+                Code::VEX_Kmovw_m16_kr,
+                &[Operand::Memory(Self::stack(offset)), Operand::Register(k)],
+                None,
+            );
+        }
+    }
+
+    fn general_inst(&mut self, inst: &Inst) {
+        let Some(result) = inst.result else { return };
+        let (to, spilled) = match self.place(result) {
+            Place::Register(n) => (GENERAL[n as usize], None),
+            Place::Stack(offset) => (GENERAL_SCRATCH[0], Some(offset)),
+            // Read where it is used.
+            Place::Pool(_) | Place::Frame(_) => return,
+            Place::Nowhere => (GENERAL_SCRATCH[0], None),
+        };
+        let to_operand = Operand::Register(to);
+        match inst.op {
+            Op::Word(word) => {
+                let m = MemoryOperand::with_base_displ(FRAME, i64::from(word) * 8);
+                self.emit(Code::Mov_r64_rm64, &[to_operand, Operand::Memory(m)], None);
+            }
+            Op::FrameAddress => self.move_general(to, FRAME),
+            Op::Set(v) => self.checked(Instruction::with2(Code::Mov_r64_imm64, to, v)),
+            Op::Copy => {
+                let from = self.general(inst.operands[0], 0);
+                if from != to {
+                    self.move_general(to, from);
+                }
+            }
+            Op::Add => {
+                let (a, b) = (self.general(inst.operands[0], 0), self.general(inst.operands[1], 1));
+                let m = MemoryOperand::with_base_index(a, b);
+                self.emit(Code::Lea_r64_m, &[to_operand, Operand::Memory(m)], None);
+            }
+            Op::AddConst(c) => {
+                let a = self.general(inst.operands[0], 0);
+                let m = MemoryOperand::with_base_displ(a, c);
+                self.emit(Code::Lea_r64_m, &[to_operand, Operand::Memory(m)], None);
+            }
+            Op::MultiplyConst(c) => {
+                let a = self.general(inst.operands[0], 0);
+                self.checked(Instruction::with3(Code::Imul_r64_rm64_imm32, to, a, c as i32));
+            }
+            Op::Subtract | Op::Multiply | Op::Least => {
+                let (a, b) = (self.general(inst.operands[0], 0), self.general(inst.operands[1], 1));
+                // Computed in the scratch register: the result's may be that of the second operand.
+                if a != GENERAL_SCRATCH[0] {
+                    self.move_general(GENERAL_SCRATCH[0], a);
+                }
+                let scratch = Operand::Register(GENERAL_SCRATCH[0]);
+                match inst.op {
+                    Op::Subtract => self.emit(Code::Sub_r64_rm64, &[scratch, Operand::Register(b)], None),
+                    Op::Multiply => self.emit(Code::Imul_r64_rm64, &[scratch, Operand::Register(b)], None),
+                    _ => {
+                        self.emit(Code::Cmp_r64_rm64, &[Operand::Register(b), scratch], None);
+                        self.emit(Code::Cmovl_r64_rm64, &[scratch, Operand::Register(b)], None);
+                    }
+                }
+                if to != GENERAL_SCRATCH[0] {
+                    self.move_general(to, GENERAL_SCRATCH[0]);
+                }
+            }
+            Op::Narrow(bytes) => {
+                let Some(a) = inst.address else { return };
+                let m = self.address(a);
+                let code = if bytes == 1 { Code::Movzx_r32_rm8 } else { Code::Movzx_r32_rm16 };
+                let low = Register::EAX + (to as u32 - Register::RAX as u32);
+                self.emit(code, &[Operand::Register(low), Operand::Memory(m)], None);
+            }
+            Op::LowBit => {
+                let a = self.general(inst.operands[0], 0);
+                if a != to {
+                    self.move_general(to, a);
+                }
+                self.checked(Instruction::with2(Code::And_rm64_imm8, to, 1));
+            }
+            _ => {}
+        }
+        if let Some(offset) = spilled {
+            self.emit(Code::Mov_rm64_r64, &[Operand::Memory(Self::stack(offset)), to_operand], None);
+        }
+    }
+
+    fn vector_inst(&mut self, inst: &Inst, v: Vector, bytes: u32) {
+        let code = self.code(v, bytes);
+        let mask = match inst.masking {
+            Masking::All => None,
+            Masking::Zero(m) => Some((self.mask(m, 1), true)),
+            Masking::Merge(m) => Some((self.mask(m, 1), false)),
+        };
+        // Where the result goes.
+        let (mut result, mut spilled) = (None, None);
+        if let Some(r) = inst.result {
+            let (register, offset) = match (self.known[r.0 as usize].class, self.place(r)) {
+                (Class::Mask, _) => self.mask_result(r),
+                (Class::General, Place::Register(n)) => (GENERAL[n as usize], None),
+                (Class::General, Place::Stack(offset)) => (GENERAL_SCRATCH[0], Some(offset)),
+                (Class::General, _) => (GENERAL_SCRATCH[0], None),
+                (Class::Vector(_), Place::Register(n)) => (self.vector(n, self.bytes(r)), None),
+                (Class::Vector(_), Place::Stack(offset)) => (self.scratch(0, self.bytes(r)), Some(offset)),
+                (Class::Vector(_), _) => (self.scratch(0, self.bytes(r)), None),
+            };
+            result = Some(register);
+            spilled = offset;
+        }
+        let tied = inst.is_tied();
+        let mut operands: SmallVec<[Operand; 4]> = SmallVec::new();
+        let mut sources = inst.operands.as_slice();
+        if tied && let (Some(to), Some((first, rest))) = (result, sources.split_first()) {
+            sources = rest;
+            match self.place(*first) {
+                Place::Register(n) => {
+                    let from = self.vector(n, self.bytes(*first));
+                    if from != to {
+                        let code = self.code(Vector::Move, self.bytes(*first));
+                        self.emit(code, &[Operand::Register(to), Operand::Register(from)], None);
+                    }
+                }
+                _ => self.load_vector(*first, to),
+            }
+        }
+        let count = sources.len();
+        let mut registers: SmallVec<[Operand; 4]> = SmallVec::new();
+        for (n, &r) in sources.iter().enumerate() {
+            registers.push(match self.known[r.0 as usize].class {
+                Class::Mask => Operand::Register(self.mask(r, n as u32)),
+                Class::General => {
+                    let g = self.general(r, 1);
+                    let narrow = matches!(
+                        v,
+                        Vector::BroadcastGeneral32 | Vector::MaskOfGeneral | Vector::GeneralToLane
+                    );
+                    let g = if narrow { Register::EAX + (g as u32 - Register::RAX as u32) } else { g };
+                    Operand::Register(g)
+                }
+                Class::Vector(_) => {
+                    let last = n + 1 == count && inst.address.is_none() && self.folds(v);
+                    match self.memory(r).filter(|m| last && self.may_fold(r, v, m)) {
+                        Some(m) => Operand::Memory(m),
+                        None => Operand::Register(self.vector_of(r, if tied { n + 1 } else { n })),
+                    }
+                }
+            });
+        }
+        if reads_lane(v) {
+            for o in &mut registers {
+                if let Operand::Register(r) = o
+                    && (*r as u32) >= Register::XMM0 as u32
+                {
+                    *r = low_lanes(*r);
+                }
+            }
+        }
+        let stores = inst.result.is_none();
+        if let Some(a) = inst.address.filter(|_| stores) {
+            operands.push(Operand::Memory(self.address(a)));
+        }
+        if let Some(to) = result {
+            let to = match v {
+                Vector::LaneToGeneral | Vector::GeneralOfMask => Register::EAX + (to as u32 - Register::RAX as u32),
+                Vector::GeneralToLane => low_lanes(to),
+                _ => to,
+            };
+            operands.push(Operand::Register(to));
+        }
+        operands.extend(registers);
+        if let Some(a) = inst.address.filter(|_| !stores) {
+            operands.push(Operand::Memory(self.address(a)));
+        }
+        self.emit_masked(code, &operands, inst.immediate, mask);
+        let (Some(offset), Some(r), Some(from)) = (spilled, inst.result, result) else { return };
+        match self.known[r.0 as usize].class {
+            Class::Mask => self.keep_mask(from, Some(offset)),
+            Class::General => {
+                self.emit(Code::Mov_rm64_r64, &[Operand::Memory(Self::stack(offset)), Operand::Register(from)], None);
+            }
+            Class::Vector(_) => self.store_vector(from, self.bytes(r), offset),
+        }
+    }
+
+    /// Whether the last operand may lie in memory.
+    fn folds(&self, v: Vector) -> bool {
+        let shifts = matches!(
+            v,
+            Vector::ShiftLeftI32 | Vector::ShiftRightI32 | Vector::ShiftRightLogicalI32 | Vector::ShiftLeftI64
+        );
+        let never = matches!(
+            v,
+            Vector::I64ToI32
+                | Vector::StoreF16
+                | Vector::Store16
+                | Vector::Store8
+                | Vector::Store32
+                | Vector::Store64
+                | Vector::StoreStreaming
+                | Vector::StoreLane32
+                | Vector::StoreLane64
+                | Vector::LaneToGeneral
+                | Vector::BroadcastLane32
+                | Vector::Broadcast32
+                | Vector::Broadcast64
+                | Vector::LoadF16
+                | Vector::BlendMask
+                | Vector::MaskStore32
+                | Vector::Move
+        );
+        !never && !(shifts && self.family == Family::Avx2)
+    }
+
+    /// Whether memory holds the value as the instruction reads it: whole, or spread by its element.
+    fn may_fold(&self, r: Reg, v: Vector, m: &MemoryOperand) -> bool {
+        !m.is_broadcast || self.element(r) == v.element()
+    }
+}
+
+/// Instructions that read the lowest lanes of a vector as a 128-bit register.
+fn reads_lane(v: Vector) -> bool {
+    matches!(
+        v,
+        Vector::BroadcastLane32 | Vector::Broadcast64 | Vector::StoreLane32 | Vector::StoreLane64 | Vector::LaneToGeneral
+    )
+}
+
+/// The low 128 bits of a vector register: 32 registers of each width follow one another.
+fn low_lanes(r: Register) -> Register {
+    Register::XMM0 + (r as u32 - Register::XMM0 as u32) % 32
+}
+
+fn low_byte(r: Register) -> Register {
+    match r {
+        Register::RAX => Register::AL,
+        Register::RCX => Register::CL,
+        Register::RDX => Register::DL,
+        Register::RBX => Register::BL,
+        Register::RBP => Register::BPL,
+        Register::RSI => Register::SIL,
+        Register::RDI => Register::DIL,
+        other => Register::R8L + (other as u32 - Register::R8 as u32),
+    }
+}
+
+fn low_word(r: Register) -> Register {
+    Register::AX + (r as u32 - Register::RAX as u32)
+}
