@@ -37,6 +37,13 @@ impl Nest<'_> {
         self.lanes * size(ty)
     }
 
+    /// Whether a register holds all lanes of a type; if not, the nest is built again with fewer.
+    fn fits(&mut self, ty: ScalarType) -> bool {
+        let fits = self.bytes(ty) <= self.family.bytes();
+        self.too_narrow |= !fits;
+        fits
+    }
+
     pub fn class(&self, ty: ScalarType) -> Class {
         match ty {
             ScalarType::Bool if self.family == Family::Avx512 => Class::Mask,
@@ -54,6 +61,7 @@ impl Nest<'_> {
     }
 
     pub fn constant(&mut self, ty: ScalarType, c: Literal) -> Reg {
+        self.fits(ty);
         let bits = match c.in_kernel() {
             Literal::Bool(v) if self.family == Family::Avx512 => {
                 let all = self.count_reg(Count::Const(if v { 0xffff } else { 0 }));
@@ -82,6 +90,7 @@ impl Nest<'_> {
     }
 
     fn spread_word(&mut self, word: Word, ty: ScalarType) -> Reg {
+        self.fits(ty);
         if ty == ScalarType::Bool {
             let number = self.word_reg(word);
             let numbers = self.spread_general(number, ScalarType::I32);
@@ -142,8 +151,7 @@ impl Nest<'_> {
         if self.unfit || self.too_narrow {
             return Val::Undefined;
         }
-        if size(ty) == 8 && !matches!(expr, Expr::Const(_)) && self.lanes * 8 > self.family.bytes() {
-            self.too_narrow = true;
+        if !matches!(expr, Expr::Const(_)) && !self.fits(ty) {
             return Val::Undefined;
         }
         match expr {
@@ -491,8 +499,7 @@ impl Nest<'_> {
         if from == to {
             return self.values[a.index()].clone();
         }
-        if size(from) == 8 && self.lanes * 8 > self.family.bytes() {
-            self.too_narrow = true;
+        if !self.fits(from) {
             return Val::Undefined;
         }
         let wide = self.lanes * size(from).max(size(to));
