@@ -10,6 +10,7 @@ mod expansions;
 use crate::DType;
 use crate::kernel::{Emit, ScalarType, ValueId};
 use expansions::SINE_LIMIT;
+pub use expansions::scale;
 
 /// Which dtypes an operation takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

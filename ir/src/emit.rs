@@ -87,7 +87,8 @@ impl dyn Emit + '_ {
     }
     pub fn machine(&mut self, op: MachineOp, operands: &[ValueId]) -> ValueId {
         let ty = match op {
-            MachineOp::Fma | MachineOp::F32OfBits | MachineOp::RoundF16 | MachineOp::RoundBF16 => ScalarType::F32,
+            MachineOp::Fma | MachineOp::Scale | MachineOp::F32OfBits => ScalarType::F32,
+            MachineOp::RoundF16 | MachineOp::RoundBF16 => ScalarType::F32,
             MachineOp::BitsOfF32 => ScalarType::I32,
             MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => self.type_of(operands[0]),
         };

@@ -251,6 +251,8 @@ pub enum Memory {
 pub enum MachineOp {
     /// `a * b + c` on `f32`, rounded once.
     Fma,
+    /// `a * 2^b` on `f32`, rounded once; `b` is a whole number from -252 to 254, or NaN where `a` is.
+    Scale,
     /// The bits of an `f32` as `i32`.
     BitsOfF32,
     /// The `f32` of these bits.
@@ -271,6 +273,7 @@ impl MachineOp {
     /// Every such operation.
     pub const ALL: &'static [MachineOp] = &[
         MachineOp::Fma,
+        MachineOp::Scale,
         MachineOp::BitsOfF32,
         MachineOp::F32OfBits,
         MachineOp::ShiftLeft,
@@ -284,6 +287,7 @@ impl MachineOp {
     pub fn name(self) -> &'static str {
         match self {
             MachineOp::Fma => "fma",
+            MachineOp::Scale => "scale",
             MachineOp::BitsOfF32 => "bits_of_f32",
             MachineOp::F32OfBits => "f32_of_bits",
             MachineOp::ShiftLeft => "shl",
@@ -299,7 +303,7 @@ impl MachineOp {
         match self {
             MachineOp::Fma => 3,
             MachineOp::BitsOfF32 | MachineOp::F32OfBits | MachineOp::RoundF16 | MachineOp::RoundBF16 => 1,
-            MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => 2,
+            MachineOp::Scale | MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => 2,
         }
     }
 }

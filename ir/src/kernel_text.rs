@@ -45,7 +45,7 @@ pub(crate) fn derived_type(kernel: &Kernel, expr: &Expr) -> Option<ScalarType> {
         Expr::Compare(..) => Some(ScalarType::Bool),
         Expr::Convert(_) => None,
         Expr::Machine(op, operands) => match op {
-            MachineOp::Fma | MachineOp::F32OfBits => Some(ScalarType::F32),
+            MachineOp::Fma | MachineOp::Scale | MachineOp::F32OfBits => Some(ScalarType::F32),
             MachineOp::RoundF16 | MachineOp::RoundBF16 => Some(ScalarType::F32),
             MachineOp::BitsOfF32 => Some(ScalarType::I32),
             MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => {

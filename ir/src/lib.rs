@@ -37,7 +37,7 @@ pub mod target;
 mod text;
 
 pub use dtype::{DType, Element, Literal, float_to_int};
-pub use elementwise::{BinaryCode, BinaryOp, CompareOp, Domain, NativeUnary, UnaryCode, UnaryOp, UnaryRow};
+pub use elementwise::{BinaryCode, BinaryOp, CompareOp, Domain, NativeUnary, UnaryCode, UnaryOp, UnaryRow, scale};
 pub use error::{Error, ErrorKind, Result};
 pub use graph::{Graph, NodeId, Value};
 pub use graph_dot::DotString;

@@ -37,25 +37,21 @@ fn clamp(e: &mut dyn Emit, x: ValueId, low: f64, high: f64) -> ValueId {
     e.select(above, high, x)
 }
 
-/// `p 2^n` in two exact steps, so that subnormal results and overflow round once.
-fn scaled(e: &mut dyn Emit, p: ValueId, n: ValueId) -> ValueId {
-    let one = e.i32(1);
-    let half = e.machine(MachineOp::ShiftRight, &[n, one]);
-    let rest = e.sub(n, half);
-    let scale = power_of_two(e, half);
-    let p = e.mul(p, scale);
-    let scale = power_of_two(e, rest);
-    e.mul(p, scale)
+/// What of `x = n ln 2 + r` is needed.
+struct Reduced {
+    /// `n` plus [`MAGIC`].
+    shifted: ValueId,
+    n: ValueId,
+    r: ValueId,
 }
 
-/// `x = n ln 2 + r`: `n` plus [`MAGIC`], and `r`.
-fn reduced_by_ln2(e: &mut dyn Emit, x: ValueId) -> (ValueId, ValueId) {
+fn reduced_by_ln2(e: &mut dyn Emit, x: ValueId) -> Reduced {
     let (log2e, magic) = (e.f32(std::f32::consts::LOG2_E), e.f32(MAGIC));
     let shifted = e.fma(x, log2e, magic);
     let n = e.sub(shifted, magic);
     let (ln2_high, ln2_low) = (e.f32(-0.693_359_4), e.f32(2.121_944_4e-4));
     let r = e.fma(n, ln2_high, x);
-    (shifted, e.fma(n, ln2_low, r))
+    Reduced { shifted, n, r: e.fma(n, ln2_low, r) }
 }
 
 /// `(e^r - 1 - r) / r^2` for `r` up to `ln 2 / 2`.
@@ -66,12 +62,11 @@ fn exp_polynomial(e: &mut dyn Emit, r: ValueId) -> ValueId {
 /// `e^x`: a polynomial in `r`, scaled.
 pub(super) fn exp(e: &mut dyn Emit, x: ValueId) -> ValueId {
     let x = clamp(e, x, -104.0, 89.0);
-    let (shifted, r) = reduced_by_ln2(e, x);
+    let Reduced { n, r, .. } = reduced_by_ln2(e, x);
     let (p, one) = (exp_polynomial(e, r), e.f32(1.0));
     let p = e.fma(p, r, one);
     let p = e.fma(p, r, one);
-    let n = integer_of(e, shifted);
-    scaled(e, p, n)
+    e.machine(MachineOp::Scale, &[p, n])
 }
 
 /// `2^x`: `x = n + r` exactly, a polynomial in `r`, scaled.
@@ -84,14 +79,13 @@ pub(super) fn exp2(e: &mut dyn Emit, x: ValueId) -> ValueId {
     let coefficients = [1.532_931e-4, 1.339_097e-3, 9.618_5e-3, 5.550_359_6e-2, 2.402_264_8e-1, 6.931_472e-1];
     let p = polynomial(e, r, &coefficients);
     let p = e.fma(p, r, one);
-    let n = integer_of(e, shifted);
-    scaled(e, p, n)
+    e.machine(MachineOp::Scale, &[p, n])
 }
 
 /// `e^x - 1` is `2^n (e^r - 1) + (2^n - 1)`, computed at half its size, which overflows where the result does.
 pub(super) fn expm1(e: &mut dyn Emit, argument: ValueId) -> ValueId {
     let x = clamp(e, argument, -20.0, 89.0);
-    let (shifted, r) = reduced_by_ln2(e, x);
+    let Reduced { shifted, r, .. } = reduced_by_ln2(e, x);
     let p = exp_polynomial(e, r);
     let rr = e.mul(r, r);
     let p = e.fma(p, rr, r);
@@ -105,6 +99,18 @@ pub(super) fn expm1(e: &mut dyn Emit, argument: ValueId) -> ValueId {
     let (size, tiny) = (e.abs(argument), e.f32(2.980_232_2e-8));
     let is_tiny = e.lt(size, tiny);
     e.select(is_tiny, argument, q)
+}
+
+/// The code of [`MachineOp::Scale`] where there is no instruction: two exact steps, so that subnormal results and overflow round
+/// once.
+pub fn scale(e: &mut dyn Emit, a: ValueId, b: ValueId) -> ValueId {
+    let (n, one) = (e.convert(ScalarType::I32, b), e.i32(1));
+    let half = e.machine(MachineOp::ShiftRight, &[n, one]);
+    let rest = e.sub(n, half);
+    let power = power_of_two(e, half);
+    let a = e.mul(a, power);
+    let power = power_of_two(e, rest);
+    e.mul(a, power)
 }
 
 /// `2^n` for an `i32` in -126..=127.

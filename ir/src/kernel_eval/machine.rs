@@ -428,6 +428,8 @@ fn machine(op: MachineOp, ty: ScalarType, a: u64, b: u64, c: u64) -> u64 {
     let count = (b & if narrow { 31 } else { 63 }) as u32;
     match op {
         MachineOp::Fma => f_bits(f(a).mul_add(f(b), f(c))),
+        // Exact in `f64`, so rounded once.
+        MachineOp::Scale => f_bits((f64::from(f(a)) * f64::from(f(b)).exp2()) as f32),
         MachineOp::BitsOfF32 => i_bits(true, i64::from(a as u32 as i32)),
         MachineOp::F32OfBits => u64::from(a as u32),
         MachineOp::ShiftLeft => i_bits(narrow, (a << count) as i64),

@@ -52,7 +52,7 @@ impl Verifier<'_> {
         self.check(operands.len() == op.arity(), || format!("{} takes {} operands", op.name(), op.arity()))?;
         let first = self.read(operands[0])?;
         let takes = match op {
-            MachineOp::Fma | MachineOp::BitsOfF32 => first == ScalarType::F32,
+            MachineOp::Fma | MachineOp::Scale | MachineOp::BitsOfF32 => first == ScalarType::F32,
             MachineOp::RoundF16 | MachineOp::RoundBF16 => first == ScalarType::F32,
             MachineOp::F32OfBits => first == ScalarType::I32,
             MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => {
@@ -69,6 +69,7 @@ impl Verifier<'_> {
                 self.check(fits, || format!("{} by what is no constant below the width", op.name()))
             }
             MachineOp::Fma
+            | MachineOp::Scale
             | MachineOp::BitsOfF32
             | MachineOp::F32OfBits
             | MachineOp::RoundF16

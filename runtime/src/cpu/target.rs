@@ -55,7 +55,9 @@ pub(crate) fn has_family(f: Family) -> bool {
 pub(crate) fn family() -> Result<Option<Family>> {
     let forced = |f: Family, name: &str| match has_family(f) {
         true => Ok(Some(f)),
-        false => Err(Error::new(ErrorKind::Device, format!("LAZULI_CPU asks for {name}, which this machine does not have"))),
+        false => {
+            Err(Error::new(ErrorKind::Device, format!("LAZULI_CPU asks for {name}, which this machine does not have")))
+        }
     };
     match std::env::var("LAZULI_CPU").ok().as_deref() {
         None => Ok([Family::Avx512, Family::Avx2].into_iter().find(|f| has_family(*f))),

@@ -77,7 +77,8 @@ pub fn generated(
 ) -> Vec<(String, Vec<KernelData>)> {
     let n = iterations(kernel, extents);
     let any = CompileOptions { baseline: true, ..CompileOptions::default() };
-    let own = Vectors::available().into_iter().map(|v| CompileOptions { vectors: Some(v), ..CompileOptions::default() });
+    let own =
+        Vectors::available().into_iter().map(|v| CompileOptions { vectors: Some(v), ..CompileOptions::default() });
     let mut results = Vec::new();
     for options in own.chain([any]) {
         let (code, name) = (code(kernel, options), format!("{options:?}"));

@@ -398,6 +398,10 @@ impl Emitter<'_> {
                 self.lift(ty, ty, operands, &mut |e, x| Ok(e.ins().fma(x[0], x[1], x[2])))
             }
             MachineOp::Fma => self.by_lane(ty, operands, &mut |e, x| e.call_for(Callee::Fma, types::F32, x)),
+            MachineOp::Scale => {
+                let result = lazuli_ir::scale(self as &mut dyn Emit, operands[0], operands[1]);
+                Ok(self.values[result.index()].val.clone())
+            }
             MachineOp::BitsOfF32 | MachineOp::F32OfBits => {
                 let from = self.types[operands[0].index()];
                 self.lift(ty, from, operands, &mut |e, x| {
@@ -442,7 +446,7 @@ pub(super) fn rounds_to(op: MachineOp) -> Option<Half> {
     match op {
         MachineOp::RoundF16 => Some(Half::F16),
         MachineOp::RoundBF16 => Some(Half::BF16),
-        MachineOp::Fma | MachineOp::BitsOfF32 | MachineOp::F32OfBits => None,
+        MachineOp::Fma | MachineOp::Scale | MachineOp::BitsOfF32 | MachineOp::F32OfBits => None,
         MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => None,
     }
 }

@@ -108,7 +108,7 @@ fn loops(insts: &[Inst]) -> Vec<(u32, u32)> {
             Op::Label(l) => {
                 labels.insert(l, i as u32);
             }
-            Op::Jump(l) | Op::Branch(_, _, l) => {
+            Op::Branch(_, _, l) => {
                 if let Some(&to) = labels.get(&l) {
                     loops.push((to, i as u32));
                 }
@@ -175,13 +175,14 @@ fn choose_forms(insts: &mut [Inst], intervals: &[Option<Interval>]) {
             false => (Vector::Fma213F32, Vector::Fma231F32),
             true => (Vector::Fma213F64, Vector::Fma231F64),
         };
-        let (form, operands) = if inst.result == Some(c) || (ends(c) && inst.result != Some(a) && inst.result != Some(b)) {
-            (form231, [c, a, b])
-        } else if inst.result != Some(b) && (ends(a) || !ends(b)) {
-            (form213, [a, b, c])
-        } else {
-            (form213, [b, a, c])
-        };
+        let (form, operands) =
+            if inst.result == Some(c) || (ends(c) && inst.result != Some(a) && inst.result != Some(b)) {
+                (form231, [c, a, b])
+            } else if inst.result != Some(b) && (ends(a) || !ends(b)) {
+                (form213, [a, b, c])
+            } else {
+                (form213, [b, a, c])
+            };
         inst.op = Op::Vector(form, bytes);
         inst.operands = operands.into_iter().collect();
     }

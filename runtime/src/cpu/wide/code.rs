@@ -71,12 +71,9 @@ pub(super) enum Op {
     Narrow(u32),
     /// Writes the low bytes of a general register.
     StoreNarrow(u32),
-    /// The low bit.
-    LowBit,
     /// A mask of the lanes below a count.
     Below,
     Label(Label),
-    Jump(Label),
     /// Compares two general registers, or one with a constant, and jumps.
     Branch(Condition, Option<i64>, Label),
 }
@@ -189,10 +186,6 @@ impl Code {
         Reg(self.regs.len() as u32 - 1)
     }
 
-    pub fn class(&self, r: Reg) -> Class {
-        self.regs[r.0 as usize].class
-    }
-
     /// Opens the list of a loop.
     pub fn open(&mut self, may_skip: bool) {
         self.lists.push(List { may_skip, ..List::default() });
@@ -211,7 +204,8 @@ impl Code {
         while self.lists.len() > 1 {
             self.close();
         }
-        (self.lists.pop().map(|l| l.insts).unwrap_or_default(), self.regs)
+        let insts = self.lists.pop().map(|l| l.insts).unwrap_or_default();
+        (without_dead(insts, self.regs.len()), self.regs)
     }
 
     /// Appends to the innermost list.
@@ -287,7 +281,9 @@ impl Code {
     /// nothing reads after it. Tells whether it did.
     pub fn retarget(&mut self, start: usize, from: Reg, to: Reg) -> bool {
         let Some(list) = self.lists.last_mut() else { return false };
-        let Some(n) = list.insts.iter().rposition(|i| i.result == Some(from)).filter(|n| *n >= start) else { return false };
+        let Some(n) = list.insts.iter().rposition(|i| i.result == Some(from)).filter(|n| *n >= start) else {
+            return false;
+        };
         let late = |i: &Inst| i.reads().any(|r| r == from || r == to);
         if list.insts[n + 1..].iter().any(late) {
             return false;
@@ -300,4 +296,26 @@ impl Code {
     pub fn here(&self) -> usize {
         self.lists.last().map_or(0, |l| l.insts.len())
     }
+}
+
+/// The instructions without those whose results nobody reads.
+fn without_dead(mut insts: Vec<Inst>, regs: usize) -> Vec<Inst> {
+    let mut reads = vec![0u32; regs];
+    for r in insts.iter().flat_map(Inst::reads) {
+        reads[r.0 as usize] += 1;
+    }
+    // From the end: what only fed a dead instruction is dead when its turn comes.
+    let mut keep = vec![true; insts.len()];
+    for (n, inst) in insts.iter().enumerate().rev() {
+        let Some(result) = inst.result else { continue };
+        if reads[result.0 as usize] == 0 {
+            keep[n] = false;
+            for r in inst.reads() {
+                reads[r.0 as usize] -= 1;
+            }
+        }
+    }
+    let mut keep = keep.into_iter();
+    insts.retain(|_| keep.next().unwrap_or(true));
+    insts
 }

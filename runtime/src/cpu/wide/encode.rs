@@ -121,7 +121,13 @@ impl Encoder<'_> {
         self.push(i);
     }
 
-    fn emit_masked(&mut self, code: Code, operands: &[Operand], immediate: Option<i32>, mask: Option<(Register, bool)>) {
+    fn emit_masked(
+        &mut self,
+        code: Code,
+        operands: &[Operand],
+        immediate: Option<i32>,
+        mask: Option<(Register, bool)>,
+    ) {
         self.emit(code, operands, immediate);
         if let (Some((k, zero)), Some(i)) = (mask, self.out.last_mut()) {
             i.set_op_mask(k);
@@ -148,8 +154,8 @@ impl Encoder<'_> {
         let general = |r: &Known| r.class == Class::General;
         let mut kept: SmallVec<[Register; 6]> = SmallVec::new();
         for n in FIRST_KEPT..GENERAL.len() as u32 {
-            let taken = used(n)
-                && self.known.iter().zip(&self.places.of).any(|(k, p)| general(k) && *p == Place::Register(n));
+            let taken =
+                used(n) && self.known.iter().zip(&self.places.of).any(|(k, p)| general(k) && *p == Place::Register(n));
             if taken {
                 kept.push(GENERAL[n as usize]);
             }
@@ -328,9 +334,6 @@ impl Encoder<'_> {
                 }
                 self.label = Some(l);
             }
-            Op::Jump(Label(l)) => {
-                self.checked(Instruction::with_branch(Code::Jmp_rel32_64, LABELS + u64::from(l)));
-            }
             Op::Branch(condition, constant, Label(l)) => {
                 let a = self.general(inst.operands[0], 0);
                 match constant {
@@ -369,8 +372,7 @@ impl Encoder<'_> {
             | Op::AddConst(_)
             | Op::MultiplyConst(_)
             | Op::Least
-            | Op::Narrow(_)
-            | Op::LowBit => self.general_inst(inst),
+            | Op::Narrow(_) => self.general_inst(inst),
         }
     }
 
@@ -388,7 +390,9 @@ impl Encoder<'_> {
             (true, _) => self.code(Vector::Broadcast32, bytes),
         };
         let from = match op {
-            Op::Constant(offset) | Op::Table(offset) => MemoryOperand::with_base_displ(Register::RIP, i64::from(offset)),
+            Op::Constant(offset) | Op::Table(offset) => {
+                MemoryOperand::with_base_displ(Register::RIP, i64::from(offset))
+            }
             Op::Spread(word) => MemoryOperand::with_base_displ(FRAME, i64::from(word) * 8),
             _ => return,
         };
@@ -431,11 +435,7 @@ impl Encoder<'_> {
 
     fn keep_mask(&mut self, k: Register, spilled: Option<u32>) {
         if let Some(offset) = spilled {
-            self.emit(
-                Code::VEX_Kmovw_m16_kr,
-                &[Operand::Memory(Self::stack(offset)), Operand::Register(k)],
-                None,
-            );
+            self.emit(Code::VEX_Kmovw_m16_kr, &[Operand::Memory(Self::stack(offset)), Operand::Register(k)], None);
         }
     }
 
@@ -502,13 +502,6 @@ impl Encoder<'_> {
                 let low = Register::EAX + (to as u32 - Register::RAX as u32);
                 self.emit(code, &[Operand::Register(low), Operand::Memory(m)], None);
             }
-            Op::LowBit => {
-                let a = self.general(inst.operands[0], 0);
-                if a != to {
-                    self.move_general(to, a);
-                }
-                self.checked(Instruction::with2(Code::And_rm64_imm8, to, 1));
-            }
             _ => {}
         }
         if let Some(offset) = spilled {
@@ -561,10 +554,8 @@ impl Encoder<'_> {
                 Class::Mask => Operand::Register(self.mask(r, n as u32)),
                 Class::General => {
                     let g = self.general(r, 1);
-                    let narrow = matches!(
-                        v,
-                        Vector::BroadcastGeneral32 | Vector::MaskOfGeneral | Vector::GeneralToLane
-                    );
+                    let narrow =
+                        matches!(v, Vector::BroadcastGeneral32 | Vector::MaskOfGeneral | Vector::GeneralToLane);
                     let g = if narrow { Register::EAX + (g as u32 - Register::RAX as u32) } else { g };
                     Operand::Register(g)
                 }
@@ -592,7 +583,7 @@ impl Encoder<'_> {
         }
         if let Some(to) = result {
             let to = match v {
-                Vector::LaneToGeneral | Vector::GeneralOfMask => Register::EAX + (to as u32 - Register::RAX as u32),
+                Vector::LaneToGeneral => Register::EAX + (to as u32 - Register::RAX as u32),
                 Vector::GeneralToLane => low_lanes(to),
                 _ => to,
             };
@@ -627,7 +618,6 @@ impl Encoder<'_> {
                 | Vector::Store8
                 | Vector::Store32
                 | Vector::Store64
-                | Vector::StoreStreaming
                 | Vector::StoreLane32
                 | Vector::StoreLane64
                 | Vector::LaneToGeneral
@@ -652,7 +642,11 @@ impl Encoder<'_> {
 fn reads_lane(v: Vector) -> bool {
     matches!(
         v,
-        Vector::BroadcastLane32 | Vector::Broadcast64 | Vector::StoreLane32 | Vector::StoreLane64 | Vector::LaneToGeneral
+        Vector::BroadcastLane32
+            | Vector::Broadcast64
+            | Vector::StoreLane32
+            | Vector::StoreLane64
+            | Vector::LaneToGeneral
     )
 }
 

@@ -131,9 +131,7 @@ impl Nest<'_> {
             let (own, rest) = self.split(x)?;
             let (factor, run_time) = match (stride, memory) {
                 (Stride::Const(s), _) => (s.checked_mul(size)?, None),
-                (Stride::Runtime, Memory::Param(p)) if !own.is_empty() => {
-                    (1, Some(self.word_reg(Word::Stride(p, d))))
-                }
+                (Stride::Runtime, Memory::Param(p)) if !own.is_empty() => (1, Some(self.word_reg(Word::Stride(p, d)))),
                 (Stride::Runtime, _) => (1, None),
             };
             for (var, c) in own {
@@ -280,8 +278,12 @@ impl Nest<'_> {
     fn load_one(&mut self, ty: ScalarType, dtype: DType, address: Address, constant: bool, masking: Masking) -> Reg {
         let (class, bytes) = (self.class(ty), self.bytes(ty));
         match dtype {
-            DType::F32 | DType::I32 => self.read(Op::Vector(Vector::Broadcast32, bytes), class, address, masking, constant),
-            DType::F64 | DType::I64 => self.read(Op::Vector(Vector::Broadcast64, bytes), class, address, masking, constant),
+            DType::F32 | DType::I32 => {
+                self.read(Op::Vector(Vector::Broadcast32, bytes), class, address, masking, constant)
+            }
+            DType::F64 | DType::I64 => {
+                self.read(Op::Vector(Vector::Broadcast64, bytes), class, address, masking, constant)
+            }
             DType::Bool | DType::U8 | DType::F16 | DType::BF16 => {
                 let narrow = Op::Narrow(dtype.size() as u32);
                 let number = self.read(narrow, Class::General, address, Masking::All, constant);
@@ -311,7 +313,14 @@ impl Nest<'_> {
         }
     }
 
-    fn load_vector(&mut self, ty: ScalarType, dtype: DType, address: Address, mask: Option<Reg>, constant: bool) -> Reg {
+    fn load_vector(
+        &mut self,
+        ty: ScalarType,
+        dtype: DType,
+        address: Address,
+        mask: Option<Reg>,
+        constant: bool,
+    ) -> Reg {
         let (class, bytes) = (self.class(ty), self.bytes(ty));
         if self.family == Family::Avx2 {
             if dtype.size() != 4 {

@@ -11,7 +11,7 @@ use super::{Family, Pool};
 use lazuli_ir::kernel::{
     Block, Emit, Expr, Extent, Kernel, Loop, Memory, ParamId, Reduce, ScalarId, ScalarType, StmtKind, TileId, ValueId,
 };
-use lazuli_ir::{ExtentId, Index, Literal, ReduceOp, Result, VarId};
+use lazuli_ir::{CompareOp, ExtentId, Index, Literal, ReduceOp, Result, VarId};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -116,6 +116,8 @@ pub(super) struct Nest<'k> {
     pub vars: FxHashMap<VarId, Reg>,
     pub words: Vec<Word>,
     pub running: Option<Lanes>,
+    /// What truth values compare.
+    pub compared: FxHashMap<ValueId, (CompareOp, ValueId, ValueId)>,
     /// What masks off stores and loads.
     pub masks: Vec<Val>,
     tiles: Vec<TileId>,
@@ -199,6 +201,7 @@ impl<'k> Nest<'k> {
             vars: FxHashMap::default(),
             words: Vec::new(),
             running: None,
+            compared: FxHashMap::default(),
             masks: Vec::new(),
             tiles: Vec::new(),
             unfit: false,
@@ -300,6 +303,7 @@ impl<'k> Nest<'k> {
                 self.types.truncate(temporaries);
                 self.values.truncate(temporaries);
                 self.values[v.index()] = val;
+                self.note_comparison(*v, expr);
             }
             StmtKind::Store { to, index, value, mask } => self.store(*to, index, *value, *mask),
             StmtKind::Loop(l) => {
@@ -425,13 +429,7 @@ impl<'k> Nest<'k> {
     }
 
     /// A loop whose iterations are lanes, `parts` vectors at a time and then one at a time.
-    fn lane_loop(
-        &mut self,
-        var: VarId,
-        (start, end): (Count, Count),
-        parts: u32,
-        body: &mut dyn FnMut(&mut Self),
-    ) {
+    fn lane_loop(&mut self, var: VarId, (start, end): (Count, Count), parts: u32, body: &mut dyn FnMut(&mut Self)) {
         let (lanes, group) = (i64::from(self.lanes), i64::from(self.lanes * parts));
         let length = known_length((start, end));
         let mut counter = None;

@@ -15,7 +15,9 @@ type Apply<'a, E> = &'a mut dyn FnMut(&mut E, &[Reg]) -> Reg;
 impl Emit for Nest<'_> {
     fn emit(&mut self, ty: ScalarType, expr: Expr) -> ValueId {
         let val = self.expr(ty, &expr);
-        self.temporary(ty, val)
+        let v = self.temporary(ty, val);
+        self.note_comparison(v, &expr);
+        v
     }
 
     fn type_of(&self, v: ValueId) -> ScalarType {
@@ -32,6 +34,14 @@ fn size(ty: ScalarType) -> u32 {
 }
 
 impl Nest<'_> {
+    /// Remembers which operands a truth value compares: selecting between them may be one instruction.
+    pub fn note_comparison(&mut self, v: ValueId, expr: &Expr) {
+        match expr {
+            Expr::Compare(op, a, b) => self.compared.insert(v, (*op, *a, *b)),
+            _ => self.compared.remove(&v),
+        };
+    }
+
     /// The bytes of a register of a type.
     pub fn bytes(&self, ty: ScalarType) -> u32 {
         self.lanes * size(ty)
@@ -141,7 +151,8 @@ impl Nest<'_> {
             }
             Some(n) => {
                 let all: SmallVec<[Regs; 3]> = operands.iter().map(|v| self.parts_of(*v, n as u32)).collect();
-                let part = |i: usize| -> SmallVec<[Reg; 3]> { all.iter().map(|regs| regs[i.min(regs.len() - 1)]).collect() };
+                let part =
+                    |i: usize| -> SmallVec<[Reg; 3]> { all.iter().map(|regs| regs[i.min(regs.len() - 1)]).collect() };
                 Val::Parts((0..n).map(|i| f(self, &part(i))).collect())
             }
         }
@@ -180,13 +191,38 @@ impl Nest<'_> {
                 let op = *op;
                 self.lift(&[*a, *b], &mut |e, x| e.compare(op, ty, x[0], x[1]))
             }
-            Expr::Select(c, a, b) => self.lift(&[*c, *a, *b], &mut |e, x| e.blend(ty, x[0], x[1], x[2])),
+            Expr::Select(c, a, b) => match self.as_extremum(ty, *c, *a, *b) {
+                Some(v) => self.lift(&[*a, *b], &mut |e, x| e.op(v, ty, x, None)),
+                None => self.lift(&[*c, *a, *b], &mut |e, x| e.blend(ty, x[0], x[1], x[2])),
+            },
             Expr::Convert(a) => self.convert(ty, *a),
             Expr::Machine(op, operands) => self.machine(ty, *op, operands),
             Expr::Random(seed, draw, element) => {
                 let result = lazuli_ir::philox_code::uniform(self as &mut dyn Emit, *seed, *draw, *element);
                 self.values[result.index()].clone()
             }
+        }
+    }
+
+    /// The instruction that `c ? a : b` is, where `c` compares `a` with `b`: max gives its first operand where that is larger, min
+    /// where it is smaller, and both the second one otherwise, NaN and zeros included.
+    fn as_extremum(&self, ty: ScalarType, c: ValueId, a: ValueId, b: ValueId) -> Option<Vector> {
+        let (op, x, y) = *self.compared.get(&c)?;
+        let first_is_larger = match op {
+            CompareOp::Gt => (x, y) == (a, b),
+            CompareOp::Lt => (x, y) == (b, a),
+            _ => return None,
+        };
+        let first_is_smaller = match op {
+            CompareOp::Gt => (x, y) == (b, a),
+            _ => (x, y) == (a, b),
+        };
+        match (ty, first_is_larger, first_is_smaller) {
+            (ScalarType::F32, true, _) => Some(Vector::MaxF32),
+            (ScalarType::F32, _, true) => Some(Vector::MinF32),
+            (ScalarType::F64, true, _) => Some(Vector::MaxF64),
+            (ScalarType::F64, _, true) => Some(Vector::MinF64),
+            _ => None,
         }
     }
 
@@ -391,7 +427,9 @@ impl Nest<'_> {
     }
 
     fn native(&mut self, op: NativeUnary, ty: ScalarType, a: ValueId) -> Val {
-        use Vector::{AbsI32, AbsI64, AndI32, AndI64, RoundF32, RoundF64, SqrtF32, SqrtF64, SubI32, SubI64, XorI32, XorI64};
+        use Vector::{
+            AbsI32, AbsI64, AndI32, AndI64, RoundF32, RoundF64, SqrtF32, SqrtF64, SubI32, SubI64, XorI32, XorI64,
+        };
         if ty == ScalarType::Bool {
             return self.give_up();
         }
@@ -432,8 +470,8 @@ impl Nest<'_> {
 
     fn native_binary(&mut self, op: BinaryOp, ty: ScalarType, a: ValueId, b: ValueId) -> Val {
         use Vector::{
-            AddF32, AddF64, AddI32, AddI64, AndI32, AndI64, DivF32, DivF64, MulF32, MulF64, MulI32, MulI64, OrI32, OrI64,
-            SubF32, SubF64, SubI32, SubI64, XorI32, XorI64,
+            AddF32, AddF64, AddI32, AddI64, AndI32, AndI64, DivF32, DivF64, MulF32, MulF64, MulI32, MulI64, OrI32,
+            OrI64, SubF32, SubF64, SubI32, SubI64, XorI32, XorI64,
         };
         let float = ty.is_float();
         if ty == ScalarType::Bool {
@@ -540,6 +578,13 @@ impl Nest<'_> {
                 let class = self.class(ty);
                 self.lift(operands, &mut |e, x| e.code.pure(Op::Fma(bytes, ty == ScalarType::F64), class, x, None))
             }
+            MachineOp::Scale if self.family == Family::Avx512 => {
+                self.lift(operands, &mut |e, x| e.op(Vector::ScaleF32, ty, x, None))
+            }
+            MachineOp::Scale => {
+                let result = lazuli_ir::scale(self as &mut dyn Emit, operands[0], operands[1]);
+                self.values[result.index()].clone()
+            }
             MachineOp::BitsOfF32 | MachineOp::F32OfBits => match &self.values[operands[0].index()] {
                 Val::Const(c) => {
                     let bits = c.bits() as u32;
@@ -558,7 +603,8 @@ impl Nest<'_> {
                 };
                 let Some(count) = count else { return self.give_up() };
                 use Vector::{
-                    ShiftLeftI32, ShiftLeftI64, ShiftRightI32, ShiftRightI64, ShiftRightLogicalI32, ShiftRightLogicalI64,
+                    ShiftLeftI32, ShiftLeftI64, ShiftRightI32, ShiftRightI64, ShiftRightLogicalI32,
+                    ShiftRightLogicalI64,
                 };
                 let (narrow, wide) = match op {
                     MachineOp::ShiftLeft => (ShiftLeftI32, ShiftLeftI64),

@@ -35,6 +35,7 @@ rows! {
     Fma213F32: VEX_Vfmadd213ps_xmm_xmm_xmmm128 VEX_Vfmadd213ps_ymm_ymm_ymmm256 EVEX_Vfmadd213ps_xmm_k1z_xmm_xmmm128b32 EVEX_Vfmadd213ps_ymm_k1z_ymm_ymmm256b32 EVEX_Vfmadd213ps_zmm_k1z_zmm_zmmm512b32_er;
     Fma231F32: VEX_Vfmadd231ps_xmm_xmm_xmmm128 VEX_Vfmadd231ps_ymm_ymm_ymmm256 EVEX_Vfmadd231ps_xmm_k1z_xmm_xmmm128b32 EVEX_Vfmadd231ps_ymm_k1z_ymm_ymmm256b32 EVEX_Vfmadd231ps_zmm_k1z_zmm_zmmm512b32_er;
     CompareF32: INVALID INVALID EVEX_Vcmpps_kr_k1_xmm_xmmm128b32_imm8 EVEX_Vcmpps_kr_k1_ymm_ymmm256b32_imm8 EVEX_Vcmpps_kr_k1_zmm_zmmm512b32_imm8_sae;
+    ScaleF32: INVALID INVALID EVEX_Vscalefps_xmm_k1z_xmm_xmmm128b32 EVEX_Vscalefps_ymm_k1z_ymm_ymmm256b32 EVEX_Vscalefps_zmm_k1z_zmm_zmmm512b32_er;
     AddF64: VEX_Vaddpd_xmm_xmm_xmmm128 VEX_Vaddpd_ymm_ymm_ymmm256 EVEX_Vaddpd_xmm_k1z_xmm_xmmm128b64 EVEX_Vaddpd_ymm_k1z_ymm_ymmm256b64 EVEX_Vaddpd_zmm_k1z_zmm_zmmm512b64_er;
     SubF64: VEX_Vsubpd_xmm_xmm_xmmm128 VEX_Vsubpd_ymm_ymm_ymmm256 EVEX_Vsubpd_xmm_k1z_xmm_xmmm128b64 EVEX_Vsubpd_ymm_k1z_ymm_ymmm256b64 EVEX_Vsubpd_zmm_k1z_zmm_zmmm512b64_er;
     MulF64: VEX_Vmulpd_xmm_xmm_xmmm128 VEX_Vmulpd_ymm_ymm_ymmm256 EVEX_Vmulpd_xmm_k1z_xmm_xmmm128b64 EVEX_Vmulpd_ymm_k1z_ymm_ymmm256b64 EVEX_Vmulpd_zmm_k1z_zmm_zmmm512b64_er;
@@ -85,7 +86,6 @@ rows! {
     Store32: VEX_Vmovups_xmmm128_xmm VEX_Vmovups_ymmm256_ymm EVEX_Vmovups_xmmm128_k1z_xmm EVEX_Vmovups_ymmm256_k1z_ymm EVEX_Vmovups_zmmm512_k1z_zmm;
     Load64: INVALID INVALID EVEX_Vmovupd_xmm_k1z_xmmm128 EVEX_Vmovupd_ymm_k1z_ymmm256 EVEX_Vmovupd_zmm_k1z_zmmm512;
     Store64: INVALID INVALID EVEX_Vmovupd_xmmm128_k1z_xmm EVEX_Vmovupd_ymmm256_k1z_ymm EVEX_Vmovupd_zmmm512_k1z_zmm;
-    StoreStreaming: VEX_Vmovntps_m128_xmm VEX_Vmovntps_m256_ymm EVEX_Vmovntps_m128_xmm EVEX_Vmovntps_m256_ymm EVEX_Vmovntps_m512_zmm;
     MaskLoad32: VEX_Vmaskmovps_xmm_xmm_m128 VEX_Vmaskmovps_ymm_ymm_m256 INVALID INVALID INVALID;
     MaskStore32: VEX_Vmaskmovps_m128_xmm_xmm VEX_Vmaskmovps_m256_ymm_ymm INVALID INVALID INVALID;
     Broadcast32: VEX_Vbroadcastss_xmm_m32 VEX_Vbroadcastss_ymm_m32 EVEX_Vbroadcastss_xmm_k1z_xmmm32 EVEX_Vbroadcastss_ymm_k1z_xmmm32 EVEX_Vbroadcastss_zmm_k1z_xmmm32;
@@ -113,30 +113,54 @@ rows! {
     Store8: INVALID INVALID EVEX_Vpmovdb_xmmm32_k1z_xmm EVEX_Vpmovdb_xmmm64_k1z_ymm EVEX_Vpmovdb_xmmm128_k1z_zmm;
     SwapQuarters: INVALID VEX_Vperm2f128_ymm_ymm_ymmm256_imm8 INVALID EVEX_Vshuff64x2_ymm_k1z_ymm_ymmm256b64_imm8 EVEX_Vshuff64x2_zmm_k1z_zmm_zmmm512b64_imm8;
     Permute32: VEX_Vpermilps_xmm_xmmm128_imm8 VEX_Vpermilps_ymm_ymmm256_imm8 EVEX_Vpermilps_xmm_k1z_xmmm128b32_imm8 EVEX_Vpermilps_ymm_k1z_ymmm256b32_imm8 EVEX_Vpermilps_zmm_k1z_zmmm512b32_imm8;
-    Permute64: VEX_Vpermilpd_xmm_xmmm128_imm8 VEX_Vpermilpd_ymm_ymmm256_imm8 EVEX_Vpermilpd_xmm_k1z_xmmm128b64_imm8 EVEX_Vpermilpd_ymm_k1z_ymmm256b64_imm8 EVEX_Vpermilpd_zmm_k1z_zmmm512b64_imm8;
     StoreLane32: VEX_Vmovss_m32_xmm VEX_Vmovss_m32_xmm EVEX_Vmovss_m32_k1_xmm EVEX_Vmovss_m32_k1_xmm EVEX_Vmovss_m32_k1_xmm;
     StoreLane64: VEX_Vmovsd_m64_xmm VEX_Vmovsd_m64_xmm EVEX_Vmovsd_m64_k1_xmm EVEX_Vmovsd_m64_k1_xmm EVEX_Vmovsd_m64_k1_xmm;
     LaneToGeneral: VEX_Vmovd_rm32_xmm VEX_Vmovd_rm32_xmm EVEX_Vmovd_rm32_xmm EVEX_Vmovd_rm32_xmm EVEX_Vmovd_rm32_xmm;
     GeneralToLane: VEX_Vmovd_xmm_rm32 VEX_Vmovd_xmm_rm32 EVEX_Vmovd_xmm_rm32 EVEX_Vmovd_xmm_rm32 EVEX_Vmovd_xmm_rm32;
-    Gather32: INVALID INVALID EVEX_Vgatherdps_xmm_k1_vm32x EVEX_Vgatherdps_ymm_k1_vm32y EVEX_Vgatherdps_zmm_k1_vm32z;
-    Lanes32: INVALID VEX_Vpermps_ymm_ymm_ymmm256 INVALID EVEX_Vpermps_ymm_k1z_ymm_ymmm256b32 EVEX_Vpermps_zmm_k1z_zmm_zmmm512b32;
     AndMask: INVALID INVALID VEX_Kandw_kr_kr_kr VEX_Kandw_kr_kr_kr VEX_Kandw_kr_kr_kr;
     OrMask: INVALID INVALID VEX_Korw_kr_kr_kr VEX_Korw_kr_kr_kr VEX_Korw_kr_kr_kr;
     XorMask: INVALID INVALID VEX_Kxorw_kr_kr_kr VEX_Kxorw_kr_kr_kr VEX_Kxorw_kr_kr_kr;
-    XnorMask: INVALID INVALID VEX_Kxnorw_kr_kr_kr VEX_Kxnorw_kr_kr_kr VEX_Kxnorw_kr_kr_kr;
     AndnMask: INVALID INVALID VEX_Kandnw_kr_kr_kr VEX_Kandnw_kr_kr_kr VEX_Kandnw_kr_kr_kr;
     NotMask: INVALID INVALID VEX_Knotw_kr_kr VEX_Knotw_kr_kr VEX_Knotw_kr_kr;
-    MoveMask: INVALID INVALID VEX_Kmovw_kr_km16 VEX_Kmovw_kr_km16 VEX_Kmovw_kr_km16;
-    StoreMask: INVALID INVALID VEX_Kmovw_m16_kr VEX_Kmovw_m16_kr VEX_Kmovw_m16_kr;
     MaskOfGeneral: INVALID INVALID VEX_Kmovw_kr_r32 VEX_Kmovw_kr_r32 VEX_Kmovw_kr_r32;
-    GeneralOfMask: INVALID INVALID VEX_Kmovw_r32_kr VEX_Kmovw_r32_kr VEX_Kmovw_r32_kr;
 }
 
 impl Vector {
     /// Bytes of the element that it takes from memory for all lanes.
     pub(super) fn element(self) -> u32 {
         match self {
-            Vector::AddF64 | Vector::SubF64 | Vector::MulF64 | Vector::DivF64 | Vector::MaxF64 | Vector::MinF64 | Vector::SqrtF64 | Vector::RoundF64 | Vector::Fma213F64 | Vector::Fma231F64 | Vector::CompareF64 | Vector::AddI64 | Vector::SubI64 | Vector::MulI64 | Vector::MaxI64 | Vector::MinI64 | Vector::AbsI64 | Vector::ShiftLeftI64 | Vector::ShiftRightI64 | Vector::ShiftRightLogicalI64 | Vector::CompareI64 | Vector::BlendI64 | Vector::TestI64 | Vector::AndI64 | Vector::OrI64 | Vector::XorI64 | Vector::F64ToF32 | Vector::F64ToI32 | Vector::I64ToF64 | Vector::F64ToI64 | Vector::I64ToF32 | Vector::SwapQuarters | Vector::Permute64 => 8,
+            Vector::AddF64
+            | Vector::SubF64
+            | Vector::MulF64
+            | Vector::DivF64
+            | Vector::MaxF64
+            | Vector::MinF64
+            | Vector::SqrtF64
+            | Vector::RoundF64
+            | Vector::Fma213F64
+            | Vector::Fma231F64
+            | Vector::CompareF64
+            | Vector::AddI64
+            | Vector::SubI64
+            | Vector::MulI64
+            | Vector::MaxI64
+            | Vector::MinI64
+            | Vector::AbsI64
+            | Vector::ShiftLeftI64
+            | Vector::ShiftRightI64
+            | Vector::ShiftRightLogicalI64
+            | Vector::CompareI64
+            | Vector::BlendI64
+            | Vector::TestI64
+            | Vector::AndI64
+            | Vector::OrI64
+            | Vector::XorI64
+            | Vector::F64ToF32
+            | Vector::F64ToI32
+            | Vector::I64ToF64
+            | Vector::F64ToI64
+            | Vector::I64ToF32
+            | Vector::SwapQuarters => 8,
             _ => 4,
         }
     }
