@@ -67,6 +67,10 @@ pub(super) enum Op {
     AddConst(i64),
     MultiplyConst(i64),
     Least,
+    /// The second operand where the first is not zero, else the third.
+    Choose,
+    /// The address of bytes of the pool.
+    PoolAddress(u32),
     /// A byte or two bytes of memory, without sign.
     Narrow(u32),
     /// Writes the low bytes of a general register.

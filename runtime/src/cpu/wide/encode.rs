@@ -372,6 +372,8 @@ impl Encoder<'_> {
             | Op::AddConst(_)
             | Op::MultiplyConst(_)
             | Op::Least
+            | Op::Choose
+            | Op::PoolAddress(_)
             | Op::Narrow(_) => self.general_inst(inst),
         }
     }
@@ -455,6 +457,24 @@ impl Encoder<'_> {
                 self.emit(Code::Mov_r64_rm64, &[to_operand, Operand::Memory(m)], None);
             }
             Op::FrameAddress => self.move_general(to, FRAME),
+            Op::PoolAddress(offset) => {
+                let m = MemoryOperand::with_base_displ(Register::RIP, i64::from(offset));
+                self.emit(Code::Lea_r64_m, &[to_operand, Operand::Memory(m)], None);
+            }
+            Op::Choose => {
+                let flag = self.general(inst.operands[0], 0);
+                self.emit(Code::Test_rm64_r64, &[Operand::Register(flag), Operand::Register(flag)], None);
+                // Moves leave the flags as they are.
+                let (scratch, other) = (GENERAL_SCRATCH[0], self.general(inst.operands[2], 1));
+                let first = self.general(inst.operands[1], 0);
+                if first != scratch {
+                    self.move_general(scratch, first);
+                }
+                self.emit(Code::Cmove_r64_rm64, &[Operand::Register(scratch), Operand::Register(other)], None);
+                if to != scratch {
+                    self.move_general(to, scratch);
+                }
+            }
             Op::Set(v) => self.checked(Instruction::with2(Code::Mov_r64_imm64, to, v)),
             Op::Copy => {
                 let from = self.general(inst.operands[0], 0);
@@ -583,7 +603,7 @@ impl Encoder<'_> {
         }
         if let Some(to) = result {
             let to = match v {
-                Vector::LaneToGeneral => Register::EAX + (to as u32 - Register::RAX as u32),
+                Vector::LaneToGeneral | Vector::GeneralOfMask => Register::EAX + (to as u32 - Register::RAX as u32),
                 Vector::GeneralToLane => low_lanes(to),
                 _ => to,
             };
@@ -621,6 +641,7 @@ impl Encoder<'_> {
                 | Vector::StoreLane32
                 | Vector::StoreLane64
                 | Vector::LaneToGeneral
+                | Vector::GeneralOfMask
                 | Vector::BroadcastLane32
                 | Vector::Broadcast32
                 | Vector::Broadcast64
@@ -629,7 +650,7 @@ impl Encoder<'_> {
                 | Vector::MaskStore32
                 | Vector::Move
         );
-        !never && !(shifts && self.family == Family::Avx2)
+        !(never || shifts && self.family == Family::Avx2)
     }
 
     /// Whether memory holds the value as the instruction reads it: whole, or spread by its element.

@@ -22,8 +22,11 @@ struct Term {
     stride: Option<Reg>,
 }
 
+/// Counters and what they are multiplied by.
+type Multiples = SmallVec<[(VarId, i64); 2]>;
+
 /// The address of an access, and how it moves along the lanes.
-struct Access2 {
+struct Reached {
     address: Address,
     spread: Spread,
 }
@@ -50,8 +53,8 @@ impl Nest<'_> {
     }
 
     /// The counters' multiples of an index, and what is left of it.
-    fn split(&mut self, x: &Index) -> Option<(SmallVec<[(VarId, i64); 2]>, Index)> {
-        let (mut terms, mut rest) = (SmallVec::new(), Index::constant(x.offset()));
+    fn split(&mut self, x: &Index) -> Option<(Multiples, Index)> {
+        let (mut terms, mut rest) = (Multiples::new(), Index::constant(x.offset()));
         for (atom, c) in x.terms() {
             match atom {
                 Atom::Var(v) if self.vars.contains_key(v) => terms.push((*v, *c)),
@@ -153,7 +156,7 @@ impl Nest<'_> {
     }
 
     /// The address of the first part's first lane.
-    fn access(&mut self, memory: Memory, index: &[Index]) -> Option<Access2> {
+    fn access(&mut self, memory: Memory, index: &[Index]) -> Option<Reached> {
         let size = self.dtype(memory).size() as i64;
         let (mut terms, word, constant) = self.terms(memory, index)?;
         let spread = match self.running {
@@ -193,7 +196,7 @@ impl Nest<'_> {
             offset = 0;
         }
         let index = scaled.map(|t| (self.vars[&t.var], t.factor as u32));
-        Some(Access2 { address: Address { base, index, offset: offset as i32 }, spread })
+        Some(Reached { address: Address { base, index, offset: offset as i32 }, spread })
     }
 
     /// The mask of an access for a part: its own, those of guards, and that of the lanes which exist.
@@ -230,30 +233,55 @@ impl Nest<'_> {
         let own = mask.map(|m| self.values[m.index()].clone());
         let varies = own.iter().chain(&self.masks).any(|m| matches!(m, Val::Parts(_)));
         let masked = own.is_some() || !self.masks.is_empty();
-        if access.spread == Spread::Uniform && !varies {
-            return match self.access_mask(own.as_ref(), 0, false) {
-                None => Val::One(self.load_one(ty, dtype, access.address, constant, Masking::All)),
-                Some(_) if !matches!(dtype.size(), 4 | 8) || self.family == Family::Avx2 => self.give_up(),
-                Some(m) => Val::One(self.load_one(ty, dtype, access.address, false, Masking::Zero(m))),
-            };
+        let constant = constant && !masked;
+        let (mut address, mut own) = (access.address, own);
+        if masked && !varies {
+            // The same for all lanes: one other address, where a masked load of what is far out of range would be slow.
+            if let Some(m) = self.access_mask(own.as_ref(), 0, false) {
+                address = self.or_zeros(address, m);
+            }
+            own = None;
         }
+        let unit = access.spread == Spread::Unit;
+        if !unit && !varies {
+            return Val::One(self.load_one(ty, dtype, address, constant, Masking::All));
+        }
+        let tail = self.running.and_then(|l| l.tail);
         let parts = self.running.map_or(1, |l| l.parts);
         let mut out = Regs::new();
         for part in 0..parts {
-            let unit = access.spread == Spread::Unit;
-            let mask = self.access_mask(own.as_ref(), part as usize, unit);
+            let mask = if varies { self.access_mask(own.as_ref(), part as usize, unit) } else { tail.filter(|_| unit) };
             if !unit && (!matches!(dtype.size(), 4 | 8) || self.family == Family::Avx2) {
                 return self.give_up();
             }
             if !unit {
-                out.push(self.load_one(ty, dtype, access.address, false, self.masking(mask)));
+                out.push(self.load_one(ty, dtype, address, false, self.masking(mask)));
                 continue;
             }
-            let mut address = access.address;
+            let mut address = address;
             address.offset += (part * self.lanes * dtype.size() as u32) as i32;
-            out.push(self.load_vector(ty, dtype, address, mask, constant && !masked));
+            out.push(self.load_vector(ty, dtype, address, mask, constant));
         }
         Val::Parts(out)
+    }
+
+    /// The address, or that of zeros where a mask that all lanes share is false.
+    fn or_zeros(&mut self, address: Address, mask: Reg) -> Address {
+        let bytes = self.lanes * 4;
+        let flag = self.code.pure(Op::Vector(Vector::GeneralOfMask, bytes), Class::General, &[mask], None);
+        let zeros = self.pool.zeros();
+        let zeros = self.code.pure(Op::PoolAddress(zeros), Class::General, &[], None);
+        let mut at = address.base;
+        if let Some((index, scale)) = address.index {
+            let index = match scale {
+                1 => index,
+                _ => self.code.pure(Op::MultiplyConst(i64::from(scale)), Class::General, &[index], None),
+            };
+            at = self.code.pure(Op::Add, Class::General, &[at, index], None);
+        }
+        at = self.code.pure(Op::AddConst(i64::from(address.offset)), Class::General, &[at], None);
+        let base = self.code.pure(Op::Choose, Class::General, &[flag, at, zeros], None);
+        Address { base, index: None, offset: 0 }
     }
 
     pub fn give_up(&mut self) -> Val {

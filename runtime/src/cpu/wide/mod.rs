@@ -50,11 +50,12 @@ struct Pool {
     known: FxHashMap<(u64, u32), u32>,
     family: Family,
     lanes: u32,
+    zeros: Option<u32>,
 }
 
 impl Pool {
     fn new(family: Family, lanes: u32) -> Pool {
-        Pool { bytes: Vec::new(), known: FxHashMap::default(), family, lanes }
+        Pool { bytes: Vec::new(), known: FxHashMap::default(), family, lanes, zeros: None }
     }
 
     /// The offset of a number of `size` bytes: once where instructions spread it, else in every lane.
@@ -67,6 +68,18 @@ impl Pool {
         let offset = self.vector(&one.repeat(copies as usize), size * copies);
         self.known.insert((bits, size), offset);
         offset
+    }
+
+    /// The offset of zeros for all vectors that run together.
+    fn zeros(&mut self) -> u32 {
+        match self.zeros {
+            Some(offset) => offset,
+            None => {
+                let offset = self.vector(&[0; 8 * 64], 64);
+                self.zeros = Some(offset);
+                offset
+            }
+        }
     }
 
     /// The offset of bytes.

@@ -614,6 +614,13 @@ impl Nest<'_> {
                 let v = if ty == ScalarType::I64 { wide } else { narrow };
                 self.lift(&operands[..1], &mut |e, x| e.op(v, ty, x, Some(count as i32)))
             }
+            MachineOp::RoundF16 if self.family == Family::Avx512 => {
+                let (bytes, half) = (self.bytes(ty), Class::Vector(self.lanes * 2));
+                self.lift(operands, &mut |e, x| {
+                    let narrow = e.code.pure(Op::Vector(Vector::StoreF16, bytes), half, x, Some(0));
+                    e.op(Vector::LoadF16, ty, &[narrow], None)
+                })
+            }
             MachineOp::RoundF16 => self.round(Half::F16, operands[0]),
             MachineOp::RoundBF16 => self.round(Half::BF16, operands[0]),
         }

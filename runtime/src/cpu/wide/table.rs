@@ -123,6 +123,7 @@ rows! {
     AndnMask: INVALID INVALID VEX_Kandnw_kr_kr_kr VEX_Kandnw_kr_kr_kr VEX_Kandnw_kr_kr_kr;
     NotMask: INVALID INVALID VEX_Knotw_kr_kr VEX_Knotw_kr_kr VEX_Knotw_kr_kr;
     MaskOfGeneral: INVALID INVALID VEX_Kmovw_kr_r32 VEX_Kmovw_kr_r32 VEX_Kmovw_kr_r32;
+    GeneralOfMask: VEX_Vmovmskps_r32_xmm VEX_Vmovmskps_r32_ymm VEX_Kmovw_r32_kr VEX_Kmovw_r32_kr VEX_Kmovw_r32_kr;
 }
 
 impl Vector {
