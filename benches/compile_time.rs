@@ -6,9 +6,12 @@
 //! `trace` is recording and capture) and, for chains, `growth`: the total for twice the operations over this total, and
 //! `pass_growth`, the same for each pass. Lines of `record` and `vjp` give nanoseconds an operation.
 
+#[allow(dead_code, reason = "compiling is timed by each program's report")]
+mod common;
 #[allow(dead_code, reason = "the programs are compiled here, never run")]
 mod workloads;
 
+use common::Arguments;
 use lazuli::options::LayerNorm;
 use lazuli::prelude::*;
 use lazuli::{Result, Stages, Traced, value_and_grad};
@@ -207,17 +210,9 @@ fn vjp(n: usize, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let (mut n, mut only) = (10_000, None);
-    let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench" && a != "--test");
-    while let Some(name) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--nodes" => n = value.parse()?,
-            "--only" => only = Some(value.split(',').map(str::to_owned).collect::<Vec<_>>()),
-            _ => return Err(format!("{name} is unknown; there are --nodes and --only").into()),
-        }
-    }
-    let wanted = |name: &str| only.as_ref().is_none_or(|names| names.iter().any(|n| n == name));
+    let arguments = Arguments::read(&["nodes", "only"])?;
+    let (n, only) = (arguments.number("nodes", 10_000)?, arguments.list("only", &[]));
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|n| n == name);
     training_steps(&wanted)?;
     record(&wanted)?;
     vjp(n, &wanted)?;

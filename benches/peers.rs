@@ -6,64 +6,28 @@
 //! less a steady one) and `checksum` (the mean absolute value of the first run's first result). Inputs are made once; a run is
 //! one call. Training workloads feed the updated parameters to the next run.
 
+mod common;
 mod workloads;
 
+use common::{Arguments, Times};
 use lazuli::{Result, Tensor};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use workloads::{NAMES, Workload, workload};
-
-/// What the command line asks for.
-struct Options {
-    threads: usize,
-    seconds: f64,
-    only: Vec<String>,
-    engines: Vec<String>,
-}
-
-impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> std::result::Result<Options, String> {
-        let list = |text: String| text.split(',').map(str::to_owned).collect::<Vec<_>>();
-        let mut options = Options {
-            threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
-            seconds: 1.0,
-            only: NAMES.map(str::to_owned).to_vec(),
-            engines: list("lazuli,lazuli-eager".into()),
-        };
-        while let Some(name) = arguments.next() {
-            if name == "--bench" || name == "--test" {
-                continue; // Cargo's own.
-            }
-            let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
-            let number = |what: &str| format!("{name} takes {what}, not `{value}`");
-            match name.as_str() {
-                "--threads" => options.threads = value.parse().map_err(|_| number("a whole number"))?,
-                "--seconds" => options.seconds = value.parse().map_err(|_| number("a number"))?,
-                "--only" => options.only = list(value),
-                "--engines" => options.engines = list(value),
-                _ => return Err(format!("{name} is unknown; there are --threads, --seconds, --only and --engines")),
-            }
-        }
-        Ok(options)
-    }
-}
 
 /// What was measured of one workload on one engine.
 struct Measurement {
-    times: Vec<Duration>,
-    first: Duration,
+    times: Times,
+    first: f64,
     checksum: f64,
 }
 
 impl Measurement {
-    fn line(&mut self, workload: &str, engine: &str, threads: usize) -> String {
-        self.times.sort_unstable();
-        let seconds = |time: Option<&Duration>| time.map_or(f64::NAN, Duration::as_secs_f64);
-        let (n, first) = (self.times.len(), self.first.as_secs_f64());
-        let (low, high) = (seconds(self.times.get((n - 1) / 2)), seconds(self.times.get(n / 2)));
-        let (median, least) = ((low + high) / 2.0, seconds(self.times.first()));
+    fn line(&self, workload: &str, engine: &str, threads: usize) -> String {
+        let median = self.times.median();
         serde_json::json!({
-            "workload": workload, "engine": engine, "threads": threads, "median_s": median, "min_s": least, "runs": n,
-            "compile_s": (first - median).max(0.0), "checksum": self.checksum,
+            "workload": workload, "engine": engine, "threads": threads, "median_s": median,
+            "min_s": self.times.least(), "runs": self.times.len(), "compile_s": (self.first - median).max(0.0),
+            "checksum": self.checksum,
         })
         .to_string()
     }
@@ -72,38 +36,16 @@ impl Measurement {
 fn measure(seconds: f64, mut run: impl FnMut() -> Result<Tensor>) -> Result<Measurement> {
     let start = Instant::now();
     let output = run()?;
-    let first = start.elapsed();
+    let first = start.elapsed().as_secs_f64();
     let elements = output.to_vec::<f32>()?;
     let checksum = elements.iter().map(|&v| f64::from(v).abs()).sum::<f64>() / elements.len() as f64;
     drop((output, elements));
-    for _ in 0..3 {
-        let _ = run()?;
-    }
-    let (mut times, end) = (Vec::new(), Instant::now() + Duration::from_secs_f64(seconds));
-    while times.len() < 5 || Instant::now() < end {
-        let start = Instant::now();
-        let _ = run()?;
-        times.push(start.elapsed());
-    }
-    Ok(Measurement { times, first, checksum })
+    Ok(Measurement { times: Times::measure(seconds, run)?, first, checksum })
 }
 
-fn compiled(w: &Workload, seconds: f64) -> Result<Measurement> {
-    let program = w.compiled();
+fn eager(w: &Workload) -> impl FnMut() -> Result<Tensor> {
     let mut parameters = w.parameters.clone();
-    measure(seconds, || {
-        if !w.trains {
-            return Ok(program.call((&w.data, &parameters))?.0);
-        }
-        let (loss, updated) = program.call((&w.data, std::mem::take(&mut parameters)))?;
-        parameters = updated;
-        Ok(loss)
-    })
-}
-
-fn eager(w: &Workload, seconds: f64) -> Result<Measurement> {
-    let mut parameters = w.parameters.clone();
-    measure(seconds, || {
+    move || {
         let given = if w.trains { std::mem::take(&mut parameters) } else { parameters.clone() };
         let (output, updated) = w.run(&w.data, given);
         output.eval()?;
@@ -112,43 +54,28 @@ fn eager(w: &Workload, seconds: f64) -> Result<Measurement> {
             parameters = updated;
         }
         Ok(output)
-    })
-}
-
-/// Keeps this process on its first processors: peers are measured in the same way.
-#[cfg(target_os = "linux")]
-fn pin(threads: usize) -> std::io::Result<()> {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    let allowed = sched_getaffinity(None)?;
-    let mut chosen = CpuSet::new();
-    (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).take(threads).for_each(|cpu| chosen.set(cpu));
-    Ok(sched_setaffinity(None, &chosen)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn pin(_: usize) -> std::io::Result<()> {
-    Ok(())
+    }
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let options = Options::parse(std::env::args().skip(1))?;
-    pin(options.threads)?;
-    lazuli_runtime::cpu::set_num_threads(options.threads);
-    for name in &options.only {
+    let arguments = Arguments::read(&["threads", "seconds", "only", "engines"])?;
+    let (threads, seconds) = (arguments.number("threads", common::all_threads())?, arguments.number("seconds", 1.0)?);
+    common::use_threads(threads)?;
+    for name in arguments.list("only", &NAMES) {
         if !NAMES.contains(&name.as_str()) {
             // Who compares may ask every engine for what not all of them have.
             eprintln!("no workload `{name}`; there are {}", NAMES.join(", "));
             continue;
         }
-        for engine in &options.engines {
-            let w = workload(name).ok_or_else(|| format!("workload `{name}` has a name alone"))?;
+        for engine in arguments.list("engines", &["lazuli", "lazuli-eager"]) {
+            let w = workload(&name).ok_or_else(|| format!("workload `{name}` has a name alone"))?;
             w.data.iter().chain(&w.parameters).try_for_each(Tensor::eval)?;
-            let mut measurement = match engine.as_str() {
-                "lazuli" => compiled(&w, options.seconds)?,
-                "lazuli-eager" => eager(&w, options.seconds)?,
+            let measurement = match engine.as_str() {
+                "lazuli" => measure(seconds, w.runs())?,
+                "lazuli-eager" => measure(seconds, eager(&w))?,
                 other => return Err(format!("no engine `{other}`; there are lazuli and lazuli-eager").into()),
             };
-            println!("{}", measurement.line(name, engine, options.threads));
+            println!("{}", measurement.line(&name, &engine, threads));
         }
     }
     Ok(())

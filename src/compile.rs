@@ -209,7 +209,7 @@ impl<I: Tree, R: Outcome> Compiled<'_, I, R> {
 
     /// Runs the program of [`call`](Self::call) some times on copies of the arguments, and measures each kernel. The report
     /// then also says how near each comes to what this machine does at most, which is measured at the first profile of a
-    /// process, in some tens of milliseconds, and how far storage grew.
+    /// process, in some tenths of a second, and how far storage grew.
     ///
     /// # Errors
     /// As for [`call`](Self::call).

@@ -29,6 +29,7 @@ type Function = fn(&[Tensor], &[Tensor]) -> Tensor;
 
 impl Workload {
     /// What one run computes.
+    #[allow(dead_code, reason = "not every benchmark runs it so")]
     pub fn run(&self, data: &[Tensor], parameters: Vec<Tensor>) -> Outputs {
         run(self.function, self.trains, data, parameters)
     }
@@ -36,6 +37,20 @@ impl Workload {
     /// The same, to be compiled at its first call.
     pub fn compiled(&self) -> lazuli::Compiled<'static, Inputs, Outputs> {
         lazuli::compile(self.program()).named(self.name)
+    }
+
+    /// The same, a call a run: a training step takes the parameters of the step before.
+    #[allow(dead_code, reason = "not every benchmark runs it so")]
+    pub fn runs(&self) -> impl FnMut() -> lazuli::Result<Tensor> {
+        let (program, mut parameters) = (self.compiled(), self.parameters.clone());
+        move || {
+            if !self.trains {
+                return Ok(program.call((&self.data, &parameters))?.0);
+            }
+            let (loss, updated) = program.call((&self.data, std::mem::take(&mut parameters)))?;
+            parameters = updated;
+            Ok(loss)
+        }
     }
 
     /// The same, traced.

@@ -1,0 +1,85 @@
+//! How near each workload comes to what this machine can do at most: one JSON line for the machine, then one a workload.
+//!
+//!     cargo bench -q --bench limits -- [--threads 2] [--seconds 0.5] [--only NAME,..]
+//!
+//! The line of the machine holds `threads`, `memory_gb_s` and `cache_gb_s` (bytes read and written by a copy, in memory and in
+//! the threads' own caches), `cache_bytes` and `gflops` (fused multiply-adds). A workload's limit is the longer of two times:
+//! that of moving its `bytes` (inputs read once, results written once) and that of the `flops` of its contractions; `bound` says
+//! which, or `mixed` where neither is twice the other. `ratio` is `limit_s` over `time_s`, the median of compiled runs.
+
+mod common;
+mod workloads;
+
+use common::{Arguments, Times};
+use lazuli::Tensor;
+use lazuli_ir::{Graph, Limits, NodeId, Op};
+use serde_json::json;
+use workloads::{NAMES, Workload, workload};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// What a program must do, whoever runs it.
+struct Work {
+    bytes: u64,
+    flops: u64,
+}
+
+impl Work {
+    fn of(w: &Workload) -> Result<Work, Failure> {
+        let graph = Graph::parse(&w.trace()?.optimize()?.to_string())?;
+        let read = graph.inputs().iter().map(|(_, n)| graph.node(*n).types[0].bytes() as u64);
+        let written = graph.outputs().iter().map(|v| graph.ty(*v).bytes() as u64);
+        Ok(Work { bytes: read.chain(written).sum(), flops: graph.nodes().map(|n| contraction(&graph, n)).sum() })
+    }
+}
+
+/// The multiplications and additions of a contraction.
+fn contraction(graph: &Graph, n: NodeId) -> u64 {
+    let Op::Dot { dims, .. } = graph.op(n) else { return 0 };
+    let left = graph.ty(graph.operands(n)[0]).shape.extents();
+    let contracted: usize = dims.contract.iter().map(|(l, _)| left[*l]).product();
+    2 * (graph.node(n).types[0].shape.elements() * contracted) as u64
+}
+
+fn bound(limits: &Limits, work: &Work) -> &'static str {
+    let (moving, computing) = (limits.time(work.bytes, 0), limits.time(0, work.flops));
+    match () {
+        () if moving >= computing * 2 => "memory",
+        () if computing >= moving * 2 => "compute",
+        () => "mixed",
+    }
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments = Arguments::read(&["threads", "seconds", "only"])?;
+    common::use_threads(arguments.number("threads", common::all_threads())?)?;
+    let seconds = arguments.number("seconds", 0.5)?;
+    let limits = lazuli_runtime::cpu::limits()?;
+    let machine = json!({
+        "threads": limits.threads,
+        "memory_gb_s": limits.memory_bytes_per_us / 1e3,
+        "cache_gb_s": limits.cache_bytes_per_us / 1e3,
+        "cache_bytes": limits.cache_bytes,
+        "gflops": limits.flops_per_us / 1e3,
+    });
+    println!("{machine}");
+    for name in arguments.list("only", &NAMES) {
+        let w = workload(&name).ok_or_else(|| format!("no workload `{name}`; there are {}", NAMES.join(", ")))?;
+        w.data.iter().chain(&w.parameters).try_for_each(Tensor::eval)?;
+        let work = Work::of(&w)?;
+        let times = Times::measure(seconds, w.runs())?;
+        let (time, limit) = (times.median(), limits.time(work.bytes, work.flops).as_secs_f64());
+        let line = json!({
+            "workload": name,
+            "bound": bound(&limits, &work),
+            "time_s": time,
+            "min_s": times.least(),
+            "limit_s": limit,
+            "ratio": limit / time,
+            "bytes": work.bytes,
+            "flops": work.flops,
+        });
+        println!("{line}");
+    }
+    Ok(())
+}
