@@ -2,7 +2,7 @@
 //!
 //! The driver times each pass, counts what it rewrote, verifies what it made, shows it to the observer and tells `tracing`.
 
-use crate::{Options, Pass, cse, simplify};
+use crate::{Options, Pass, cse, simplify, split};
 use lazuli_ir::{Graph, Op, Result};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ type GraphPass = fn(&Graph) -> Result<Rewritten>;
 
 /// What runs, top to bottom.
 const GRAPH_PASSES: &[(Pass, GraphPass)] =
-    &[(Pass::Simplify, simplify::simplify), (Pass::Cse, cse::cse), (Pass::Dce, dce)];
+    &[(Pass::Simplify, simplify::simplify), (Pass::Cse, cse::cse), (Pass::Dce, dce), (Pass::Split, split::split)];
 
 /// What one pass did.
 #[derive(Clone, Debug)]

@@ -6,7 +6,8 @@
 //!   several in sequence.
 //! - It is not too long to compile.
 
-use crate::plan::{Plan, Sink, SinkKind, Source};
+use crate::columns;
+use crate::plan::{Instance, Plan, Sink, SinkKind, Source};
 use lazuli_ir::{Graph, NodeId, Op};
 use rustc_hash::FxHashSet;
 
@@ -108,6 +109,17 @@ fn flops(graph: &Graph, source: &Source) -> u64 {
     }
 }
 
+/// The most rows that a reduction runs down, along columns that are the iterations of a scope; `None` where none does.
+fn columns_rows(plan: &Plan, scope: usize) -> Option<u64> {
+    let column = *plan.scopes[scope].vars.last()?;
+    let below = |i: &&Instance| i.scope != scope && plan.scopes[i.scope].path.contains(&scope);
+    let along = |i: &&Instance| {
+        matches!(i.source, Source::Load(_)) && i.index.last().is_some_and(|x| x.as_var() == Some(column))
+    };
+    let runs = |i: &Instance| plan.scopes[i.scope].iterations / plan.scopes[scope].iterations.max(1);
+    plan.instances.iter().filter(below).filter(along).map(runs).max()
+}
+
 /// Floating point operations as they are written in a kernel, loops not multiplied.
 pub(crate) fn statements(graph: &Graph, plan: &Plan) -> u64 {
     plan.instances.iter().map(|i| flops(graph, &i.source)).sum()
@@ -131,10 +143,18 @@ pub fn work(graph: &Graph, plan: &Plan) -> u64 {
     elementwise.chain(ends).chain(dot).fold(0, u64::saturating_add)
 }
 
-/// Iterations of the loops that threads can share: those of the outermost scope, where there is one alone.
+/// Iterations of the loops that threads can share: those of the outermost scope, where there is one alone. Columns count by
+/// the block (see [`columns`](crate::columns)).
 pub(crate) fn parallel_iterations(plan: &Plan) -> u64 {
     match plan.tile.last() {
-        Some(&s) => plan.scopes[s].iterations,
+        Some(&s) => {
+            let all = plan.scopes[s].iterations;
+            let column = plan.scopes[s].vars.last().map(|v| plan.vars[v.0 as usize].extent.max(1));
+            match (columns_rows(plan, s), column) {
+                (Some(rows), Some(n)) => all / n * n.div_ceil(columns::shared_columns(rows)),
+                _ => all,
+            }
+        }
         None => plan
             .sinks
             .iter()

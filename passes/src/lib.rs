@@ -4,6 +4,7 @@
 
 mod aligned;
 mod autodiff;
+mod columns;
 pub mod compile;
 mod cse;
 mod driver;
@@ -31,6 +32,7 @@ mod simplify;
 mod simplify_algebra;
 mod simplify_dot;
 mod simplify_movement;
+mod split;
 #[cfg(test)]
 mod tests;
 mod tiling;

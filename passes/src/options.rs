@@ -17,6 +17,8 @@ pub enum Pass {
     Cse,
     /// Nodes that no output needs go away.
     Dce,
+    /// Long reductions down columns become two, so that threads can share them.
+    Split,
     /// The order in memory of what is stored is chosen; without it, all is row-major.
     Layout,
     /// Nodes are grouped into kernels; without it, each node is one.
@@ -31,8 +33,17 @@ pub enum Pass {
 
 impl Pass {
     /// Every pass, in the order in which they run.
-    pub const ALL: &'static [Pass] =
-        &[Pass::Simplify, Pass::Cse, Pass::Dce, Pass::Layout, Pass::Fusion, Pass::Lower, Pass::Schedule, Pass::Memory];
+    pub const ALL: &'static [Pass] = &[
+        Pass::Simplify,
+        Pass::Cse,
+        Pass::Dce,
+        Pass::Split,
+        Pass::Layout,
+        Pass::Fusion,
+        Pass::Lower,
+        Pass::Schedule,
+        Pass::Memory,
+    ];
 
     /// The name in text.
     pub fn name(self) -> &'static str {
@@ -40,6 +51,7 @@ impl Pass {
             Pass::Simplify => "simplify",
             Pass::Cse => "cse",
             Pass::Dce => "dce",
+            Pass::Split => "split",
             Pass::Layout => "layout",
             Pass::Fusion => "fusion",
             Pass::Lower => "lower",

@@ -9,6 +9,7 @@
 //! - The outermost loops are parallel, and the outermost extent becomes a run-time value, so that one kernel serves every
 //!   batch size.
 
+use crate::columns::turn_columns;
 use crate::merge_loops::merge_loops;
 use crate::renumber::renumber;
 use crate::tiling::{cut, innermost, strided_loads};
@@ -28,6 +29,7 @@ pub fn schedule_cpu(kernel: &mut Kernel, target: &Target) -> Vec<u64> {
     split_root(kernel);
     let mut body = std::mem::take(&mut kernel.body);
     if !cut_transposes(kernel, &mut body) {
+        turn_columns(kernel, &mut body, target);
         vectorize(kernel, &mut body);
     }
     kernel.body = body;
@@ -324,7 +326,7 @@ fn unroll(most: u32, extent: Extent) -> u32 {
 }
 
 /// How badly the innermost loops of a block lie along their own variables.
-fn badness_inside(kernel: &Kernel, block: &Block) -> u32 {
+pub(crate) fn badness_inside(kernel: &Kernel, block: &Block) -> u32 {
     block
         .iter()
         .map(|s| {

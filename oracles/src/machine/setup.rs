@@ -64,6 +64,7 @@ impl Setup {
             Some(Pass::Simplify) => "without simplify",
             Some(Pass::Cse) => "without cse",
             Some(Pass::Dce) => "without dce",
+            Some(Pass::Split) => "without split",
             Some(Pass::Layout) => "without layout",
             Some(Pass::Fusion) => "without fusion",
             Some(Pass::Lower) => "without lower",
