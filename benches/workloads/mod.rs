@@ -1,6 +1,6 @@
 //! The workloads that Lazuli is compared on with its peers: inputs that any language can repeat bit for bit, and functions.
 
-use lazuli::options::{Approximate, Gelu, LayerNorm};
+use lazuli::options::{Approximate, Conv2d, Gelu, LayerNorm};
 use lazuli::{Tensor, keep, value_and_grad};
 
 /// The step of gradient descent in training workloads.
@@ -75,7 +75,7 @@ fn run(function: Function, trains: bool, data: &[Tensor], parameters: Vec<Tensor
 }
 
 /// The names, in the order in which they are run.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 14] = [
     "gelu_residual_4m",
     "gelu_residual_64k",
     "softmax_4096x1024",
@@ -88,6 +88,8 @@ pub const NAMES: [&str; 12] = [
     "attention_b4h8s256d64",
     "transformer_block_forward",
     "transformer_block_train",
+    "cnn_forward_b32",
+    "cnn_train_b32",
 ];
 
 /// The workload of a name.
@@ -123,6 +125,11 @@ pub fn workload(name: &str) -> Option<Workload> {
             let y = block(&d[0], p);
             (&y * &y).mean(..)
         }),
+        "cnn_forward_b32" => (vec![fill(76, &[32, 1, 28, 28], 1.0, 0.0)], cnn_parameters(), |d, p| cnn(&d[0], p)),
+        "cnn_train_b32" => {
+            let data = vec![fill(76, &[32, 1, 28, 28], 1.0, 0.0), labels(77, 32, 10)];
+            (data, cnn_parameters(), |d, p| cnn(&d[0], p).cross_entropy(&d[1]))
+        }
         _ => return None,
     };
     Some(Workload { name, data, parameters, trains: name.contains("_train"), function })
@@ -216,4 +223,25 @@ fn block(x: &Tensor, p: &[Tensor]) -> Tensor {
     let x = x + o.matmul(&p[4]) + &p[5];
     let h = layer_norm(&x, &p[6], &p[7]);
     &x + (h.matmul(&p[8]) + &p[9]).gelu_with(Gelu { approximate: Approximate::Tanh }).matmul(&p[10]) + &p[11]
+}
+
+fn cnn_parameters() -> Vec<Tensor> {
+    vec![
+        fill(70, &[32, 1, 3, 3], 0.6, 0.0),
+        fill(71, &[32], 1.0, 0.0),
+        fill(72, &[64, 32, 3, 3], 0.12, 0.0),
+        fill(73, &[64], 1.0, 0.0),
+        fill(74, &[64 * 49, 10], 0.03, 0.0),
+        fill(75, &[10], 1.0, 0.0),
+    ]
+}
+
+/// Two convolutions, each with its bias, a rectifier and a pooling, and a linear layer.
+fn cnn(x: &Tensor, p: &[Tensor]) -> Tensor {
+    let layer = |x: &Tensor, w: &Tensor, b: &Tensor| {
+        let options = Conv2d { padding: [1, 1].into(), bias: Some(b.clone()), ..Default::default() };
+        x.conv2d(w, options).relu().max_pool2d(2, ())
+    };
+    let h = layer(&layer(x, &p[0], &p[1]), &p[2], &p[3]);
+    h.reshape([x.size(0), 64 * 49]).matmul(&p[4]) + &p[5]
 }

@@ -257,8 +257,12 @@ fn walk(
             }
         }
     }
-    for (n, _) in plan.dot.iter().flat_map(|d| &d.operands) {
-        walk.loads.insert(*n, None);
+    // What a contraction's operands read is read in panels.
+    let operands: Vec<usize> = plan.dot.iter().flat_map(|d| &d.operands).map(|o| o.value).collect();
+    for i in plan.cone(&operands, &|_| false) {
+        if let Source::Load(n) = plan.instances[i].source {
+            walk.loads.insert(n, None);
+        }
     }
     Some(walk)
 }

@@ -21,9 +21,9 @@ use crate::frame::frame;
 use crate::layout::Orders;
 use crate::ledger::{Decision, Ledger};
 use crate::legality::{SMALL_WORK, legal, parallel_iterations, short_enough, work};
-use crate::plan::{Frame, Group, Plan, is_movement};
+use crate::plan::{DotPlan, Frame, Group, Plan, is_movement};
 use crate::reach::{Ancestry, Order};
-use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, Result, Target, VarId};
+use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, Result, Target, TargetKind, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 
@@ -169,7 +169,8 @@ impl<'a> Fusion<'a> {
             ledger: Ledger::default(),
         };
         for n in graph.nodes().filter(|n| live[n.index()]) {
-            if let Op::Dot { .. } = graph.op(n) {
+            // A GPU's contraction reads its operands where they lie; elsewhere what is no matrix is packed on the way.
+            if let (Op::Dot { .. }, TargetKind::Nvidia(_)) = (graph.op(n), target.kind) {
                 for (position, v) in graph.operands(n).into_iter().enumerate() {
                     if !f.reads_affinely(v.node)? {
                         f.free[graph.operands(n)[position].node.index()] = false;
@@ -398,6 +399,10 @@ impl<'a> Fusion<'a> {
             Err(e) if inside.iter().any(|n| self.is_bound_to_loops(*n)) => return Ok(Err(e.message().to_owned())),
             Err(e) => return Err(e),
         };
+        let feeds = |dot: &DotPlan| self.graph.operands(dot.node).iter().any(|v| inside.contains(&self.base(v.node)));
+        if matches!(self.target.kind, TargetKind::Nvidia(_)) && plan.dot.as_ref().is_some_and(feeds) {
+            return Ok(Err("a GPU's contraction reads its operands from memory".into()));
+        }
         Ok(legal(self.graph, inside, &plan).map(|()| plan))
     }
 

@@ -1,6 +1,6 @@
 //! What makes a planned kernel legal, and what it costs.
 //!
-//! - A contraction is wanted exactly at the tile, nothing in the group feeds it, and nothing in the group reduces.
+//! - A contraction is wanted exactly at the tile, and nothing in the group reduces.
 //! - A sum of floats is computed once: two copies may add in two orders, and `x - max(x)` would be 0 nowhere.
 //! - The loops below the root run once, so that they can be spread over threads; a program small enough for one thread may run
 //!   several in sequence.
@@ -18,13 +18,8 @@ pub(crate) const MOST_FLOPS: u64 = 2000;
 
 /// Why the kernel of these members is not legal.
 pub(crate) fn legal(graph: &Graph, inside: &FxHashSet<NodeId>, plan: &Plan) -> Result<(), String> {
-    if let Some(dot) = &plan.dot {
-        if dot.operands.iter().any(|(n, _)| inside.contains(n)) {
-            return Err("a contraction reads its operands from memory: what makes one is a kernel before it".into());
-        }
-        if !is_epilogue(plan) {
-            return Err("a reduction does not run on the tile of a contraction".into());
-        }
+    if plan.dot.is_some() && !is_epilogue(plan) {
+        return Err("a reduction does not run on the tile of a contraction".into());
     }
     if let Some(n) = summed_twice(graph, plan) {
         let name = graph.op(n).name();
@@ -132,15 +127,35 @@ pub fn work(graph: &Graph, plan: &Plan) -> u64 {
             Source::Reduced(_) | Source::Row(_) => 0,
             _ => flops(graph, &i.source),
         };
-        once.saturating_mul(plan.scopes[i.scope].iterations)
+        once.saturating_mul(plan.scopes[i.scope].iterations).saturating_mul(repeats(plan, i.scope))
+    });
+    let packed = plan.dot.iter().flat_map(|d| &d.operands).map(|o| match plan.instances[o.value].source {
+        Source::Load(_) => 0,
+        _ => plan.scopes[o.scope].iterations.saturating_mul(repeats(plan, o.scope)).saturating_mul(PACK_FLOPS),
     });
     let ends = plan.sinks.iter().map(|s| plan.scopes[s.scope].iterations);
     let dot = plan.dot.iter().map(|d| {
-        let k: u64 = d.contract.iter().map(|v| plan.vars[v.0 as usize].extent).product();
+        let k: u64 = d.contract.iter().product();
         let tile = plan.tile.last().map_or(1, |&s| plan.scopes[s].iterations);
         tile.saturating_mul(k).saturating_mul(2)
     });
-    elementwise.chain(ends).chain(dot).fold(0, u64::saturating_add)
+    elementwise.chain(packed).chain(ends).chain(dot).fold(0, u64::saturating_add)
+}
+
+/// Operations that an element costs which is written to a tile before a contraction reads it.
+const PACK_FLOPS: u64 = 2;
+/// Rows or columns of a panel, for the estimate of how often the other operand is packed.
+const PANEL: u64 = 256;
+
+/// How often what stands in a scope runs beyond its iterations: an operand of a contraction is packed for each panel of the
+/// other side.
+fn repeats(plan: &Plan, scope: usize) -> u64 {
+    let Some(dot) = &plan.dot else { return 1 };
+    let other = |side: usize| -> u64 {
+        let extents = dot.sides[1 - side].iter().map(|v| plan.vars[v.0 as usize].extent);
+        extents.fold(1, u64::saturating_mul).div_ceil(PANEL)
+    };
+    (0..2).find(|&s| dot.operands[s].scope == scope && !dot.operands[s].contract.is_empty()).map_or(1, other)
 }
 
 /// Iterations of the loops that threads can share: those of the outermost scope, where there is one alone. Columns count by

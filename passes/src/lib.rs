@@ -19,6 +19,7 @@ mod legality;
 pub mod lower;
 pub mod memory;
 mod merge_loops;
+mod operand;
 mod options;
 mod panels;
 pub mod plan;

@@ -9,6 +9,7 @@
 //! everything else of the group runs as the epilogue.
 
 use crate::index_map::Condition;
+use crate::panels::Side;
 use crate::plan::{InstanceId, Plan, ScopeId, SinkId, SinkKind, Source};
 use crate::scalar::{check, linear, requirement, scalar_operation};
 use lazuli_ir::kernel::{
@@ -167,7 +168,6 @@ impl Lowering<'_> {
                 Source::Load(n) => Some(n),
                 _ => None,
             })
-            .chain(self.plan.dot.iter().flat_map(|d| d.operands.iter().map(|(n, _)| *n)))
             .collect();
         read.sort_unstable();
         read.dedup();
@@ -222,12 +222,12 @@ impl Lowering<'_> {
             }
         }
         if let Some(dot) = self.plan.dot.clone()
-            && dot.row.is_none()
-            && dot.column.is_none()
+            && dot.sides.iter().all(Vec::is_empty)
             && self.plan.tile.last().copied().unwrap_or(0) == scope
         {
             // A product of vectors: no loop of the tile is a panel.
-            self.write_dot(&dot, [&None, &None], [(1, 1), (1, 1)])?;
+            self.write_roots(&[dot.operands[0].value, dot.operands[1].value], scope)?;
+            self.write_dot(&dot, &[Side::default(), Side::default()], None)?;
         }
         let kept = self.choose_tiles(&passes);
         for (&(_, child), group) in &passes {
@@ -381,8 +381,13 @@ impl Lowering<'_> {
     /// Writes those values that the sinks need and that belong to `scope`, operands first.
     pub(crate) fn write_values(&mut self, sinks: &[SinkId], scope: ScopeId) -> Result<()> {
         let roots: Vec<InstanceId> = sinks.iter().flat_map(|&s| self.plan.sinks[s].roots()).collect();
+        self.write_roots(&roots, scope)
+    }
+
+    /// Writes what belongs to `scope` of these values and what they are made from.
+    pub(crate) fn write_roots(&mut self, roots: &[InstanceId], scope: ScopeId) -> Result<()> {
         let held: std::cell::RefCell<Vec<InstanceId>> = Default::default();
-        let cone = self.plan.cone(&roots, &|i| {
+        let cone = self.plan.cone(roots, &|i| {
             let in_tile = self.values[i].is_none() && self.tiles_hold(i);
             if in_tile {
                 held.borrow_mut().push(i);
@@ -405,7 +410,7 @@ impl Lowering<'_> {
     }
 
     /// The value of an instance, written before.
-    fn value(&mut self, i: InstanceId) -> Result<ValueId> {
+    pub(crate) fn value(&mut self, i: InstanceId) -> Result<ValueId> {
         self.values[i].ok_or_else(|| {
             Error::internal(format!(
                 "{:?} at {:?} was needed before it was written",
@@ -419,11 +424,15 @@ impl Lowering<'_> {
         if self.substitution.is_empty() {
             return x.clone();
         }
-        let panel = |v: VarId| self.new_extents.get(&v).map(|n| (0, *n - 1));
-        x.substitute(&|v| self.substitution.get(&v).cloned(), &|v| panel(v).unwrap_or_else(|| self.plan.range(v)))
+        x.substitute(&|v| self.substitution.get(&v).cloned(), &|v| self.range(v))
     }
 
-    fn indices(&self, index: &[Index]) -> Vec<Index> {
+    /// The range of a variable of the plan, or of one that lowering added.
+    pub(crate) fn range(&self, v: VarId) -> (i64, i64) {
+        self.new_extents.get(&v).map_or_else(|| self.plan.range(v), |n| (0, *n - 1))
+    }
+
+    pub(crate) fn indices(&self, index: &[Index]) -> Vec<Index> {
         index.iter().map(|x| self.index(x)).collect()
     }
 

@@ -1,173 +1,281 @@
 //! Panels: how the loops around a contraction are lowered.
 //!
 //! A contraction replaces its row and column loops by loops over panels. Inside a panel stand a tile, `fill`, `dot`, and
-//! loops over the tile in which everything else of the group runs as the epilogue, while the tile is in cache. The free dims
-//! beyond the last of each side become plain loops outside. Panel shapes depend on the problem's shape alone.
+//! loops over the tile in which everything else of the group runs as the epilogue, while the tile is in cache. Of the dims of
+//! each side one is cut into panels; those outside of it become plain loops, those inside of it are whole and count the tile's
+//! rows (or columns) together with it: so the pixels of several lines of an image are the rows of one multiplication.
+//!
+//! What is not a matrix where it lies is packed first ([`operand`](crate::operand)). Panel shapes depend on the problem's
+//! shape alone.
 
 use crate::lower::Lowering;
 use crate::plan::{DotPlan, ScopeId, SinkId};
-use lazuli_ir::kernel::{Axis, Block, Dot, DotOperand, Extent, Loop, Memory, ScalarType, Scope, Stmt, StmtKind, Tile};
-use lazuli_ir::{Error, Index, Literal, NodeId, Result, Target, TargetKind, VarId};
+use lazuli_ir::kernel::{Axis, Block, Extent, Loop, ScalarType, Scope, StmtKind, Tile};
+use lazuli_ir::{Index, Literal, Result, Target, TargetKind, VarId};
 
-/// One side of a panel.
-pub(crate) struct Panel {
-    /// Counts inside the panel.
-    inside: VarId,
+/// Rows (or columns) below which a panel reaches over more than one dim.
+const ENOUGH: u64 = 64;
+/// Panels below which a contraction of some size is cut finer, so that threads can share it.
+const FEW: u64 = 4;
+/// Panels of one side from which on those loops alone are enough to share.
+const MANY: u64 = 8;
+
+/// A tile dim inside a panel.
+pub(crate) struct Inside {
+    /// The plan's variable.
+    pub(crate) var: VarId,
+    /// What counts it inside the panel.
+    pub(crate) count: VarId,
     /// Where the panel starts.
-    start: Index,
-    size: u64,
+    pub(crate) start: Index,
+    /// How much of it a panel has.
+    pub(crate) extent: u64,
     /// What is left of the dim, where panels do not divide it.
-    limit: Option<Index>,
+    pub(crate) limit: Option<Index>,
+    /// Rows of the tile between neighbours.
+    pub(crate) stride: u64,
 }
 
-/// The shape of a contraction's panels: at most 128 rows and 256 columns, so that a tile is a quarter of a common second-level
-/// cache, and narrower where that would leave too few panels to share. It depends on the problem's shape alone.
-fn panel_shape(m: u64, n: u64, k: u64, target: &Target) -> (u64, u64) {
-    let (most_rows, most_columns) = match target.kind {
-        TargetKind::Cpu => (128, 256),
+/// One side of a panel.
+#[derive(Default)]
+pub(crate) struct Side {
+    /// The loops around it: variable, extent and step.
+    loops: Vec<(VarId, Extent, u64)>,
+    /// What it consists of, outermost first.
+    pub(crate) inside: Vec<Inside>,
+}
+
+impl Side {
+    /// Rows (or columns) of the tile.
+    pub(crate) fn size(&self) -> u64 {
+        self.inside.iter().map(|i| i.extent).product()
+    }
+
+    /// The element of the tile.
+    fn index(&self) -> Index {
+        self.inside.iter().fold(Index::default(), |x, i| x.add_scaled(&i.count.into(), i.stride as i64))
+    }
+
+    /// The loop around the panel that counts dim number `i` of the side.
+    pub(crate) fn outer_index(&self, i: usize) -> Index {
+        self.loops.get(i).map_or_else(Index::default, |l| l.0.into())
+    }
+
+    /// How much of the tile is valid, where that is not all. Only the outermost dim inside is cut.
+    fn valid(&self) -> Option<Index> {
+        let first = self.inside.first()?;
+        first.limit.as_ref().map(|limit| limit.times(first.stride as i64))
+    }
+}
+
+/// Where dims are cut into blocks of about `most` elements: the dim, and how much of it a block has. Dims inside of it are
+/// whole; a block reaches over dims until it has `enough` elements.
+pub(crate) fn cut(extents: &[u64], most: u64, enough: u64) -> (usize, u64) {
+    let (mut at, mut inner) = (extents.len().saturating_sub(1), 1u64);
+    while at > 0 && extents[at] <= most / inner && inner * extents[at] < enough {
+        inner *= extents[at];
+        at -= 1;
+    }
+    let extent = extents.get(at).copied().unwrap_or(1).max(1);
+    // Blocks of one size, as far as that goes.
+    let count = extent.div_ceil((most / inner).max(1));
+    let even = extent.div_ceil(count);
+    let round = if inner == 1 { even.next_multiple_of(16).min(most) } else { even };
+    (at, if count == 1 { extent } else { round })
+}
+
+/// The number of blocks that a cut makes.
+fn blocks(extents: &[u64], (at, step): (usize, u64)) -> u64 {
+    extents.iter().take(at).product::<u64>() * extents.get(at).map_or(1, |n| n.div_ceil(step))
+}
+
+/// A contraction's extents.
+pub(crate) struct Problem {
+    pub(crate) batch: u64,
+    pub(crate) sides: [Vec<u64>; 2],
+    pub(crate) k: u64,
+}
+
+/// How the sides of a contraction are cut: a panel has about 128 rows and 256 columns at most, so that a tile is a quarter of a
+/// common second-level cache, and fewer where that would leave too few panels to share. It depends on the problem's shape
+/// alone.
+fn panel_cuts(p: &Problem, target: &Target) -> [(usize, u64); 2] {
+    let [m, n] = [0, 1].map(|s| p.sides[s].iter().product::<u64>());
+    let TargetKind::Cpu = target.kind else {
         // The tile is shared memory of a block.
-        TargetKind::Nvidia(_) => (64, 64),
+        return [0, 1].map(|s| cut(&p.sides[s], 64, 1));
     };
-    let mut rows = m.min(most_rows);
+    let reach = |s: usize, most: u64| match p.sides[s].last() {
+        // Several dims together make panels of uneven sizes: a larger one is closer to what is wanted.
+        Some(&last) if last < ENOUGH => cut(&p.sides[s], most.max(256), ENOUGH),
+        _ => cut(&p.sides[s], most, ENOUGH),
+    };
+    let mut rows = m.min(128);
     let fits = (target.l2_bytes / 2 / 4 / rows.max(1)).max(16);
-    let mut columns = n.min(most_columns).min(fits);
-    let work = m.saturating_mul(n).saturating_mul(k);
-    while work > (1 << 20) && m.div_ceil(rows.max(1)) * n.div_ceil(columns.max(1)) < 4 {
+    let mut columns = n.min(256).min(fits);
+    let work = m.saturating_mul(n).saturating_mul(p.k).saturating_mul(p.batch);
+    loop {
+        let cuts = [reach(0, rows), reach(1, columns)];
+        let pieces = p.batch * blocks(&p.sides[0], cuts[0]) * blocks(&p.sides[1], cuts[1]);
+        if work <= (1 << 20) || pieces >= FEW {
+            return cuts;
+        }
         if columns >= 128 {
             columns = columns.div_ceil(2).next_multiple_of(64);
         } else if rows >= 64 {
             rows = rows.div_ceil(2).next_multiple_of(32);
         } else {
-            break;
+            return cuts;
         }
     }
-    (rows.max(1), columns.max(1))
+}
+
+fn wrap(loops: Vec<(VarId, Extent, u64)>, mut body: Block) -> Block {
+    for (var, extent, step) in loops.into_iter().rev() {
+        body = vec![StmtKind::Loop(Loop { var, extent, step, limit: None, axis: Axis::default(), body }).into()];
+    }
+    body
 }
 
 impl Lowering<'_> {
-    /// Whether a scope is where the panels of the contraction begin: the row loop, or the column loop of a single row.
+    /// Whether a scope is where the panels of the contraction begin: the outermost row loop, or column loop of a single row.
     pub(crate) fn is_panel(&self, dot: &DotPlan, scope: ScopeId) -> bool {
-        let owns = |v: Option<VarId>| v.is_some_and(|v| self.plan.vars[v.0 as usize].scope == scope);
-        owns(dot.row) || (dot.row.is_none() && owns(dot.column))
+        let first = dot.sides[0].first().or(dot.sides[1].first());
+        first.is_some_and(|v| self.plan.vars[v.0 as usize].scope == scope)
     }
 
-    /// Writes the panels of the contraction: plain loops over free dims beyond the last of each side, then row and column
-    /// panels, and inside them tile, `dot` and epilogue.
+    /// Writes the panels of the contraction: loops over panels, and inside them tile, `dot` and epilogue.
     pub(crate) fn panels(&mut self, dot: &DotPlan, first: ScopeId, group: &[SinkId]) -> Result<()> {
         let start = self.plan.tile.iter().position(|&s| s == first).unwrap_or(0);
         let chain: Vec<ScopeId> = self.plan.tile[start..].to_vec();
         let before: Vec<bool> = self.values.iter().map(Option::is_some).collect();
-        let (m, n) = (dot.row.map_or(1, |v| self.extent(v)), dot.column.map_or(1, |v| self.extent(v)));
-        let k: u64 = dot.contract.iter().map(|&v| self.extent(v)).product();
-        let (rows, columns) = panel_shape(m, n, k, self.target);
-        let mut loops: Vec<(VarId, Extent, u64)> = Vec::new();
-        for &s in &chain {
-            let own = self.plan.scopes[s].vars.iter().copied();
-            let plain = own.filter(|&v| Some(v) != dot.row && Some(v) != dot.column);
-            loops.extend(plain.map(|v| (v, Extent::Const(self.extent(v)), 1)));
+        let problem = Problem {
+            batch: self.plan.tile[..start].last().map_or(1, |&s| self.plan.scopes[s].iterations),
+            sides: [0, 1].map(|s| dot.sides[s].iter().map(|&v| self.extent(v)).collect()),
+            k: dot.contract.iter().product(),
+        };
+        let cuts = panel_cuts(&problem, self.target);
+        let mut sides = [Side::default(), Side::default()];
+        for s in [0, 1] {
+            sides[s] = self.side(&dot.sides[s], cuts[s], ["q", "p"][s]);
         }
-        let row = dot.row.map(|v| self.panel(v, "q", rows, &mut loops));
-        let column = dot.column.map(|v| self.panel(v, "p", columns, &mut loops));
+        let pieces = [0, 1].map(|s| blocks(&problem.sides[s], cuts[s]));
         let outer = std::mem::take(&mut self.current);
-        self.write_dot(dot, [&row, &column], [(m, rows), (n, columns)])?;
-        let epilogue = self.epilogue(&chain, group, [&row, &column])?;
+        // An operand that is packed once for all panels of the other side: then the loops over its own panels are outside.
+        let mut ready = None;
+        for s in [0, 1] {
+            if ready.is_none() && pieces[1 - s] > 1 && pieces[s] * problem.batch >= MANY {
+                ready = self.packed_whole(dot, s, &sides)?.map(|packed| (s, packed));
+            }
+        }
+        let once = ready.map(|r| r.0);
+        let packing = std::mem::take(&mut self.current);
+        self.write_dot(dot, &sides, ready)?;
+        let epilogue = self.epilogue(&chain, group, &sides)?;
         self.current.extend(epilogue);
-        let mut body = std::mem::replace(&mut self.current, outer);
+        let body = std::mem::replace(&mut self.current, outer);
         self.forget(&before);
         self.dot_tile = None;
-        for (var, extent, step) in loops.into_iter().rev() {
-            body = vec![StmtKind::Loop(Loop { var, extent, step, limit: None, axis: Axis::default(), body }).into()];
+        let [rows, columns] = sides.map(|s| s.loops);
+        let (around, within) = if once == Some(1) { (columns, rows) } else { (rows, columns) };
+        let mut body = wrap(within, body);
+        if !packing.is_empty() {
+            body.splice(0..0, packing);
         }
-        self.current.append(&mut body);
+        self.current.append(&mut wrap(around, body));
         Ok(())
     }
 
-    /// Opens a panel loop over a tile dim; a panel that is the whole dim needs none.
-    fn panel(&mut self, v: VarId, name: &str, size: u64, loops: &mut Vec<(VarId, Extent, u64)>) -> Panel {
-        let extent = self.extent(v);
-        let inside = self.kernel.new_var(self.kernel.vars[v.0 as usize].clone());
-        self.new_extents.insert(inside, size as i64);
-        let mut start = Index::default();
-        if size < extent {
-            let outside = self.kernel.new_var(name);
-            self.new_extents.insert(outside, extent as i64);
-            loops.push((outside, Extent::Const(extent), size));
-            start = outside.into();
+    /// Cuts one side: plain loops, the loop over panels (none for a panel that is the whole dim), and what is inside.
+    fn side(&mut self, vars: &[VarId], (at, step): (usize, u64), name: &str) -> Side {
+        let mut side = Side::default();
+        let mut stride = 1;
+        for (i, &v) in vars.iter().enumerate().rev() {
+            let extent = self.extent(v);
+            if i < at {
+                side.loops.push((v, Extent::Const(extent), 1));
+                continue;
+            }
+            let size = if i == at { step } else { extent };
+            let count = self.kernel.new_var(self.kernel.vars[v.0 as usize].clone());
+            self.new_extents.insert(count, size as i64);
+            let mut start = Index::default();
+            if size < extent {
+                let outside = self.kernel.new_var(name);
+                self.new_extents.insert(outside, extent as i64);
+                side.loops.push((outside, Extent::Const(extent), size));
+                start = outside.into();
+            }
+            self.substitution.insert(v, start.add(&count.into()));
+            let rest = Index::constant(extent as i64).add_scaled(&start, -1);
+            let limit = (!extent.is_multiple_of(size)).then_some(rest);
+            side.inside.push(Inside { var: v, count, start, extent: size, limit, stride });
+            stride *= size;
         }
-        self.substitution.insert(v, start.add(&inside.into()));
-        let rest = Index::constant(extent as i64).add_scaled(&start, -1);
-        Panel { inside, start, size, limit: (!extent.is_multiple_of(size)).then_some(rest) }
+        side.loops.reverse();
+        side.inside.reverse();
+        side
     }
 
+    /// Writes the tile of a panel, filled and contracted into. `ready` is an operand that is packed already.
     pub(crate) fn write_dot(
         &mut self,
         dot: &DotPlan,
-        panels: [&Option<Panel>; 2],
-        sizes: [(u64, u64); 2],
+        sides: &[Side; 2],
+        ready: Option<(usize, crate::operand::Packed)>,
     ) -> Result<()> {
-        let node = self.graph.node(dot.node);
-        let ty: ScalarType = node.types[0].dtype.into();
+        let dtype = self.graph.node(dot.node).types[0].dtype;
+        let ty: ScalarType = dtype.into();
         let tile = Tile {
             name: format!("tile{}", self.kernel.tiles.len()),
             ty,
-            dims: sizes.iter().map(|s| s.1).collect(),
-            valid: panels.iter().map(|p| p.as_ref().and_then(|p| p.limit.clone())).collect(),
+            dims: sides.iter().map(Side::size).collect(),
+            valid: sides.iter().map(Side::valid).collect(),
             scope: Scope::Thread,
         };
         let acc = self.declare_tile(tile);
-        self.push(StmtKind::Fill(acc, Literal::zero(node.types[0].dtype)));
-        // The dot counts rows and columns with variables of its own.
-        let (row, column) = (self.kernel.new_var("row"), self.kernel.new_var("col"));
-        let operand = |l: &Self, (n, index): &(NodeId, Vec<Index>)| -> Result<DotOperand> {
-            let with = |v: VarId| -> Option<Index> {
-                let side = |p: &Option<Panel>, own: VarId| p.as_ref().map(|p| p.start.add(&own.into()));
-                if Some(v) == dot.row {
-                    side(panels[0], row)
-                } else if Some(v) == dot.column {
-                    side(panels[1], column)
-                } else {
-                    None
-                }
-            };
-            let index = index.iter().map(|x| x.substitute(&with, &|v| l.plan.range(v))).collect();
-            let param = l.params.get(n).ok_or_else(|| Error::internal("a contraction reads no parameter"))?;
-            Ok(DotOperand { memory: Memory::Param(*param), index: l.element(*param, index) })
-        };
-        let (a, b) = (operand(self, &dot.operands[0])?, operand(self, &dot.operands[1])?);
-        let contract = dot.contract.iter().map(|&v| (v, Extent::Const(self.extent(v)))).collect();
-        let kind = StmtKind::Dot(Dot { acc, row, column, contract, a, b, chunk: 0 });
-        self.current.push(Stmt { kind, sources: node.sources.clone() });
-        let inside = panels.map(|p| p.as_ref().map_or_else(Index::default, |p| p.inside.into()));
-        self.dot_tile = Some((acc, inside));
+        self.push(StmtKind::Fill(acc, Literal::zero(dtype)));
+        self.contract(dot, sides, acc, ready)?;
+        self.dot_tile = Some((acc, [0, 1].map(|s| sides[s].index())));
         Ok(())
     }
 
     /// The loops over the tile, with everything else of the group inside.
-    fn epilogue(&mut self, chain: &[ScopeId], group: &[SinkId], panels: [&Option<Panel>; 2]) -> Result<Block> {
-        let last = chain.last().copied().unwrap_or(0);
-        let rest = if panels[1].is_some() { &chain[..chain.len() - 1] } else { &[] };
+    fn epilogue(&mut self, chain: &[ScopeId], group: &[SinkId], sides: &[Side; 2]) -> Result<Block> {
+        let inside = |s: ScopeId| {
+            let own = |i: &&Inside| self.plan.vars[i.var.0 as usize].scope == s;
+            sides.iter().flat_map(|side| &side.inside).find(own)
+        };
+        let loops: Vec<Option<(VarId, u64, Option<Index>)>> =
+            chain.iter().map(|&s| inside(s).map(|i| (i.count, i.extent, i.limit.clone()))).collect();
         let outer = std::mem::take(&mut self.current);
-        for &s in rest {
-            self.write_values(group, s)?;
-        }
-        let rows = std::mem::take(&mut self.current);
-        if rest.is_empty() {
-            for &s in &chain[..chain.len() - 1] {
+        // What each loop holds before the next one opens.
+        let mut levels: Vec<(Option<(VarId, u64, Option<Index>)>, Block)> = vec![(None, Block::new())];
+        for (i, (&s, own)) in chain.iter().zip(loops).enumerate() {
+            if own.is_some() {
+                levels.push((own, Block::new()));
+            }
+            if i + 1 == chain.len() {
+                self.current = self.scope(s, group)?.0;
+            } else {
                 self.write_values(group, s)?;
             }
-        }
-        let mut inner = std::mem::replace(&mut self.current, outer);
-        inner.extend(self.scope(last, group)?.0);
-        let wrap = |p: &Option<Panel>, body: Block| match p {
-            None => body,
-            Some(p) => {
-                let extent = Extent::Const(p.size);
-                let limit = p.limit.clone();
-                vec![StmtKind::Loop(Loop { var: p.inside, extent, step: 1, limit, axis: Axis::default(), body }).into()]
+            if let Some((_, block)) = levels.last_mut() {
+                block.append(&mut self.current);
             }
-        };
-        let mut body = rows;
-        body.extend(wrap(panels[1], inner));
-        Ok(wrap(panels[0], body))
+        }
+        self.current = outer;
+        let mut body = Block::new();
+        for (own, mut block) in levels.into_iter().rev() {
+            block.append(&mut body);
+            body = match own {
+                None => block,
+                Some((var, extent, limit)) => {
+                    let (extent, axis) = (Extent::Const(extent), Axis::default());
+                    vec![StmtKind::Loop(Loop { var, extent, step: 1, limit, axis, body: block }).into()]
+                }
+            };
+        }
+        Ok(body)
     }
 }

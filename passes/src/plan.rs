@@ -23,7 +23,7 @@ mod wants;
 use crate::index_map::Condition;
 use crate::layout::Orders;
 use lazuli_ir::index::Range;
-use lazuli_ir::{DimVec, DotDims, Error, Graph, Index, Literal, NodeId, Op, ReduceOp, Result, ScatterOp, VarId};
+use lazuli_ir::{DimVec, Error, Graph, Index, Literal, NodeId, Op, ReduceOp, Result, ScatterOp, VarId};
 use planner::Planner;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -147,18 +147,26 @@ impl Sink {
 pub struct DotPlan {
     /// The node.
     pub node: NodeId,
-    /// Its dims.
-    pub dims: DotDims,
-    /// The scope of the row loop (`None`: one row), then of the column loop.
-    pub row: Option<VarId>,
-    /// The column variable, where there is one.
-    pub column: Option<VarId>,
-    /// The operands: where they lie, and the index into it at rows, columns and contraction.
-    pub operands: [(NodeId, Vec<Index>); 2],
-    /// The contraction's variables.
+    /// The tile's variables of the left operand's free dims (rows) and of the right one's (columns), outermost first.
+    pub sides: [Vec<VarId>; 2],
+    /// The operands.
+    pub operands: [OperandPlan; 2],
+    /// The extents of the contraction, in the order of [`OperandPlan::contract`].
+    pub contract: Vec<u64>,
+}
+
+/// An operand of a contraction: the value wanted at each of its own elements, in a scope that belongs to it alone. What is
+/// computed there runs before the contraction, panel by panel; an operand that merely lies in memory needs none of it.
+#[derive(Clone, Debug)]
+pub struct OperandPlan {
+    /// The element.
+    pub value: InstanceId,
+    /// The scope of its variables; that of the batch where it has none.
+    pub scope: ScopeId,
+    /// The variables of its free dims, in the order of [`DotPlan::sides`].
+    pub free: Vec<VarId>,
+    /// The variables of the contraction.
     pub contract: Vec<VarId>,
-    /// Stand-ins where there is no row or column loop.
-    pub unit: [VarId; 2],
 }
 
 /// A loop variable.

@@ -88,13 +88,23 @@ impl<'a, 'g> Planner<'a, 'g> {
         if let Some(&s) = self.known_scopes.get(&(parent, extents.clone())) {
             return s;
         }
+        let id = self.own_scope(parent, extents.iter().copied());
+        self.known_scopes.insert((parent, extents), id);
+        id
+    }
+
+    /// A scope that nothing else shares; the parent where there is nothing to count.
+    pub(super) fn own_scope(&mut self, parent: ScopeId, extents: impl IntoIterator<Item = u64>) -> ScopeId {
+        let extents: Vec<u64> = extents.into_iter().collect();
+        if extents.is_empty() {
+            return parent;
+        }
         let id = self.plan.scopes.len();
         let mut path = self.plan.scopes[parent].path.clone();
         path.push(id);
         let iterations = extents.iter().fold(self.plan.scopes[parent].iterations, |n, e| n.saturating_mul(*e));
         let vars = extents.iter().map(|&e| self.new_var(e, id)).collect();
         self.plan.scopes.push(Scope { parent: Some(parent), vars, path, iterations });
-        self.known_scopes.insert((parent, extents), id);
         id
     }
 

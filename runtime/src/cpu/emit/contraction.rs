@@ -33,7 +33,36 @@ impl Emitter<'_> {
         for v in [d.row, d.column].into_iter().chain(d.contract.iter().map(|c| c.0)) {
             self.set_var(v, Extent::Const(1), false, zero);
         }
-        self.contract(d, 0, callee, [m, n, acc], columns as i64)
+        let outer = self.outer_dims(d)?;
+        self.contract(d, 0, outer, callee, [m, n, acc], columns as i64)
+    }
+
+    /// How many of the contraction's dims do not continue, in both operands, what is inside of them: loops run over these.
+    fn outer_dims(&mut self, d: &Dot) -> Result<usize> {
+        let operands = [&d.a, &d.b].map(|o| -> Result<Distance> {
+            let place = self.place(o.memory)?;
+            self.distance(&place, &o.index)
+        });
+        let [a, b] = operands;
+        let (a, b) = (a?, b?);
+        let stride = |x: &Distance, v: VarId| match x.step(v).as_deref() {
+            Some([]) => Some(0),
+            Some([Coefficient { factor, stride: None }]) => Some(*factor),
+            Some(_) | None => None,
+        };
+        let mut outer = d.contract.len().saturating_sub(1);
+        while let Some(i) = outer.checked_sub(1) {
+            let ((v, _), (w, Extent::Const(n))) = (d.contract[i], d.contract[outer]) else { break };
+            let continues = |x: &Distance| match (stride(x, v), stride(x, w)) {
+                (Some(far), Some(near)) => far == near.wrapping_mul(n as i64),
+                _ => false,
+            };
+            if !continues(&a) || !continues(&b) {
+                break;
+            }
+            outer = i;
+        }
+        Ok(outer)
     }
 
     /// The valid extent of a tile's dim.
@@ -50,25 +79,33 @@ impl Emitter<'_> {
         Ok(self.int_value(valid))
     }
 
-    /// Loops over all contraction variables but the last, which the library runs over.
-    fn contract(&mut self, d: &Dot, level: usize, callee: Callee, acc: [Value; 3], columns: i64) -> Result<()> {
+    /// Loops over the outer contraction variables; the library runs over the others, which lie as one.
+    fn contract(
+        &mut self,
+        d: &Dot,
+        level: usize,
+        outer: usize,
+        callee: Callee,
+        acc: [Value; 3],
+        columns: i64,
+    ) -> Result<()> {
         match d.contract.get(level) {
-            Some(&(var, extent)) if level + 1 < d.contract.len() => {
+            Some(&(var, extent)) if level < outer => {
                 let end = self.extent(extent);
                 self.counted(Some(var), Int::Const(0), end, 1, Parts::new(), &mut |e, v, _| {
                     e.set_var(var, extent, false, v);
-                    e.contract(d, level + 1, callee, acc, columns).map(|()| Parts::new())
+                    e.contract(d, level + 1, outer, callee, acc, columns).map(|()| Parts::new())
                 })?;
                 Ok(())
             }
-            Some(&(var, extent)) => {
-                let k = self.extent(extent);
-                let k = self.int_value(k);
-                self.call_dot(d, Some(var), k, callee, acc, columns)
-            }
-            None => {
-                let k = self.int(1);
-                self.call_dot(d, None, k, callee, acc, columns)
+            Some(_) | None => {
+                let mut k = self.int(1);
+                for &(_, extent) in &d.contract[level..] {
+                    let extent = self.extent(extent);
+                    let extent = self.int_value(extent);
+                    k = self.ins().imul(k, extent);
+                }
+                self.call_dot(d, d.contract.last().map(|c| c.0), k, callee, acc, columns)
             }
         }
     }

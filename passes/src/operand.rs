@@ -1,0 +1,324 @@
+//! Operands of a contraction: read where they lie, or packed into a tile first.
+//!
+//! A back end multiplies matrices: along rows, and along each dim of the contraction, an operand has one distance between
+//! neighbours. An operand that lies like that in memory is read there. Any other is *packed*: loops in the order of its
+//! memory write it into a tile, with all that it is computed from (casts, padding, masks, products). Rows that several dims
+//! count together, halves, broadcast dims and indices with divisions are so made into a plain matrix. Packed tiles fill at most
+//! half of the second-level cache: a longer contraction is cut into chunks that add to one accumulator.
+
+use crate::lower::Lowering;
+use crate::panels::{Side, cut};
+use crate::plan::{DotPlan, InstanceId, OperandPlan, Source};
+use lazuli_ir::kernel::{
+    Axis, Block, Dot, DotOperand, Extent, Loop, Memory, ScalarType, Scope, Stmt, StmtKind, Stride, Tile, TileId,
+};
+use lazuli_ir::{Error, Index, Result, TargetKind, VarId};
+use smallvec::SmallVec;
+
+/// Elements of the contraction that are worth a multiplication of their own, where an operand's dims do not continue each
+/// other.
+const LONG: u64 = 32;
+/// The fewest elements of the contraction that a chunk is cut to.
+const SHORTEST: u64 = 64;
+
+/// A packed operand.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed {
+    tile: TileId,
+    /// Whether the contraction runs along the tile's last dim.
+    along: bool,
+}
+
+/// A part of the contraction's dims: where each begins, and how long it is.
+type Chunk = Vec<(Index, u64)>;
+
+impl Lowering<'_> {
+    /// Writes the contraction of a panel: all of it, or chunks that fit the cache.
+    pub(crate) fn contract(
+        &mut self,
+        dot: &DotPlan,
+        sides: &[Side; 2],
+        acc: TileId,
+        ready: Option<(usize, Packed)>,
+    ) -> Result<()> {
+        if dot.contract.contains(&0) || sides.iter().any(|s| s.size() == 0) {
+            return Ok(());
+        }
+        let (at, step) = self.chunk(dot, sides);
+        let all: Chunk = dot.contract.iter().map(|&n| (Index::default(), n)).collect();
+        let outer = std::mem::take(&mut self.current);
+        let mut loops: Vec<(VarId, u64, u64)> = Vec::new();
+        let mut chunk = all.clone();
+        let mut counted = |l: &mut Self, i: usize, extent: u64, step: u64| {
+            let v = l.kernel.new_var("c");
+            l.new_extents.insert(v, extent as i64);
+            loops.push((v, extent, step));
+            chunk[i] = (v.into(), step);
+        };
+        for i in 0..at {
+            counted(self, i, dot.contract[i], 1);
+        }
+        let whole = dot.contract.get(at).map_or(0, |n| n / step * step);
+        if at < dot.contract.len() && step < dot.contract[at] {
+            counted(self, at, whole, step);
+        }
+        self.multiply(dot, sides, acc, &chunk, ready)?;
+        let innermost = if loops.len() > at { loops.pop() } else { None };
+        let mut body = std::mem::take(&mut self.current);
+        if let Some((var, extent, step)) = innermost {
+            body = vec![serial(var, extent, step, body)];
+            // What is left of the dim that is cut.
+            if whole < dot.contract[at] {
+                chunk[at] = (Index::constant(whole as i64), dot.contract[at] - whole);
+                self.multiply(dot, sides, acc, &chunk, ready)?;
+                body.append(&mut self.current);
+            }
+        }
+        for (var, extent, step) in loops.into_iter().rev() {
+            body = vec![serial(var, extent, step, body)];
+        }
+        self.current = outer;
+        self.current.append(&mut body);
+        Ok(())
+    }
+
+    /// Packs an operand for the whole contraction, where it has to be packed and that fits.
+    pub(crate) fn packed_whole(&mut self, dot: &DotPlan, side: usize, sides: &[Side; 2]) -> Result<Option<Packed>> {
+        if self.reads_in_place(&dot.operands[side], &sides[side])
+            || dot.contract.contains(&0)
+            || self.chunk(dot, sides) != (0, dot.contract.first().copied().unwrap_or(1))
+        {
+            return Ok(None);
+        }
+        let all: Chunk = dot.contract.iter().map(|&n| (Index::default(), n)).collect();
+        self.pack(&dot.operands[side], &sides[side], &all).map(Some)
+    }
+
+    /// Where the contraction's dims are cut so that packed tiles fit half of the second-level cache: the dim, and the step.
+    fn chunk(&self, dot: &DotPlan, sides: &[Side; 2]) -> (usize, u64) {
+        let packed: u64 = (0..2)
+            .filter(|&s| !self.reads_in_place(&dot.operands[s], &sides[s]))
+            .map(|s| sides[s].size() * self.instance_type(dot.operands[s].value).size().max(4) as u64)
+            .sum();
+        let k: u64 = dot.contract.iter().product();
+        let most = (self.target.l2_bytes / 2).checked_div(packed).map_or(k, |n| n.max(SHORTEST));
+        if k <= most { (0, dot.contract.first().copied().unwrap_or(1)) } else { cut(&dot.contract, most, u64::MAX) }
+    }
+
+    /// One multiplication, with what is packed before it.
+    fn multiply(
+        &mut self,
+        dot: &DotPlan,
+        sides: &[Side; 2],
+        acc: TileId,
+        chunk: &Chunk,
+        ready: Option<(usize, Packed)>,
+    ) -> Result<()> {
+        let mut packed: [Option<Packed>; 2] = [None, None];
+        for s in [0, 1] {
+            packed[s] = match ready {
+                Some((side, tile)) if side == s => Some(tile),
+                _ if self.reads_in_place(&dot.operands[s], &sides[s]) => None,
+                _ => Some(self.pack(&dot.operands[s], &sides[s], chunk)?),
+            };
+        }
+        // The dot counts rows, columns and contraction with variables of its own.
+        let (row, column) = (self.kernel.new_var("row"), self.kernel.new_var("col"));
+        let mut contract: SmallVec<[(VarId, Extent); 1]> = SmallVec::new();
+        let mut inner: Vec<Index> = Vec::new();
+        for (start, n) in chunk {
+            let v = self.kernel.new_var("k");
+            self.new_extents.insert(v, *n as i64);
+            contract.push((v, Extent::Const(*n)));
+            inner.push(start.add(&v.into()));
+        }
+        let counts: Vec<VarId> = contract.iter().map(|c| c.0).collect();
+        let mut operands: SmallVec<[DotOperand; 2]> = SmallVec::new();
+        for (s, own) in [(0, row), (1, column)] {
+            self.new_extents.insert(own, sides[s].size() as i64);
+            operands.push(match packed[s] {
+                Some(Packed { tile, along }) => {
+                    let k = linear(&counts, chunk);
+                    let index = if along { vec![own.into(), k] } else { vec![k, own.into()] };
+                    DotOperand { memory: Memory::Tile(tile), index }
+                }
+                None => self.in_place(&dot.operands[s], &sides[s], own, &inner)?,
+            });
+        }
+        let sources = self.graph.node(dot.node).sources.clone();
+        let [a, b] = operands.as_slice() else { return Err(Error::internal("a contraction has two operands")) };
+        let (a, b) = (a.clone(), b.clone());
+        let kind = StmtKind::Dot(Dot { acc, row, column, contract, a, b, chunk: 0 });
+        self.current.push(Stmt { kind, sources });
+        Ok(())
+    }
+
+    /// The elements between neighbours along each of an operand's variables, free ones first, where it is read as it lies.
+    fn strides(&self, i: InstanceId, vars: impl Iterator<Item = VarId>) -> Option<Vec<i64>> {
+        let instance = &self.plan.instances[i];
+        let Source::Load(n) = instance.source else { return None };
+        // What is indexed by data jumps.
+        if !instance.indexed_by.is_empty() {
+            return None;
+        }
+        let param = *self.params.get(&n)?;
+        let index = self.element(param, instance.index.clone());
+        let strides = &self.kernel.params[param.index()].strides;
+        let along = |v: VarId| {
+            index.iter().zip(strides).try_fold(0i64, |sum, (x, s)| match s {
+                Stride::Const(s) => Some(sum.wrapping_add(x.coefficient(v)?.wrapping_mul(*s))),
+                Stride::Runtime => None,
+            })
+        };
+        vars.map(along).collect()
+    }
+
+    /// Whether an operand is a matrix where it lies. This is the one place that decides what is packed.
+    fn reads_in_place(&self, o: &OperandPlan, side: &Side) -> bool {
+        let Source::Load(n) = self.plan.instances[o.value].source else { return false };
+        if self.target.kind != TargetKind::Cpu {
+            return true;
+        }
+        let ty = self.graph.node(n).types[0].dtype;
+        let (Some(free), Some(contract)) =
+            (self.strides(o.value, o.free.iter().copied()), self.strides(o.value, o.contract.iter().copied()))
+        else {
+            return false;
+        };
+        let skip = o.free.len() - side.inside.len().min(o.free.len());
+        let rows = side.inside.iter().zip(&free[skip..]).filter(|(i, _)| i.extent > 1);
+        let dims: Vec<(u64, i64)> = o.contract.iter().map(|&v| self.extent(v)).zip(contract).collect();
+        let long: Vec<(u64, i64)> = dims.into_iter().filter(|d| d.0 > 1).collect();
+        // Dims that continue each other, from the last.
+        let mut run = long.last().map_or(1, |d| d.0);
+        let mut whole = true;
+        for pair in long.windows(2).rev() {
+            whole &= pair[0].1 == pair[1].1.wrapping_mul(pair[1].0 as i64);
+            run *= if whole { pair[0].0 } else { 1 };
+        }
+        let is_half = ty.size() == 2;
+        !is_half
+            && rows.clone().count() <= 1
+            && rows.clone().all(|(_, s)| *s > 0)
+            && long.iter().all(|d| d.1 > 0)
+            && (whole || run >= LONG)
+    }
+
+    /// An operand that is read as it lies.
+    fn in_place(&self, o: &OperandPlan, side: &Side, own: VarId, inner: &[Index]) -> Result<DotOperand> {
+        let instance = &self.plan.instances[o.value];
+        let Source::Load(n) = instance.source else {
+            return Err(Error::internal("a contraction reads in place what is computed"));
+        };
+        let param = *self.params.get(&n).ok_or_else(|| Error::internal("a contraction reads no parameter"))?;
+        let long = side.inside.iter().rposition(|i| i.extent > 1).or(side.inside.len().checked_sub(1));
+        let counted = |i: usize| if Some(i) == long { Some(own.into()) } else { None };
+        let places = self.places(o, side, &counted, inner);
+        let index = instance.index.iter().map(|x| self.at(x, &places)).collect();
+        Ok(DotOperand { memory: Memory::Param(param), index: self.element(param, index) })
+    }
+
+    /// What an operand's variables stand for: in a panel, with `counted` for what is inside of it, and along the contraction.
+    fn places(
+        &self,
+        o: &OperandPlan,
+        side: &Side,
+        counted: &dyn Fn(usize) -> Option<Index>,
+        inner: &[Index],
+    ) -> Vec<(VarId, Index)> {
+        let outer = o.free.len() - side.inside.len().min(o.free.len());
+        let mut places: Vec<(VarId, Index)> = Vec::new();
+        for (i, &v) in o.free.iter().enumerate() {
+            let place = match i.checked_sub(outer) {
+                None => side.outer_index(i),
+                Some(at) => {
+                    let start = &side.inside[at].start;
+                    counted(at).map_or_else(|| start.clone(), |c| start.add(&c))
+                }
+            };
+            places.push((v, place));
+        }
+        places.extend(o.contract.iter().copied().zip(inner.iter().cloned()));
+        places
+    }
+
+    /// An index of the plan with an operand's variables in their places.
+    fn at(&self, x: &Index, places: &[(VarId, Index)]) -> Index {
+        let with = |v: VarId| {
+            let own = places.iter().find(|p| p.0 == v).map(|p| p.1.clone());
+            own.or_else(|| self.substitution.get(&v).cloned())
+        };
+        x.substitute(&with, &|v| self.range(v))
+    }
+
+    /// Writes a chunk of an operand into a tile of its own, in loops that run along its memory.
+    fn pack(&mut self, o: &OperandPlan, side: &Side, chunk: &Chunk) -> Result<Packed> {
+        let before: Vec<bool> = self.values.iter().map(Option::is_some).collect();
+        let outer = o.free.len() - side.inside.len().min(o.free.len());
+        let own = self.plan.cone(&[o.value], &|i| self.values[i].is_some());
+        let vars = || o.free.iter().chain(&o.contract).copied();
+        let lie = own.iter().filter_map(|&i| self.strides(i, vars())).min_by_key(|s| {
+            let inner = s.iter().skip(outer).filter(|s| **s != 0).map(|s| s.unsigned_abs()).min();
+            inner.unwrap_or(u64::MAX)
+        });
+        let lie = lie.unwrap_or_else(|| vec![0; o.free.len() + o.contract.len()]);
+        // Each variable that counts: its loop's, extent, limit, and the distance in memory.
+        let mut loops: Vec<(VarId, u64, Option<Index>, i64, bool)> = Vec::new();
+        let mut rows: Vec<VarId> = Vec::new();
+        for (at, i) in side.inside.iter().enumerate() {
+            let v = self.kernel.new_var(self.kernel.vars[i.var.0 as usize].clone());
+            self.new_extents.insert(v, i.extent as i64);
+            rows.push(v);
+            loops.push((v, i.extent, i.limit.clone(), lie[outer + at], false));
+        }
+        let mut inner: Vec<VarId> = Vec::new();
+        for (at, (_, n)) in chunk.iter().enumerate() {
+            let v = self.kernel.new_var("k");
+            self.new_extents.insert(v, *n as i64);
+            inner.push(v);
+            loops.push((v, *n, None, lie[o.free.len() + at], true));
+        }
+        // What is the same for all neighbours, and what is long apart, is outside.
+        loops.sort_by_key(|l| std::cmp::Reverse(if l.3 == 0 { u64::MAX } else { l.3.unsigned_abs() }));
+        let along = loops.iter().rfind(|l| l.1 > 1).is_none_or(|l| l.4);
+        let (m, k) = (side.size(), chunk.iter().map(|c| c.1).product());
+        let ty: ScalarType = self.instance_type(o.value).into();
+        let dims = if along { [m, k] } else { [k, m] };
+        let tile = self.declare_tile(Tile {
+            name: format!("packed{}", self.kernel.tiles.len()),
+            ty,
+            dims: dims.into_iter().collect(),
+            valid: [None, None].into_iter().collect(),
+            scope: Scope::Thread,
+        });
+        let counted = |i: usize| Some(rows[i].into());
+        let starts: Vec<Index> = chunk.iter().zip(&inner).map(|((start, _), v)| start.add(&(*v).into())).collect();
+        let places = self.places(o, side, &counted, &starts);
+        self.substitution.extend(places);
+        let row = side.inside.iter().zip(&rows);
+        let row = row.fold(Index::default(), |x, (i, v)| x.add_scaled(&(*v).into(), i.stride as i64));
+        let k = linear(&inner, chunk);
+        let outside = std::mem::take(&mut self.current);
+        self.write_roots(&[o.value], o.scope)?;
+        let value = self.value(o.value)?;
+        let index = if along { vec![row, k] } else { vec![k, row] };
+        self.push(StmtKind::Store { to: Memory::Tile(tile), index, value, mask: None });
+        let mut body = std::mem::replace(&mut self.current, outside);
+        for (var, n, limit, ..) in loops.into_iter().rev() {
+            let extent = Extent::Const(n);
+            body = vec![StmtKind::Loop(Loop { var, extent, step: 1, limit, axis: Axis::default(), body }).into()];
+        }
+        self.current.append(&mut body);
+        self.forget(&before);
+        Ok(Packed { tile, along })
+    }
+}
+
+/// The position in a chunk that variables count.
+fn linear(vars: &[VarId], chunk: &Chunk) -> Index {
+    vars.iter().zip(chunk).fold(Index::default(), |x, (v, (_, n))| x.times(*n as i64).add(&(*v).into()))
+}
+
+fn serial(var: VarId, extent: u64, step: u64, body: Block) -> Stmt {
+    StmtKind::Loop(Loop { var, extent: Extent::Const(extent), step, limit: None, axis: Axis::default(), body }).into()
+}
