@@ -6,6 +6,7 @@ use crate::ledger::Ledger;
 use crate::legality::work;
 use crate::lower::{Lowered, Stored, lower};
 use crate::memory::{self, Lifetime, StepUse};
+use crate::relay::relay;
 use crate::schedule::schedule_cpu;
 use crate::schedule_gpu::schedule_gpu;
 use crate::{Options, Pass, PassReport};
@@ -61,6 +62,12 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
             Ok((orders, count, graph.len()))
         })?;
     }
+    let relaid = relay(graph, layouts, &orders, target)?;
+    let given = graph;
+    let graph = relaid.as_ref().map_or(graph, |r| &r.graph);
+    if relaid.is_some() {
+        orders = if options.runs(Pass::Layout) { layout::orders(graph, layouts) } else { Orders::default() };
+    }
     let grouping = report.record(Pass::Fusion, graph.len(), || {
         let grouping = fusion::group(graph, layouts, &orders, target, options.runs(Pass::Fusion))?;
         let (fused, groups) = (grouping.ledger.rows.iter().filter(|r| r.fused).count(), grouping.groups.len());
@@ -85,7 +92,19 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
         let donors = made.0.buffers.iter().filter(|b| matches!(b.place, Place::Output { donor: Some(_) })).count();
         Ok((made, donors, groups))
     })?;
-    Ok(Plan { program, orders, ledger: grouping.ledger, groups, report })
+    let plan = Plan { program, orders, ledger: grouping.ledger, groups, report };
+    Ok(match relaid {
+        Some(r) => plan.renamed(given, &r.back),
+        None => plan,
+    })
+}
+
+impl Plan {
+    /// The same in the nodes of the graph that was given: a copy that was added goes by the node it was added for.
+    fn renamed(self, given: &Graph, back: &[NodeId]) -> Plan {
+        let groups = self.groups.into_iter().map(|g| g.into_iter().map(|n| back[n.index()]).collect()).collect();
+        Plan { orders: self.orders.renamed(back), ledger: self.ledger.renamed(given, back), groups, ..self }
+    }
 }
 
 /// The kernel of each group; none for a sort.

@@ -169,6 +169,11 @@ impl<'a> Fusion<'a> {
             ledger: Ledger::default(),
         };
         for n in graph.nodes().filter(|n| live[n.index()]) {
+            if let Op::Dot { .. } = graph.op(n) {
+                for v in graph.operands(n).iter().filter(|v| crate::layout::is_relayed(graph, n, v.node)) {
+                    f.free[v.node.index()] = false;
+                }
+            }
             // A GPU's contraction reads its operands where they lie; elsewhere what is no matrix is packed on the way.
             if let (Op::Dot { .. }, TargetKind::Nvidia(_)) = (graph.op(n), target.kind) {
                 for (position, v) in graph.operands(n).into_iter().enumerate() {
@@ -399,6 +404,15 @@ impl<'a> Fusion<'a> {
             Err(e) if inside.iter().any(|n| self.is_bound_to_loops(*n)) => return Ok(Err(e.message().to_owned())),
             Err(e) => return Err(e),
         };
+        let operand = |dot: &DotPlan| {
+            self.graph
+                .operands(dot.node)
+                .iter()
+                .any(|v| inside.contains(&v.node) && crate::layout::is_relayed(self.graph, dot.node, v.node))
+        };
+        if plan.dot.as_ref().is_some_and(operand) {
+            return Ok(Err("it is laid out once, for all panels of the contraction".into()));
+        }
         let feeds = |dot: &DotPlan| self.graph.operands(dot.node).iter().any(|v| inside.contains(&self.base(v.node)));
         if matches!(self.target.kind, TargetKind::Nvidia(_)) && plan.dot.as_ref().is_some_and(feeds) {
             return Ok(Err("a GPU's contraction reads its operands from memory".into()));

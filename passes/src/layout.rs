@@ -6,7 +6,8 @@
 //!
 //! Each value *wishes* an order, with the bytes that are behind the wish:
 //!
-//! - an input wishes the order of its strides, a contraction row-major, which is how its tile is written;
+//! - an input wishes the order of its strides; a contraction has rows before columns, which is how its tile is written, and the
+//!   dims of each side as its operand has them;
 //! - movement carries a wish along: the wish of a permuted value is permuted, so that `x.t() + y.t()` is stored as `x` and `y`
 //!   lie, and both transposes cancel (as strides are preserved in PyTorch);
 //! - an elementwise result has the order of the majority of the bytes it is made from. In a tie something is read
@@ -18,7 +19,7 @@
 //! stride from the read to the write and save nothing; so wishes go against the flow only there.
 
 use crate::index_map::reshape_runs;
-use lazuli_ir::{DimVec, Graph, Layout, NodeId, Op, Shape};
+use lazuli_ir::{DimVec, DotDims, Graph, Layout, NodeId, Op, Shape};
 use rustc_hash::FxHashMap;
 use std::fmt;
 
@@ -52,6 +53,11 @@ impl Orders {
         let stored = Shape::from_dims(order.iter().map(|&d| shape.dim(d)));
         let back: DimVec<usize> = (0..order.len()).filter_map(|d| order.iter().position(|o| *o == d)).collect();
         Layout::contiguous(stored).permute(&back)
+    }
+
+    /// The same of a graph whose nodes stand for these.
+    pub(crate) fn renamed(self, back: &[NodeId]) -> Orders {
+        Orders { orders: self.orders.into_iter().map(|(n, order)| (back[n.index()], order)).collect() }
     }
 
     /// The number of values that are not row-major.
@@ -126,9 +132,34 @@ pub fn orders(graph: &Graph, layouts: &[Layout]) -> Orders {
             wishes[n.index()] = backward(graph, n, &wishes);
         }
     }
+    // What stands before a contraction to be copied is copied as it says.
+    for n in graph.nodes() {
+        for v in graph.operands(n).iter().filter(|v| is_relayed(graph, n, v.node)) {
+            wishes[v.node.index()] = None;
+        }
+    }
     let row_major = |w: &Wish| w.order.is_sorted();
     let wished = wishes.into_iter().enumerate().filter_map(|(n, w)| Some((NodeId(n as u32), w?)));
     Orders { orders: wished.filter(|(_, w)| !row_major(w)).map(|(n, w)| (n, w.order)).collect() }
+}
+
+/// Whether a contraction reads a copy that is made for it: see [`relay`](crate::relay).
+pub(crate) fn is_relayed(graph: &Graph, reader: NodeId, operand: NodeId) -> bool {
+    matches!((graph.op(reader), graph.op(operand)), (Op::Dot { .. }, Op::Permute(_)))
+}
+
+/// The pairs of dims that are contracted, as they lie in the larger operand.
+pub(crate) fn contraction_order(
+    graph: &Graph,
+    orders: &Orders,
+    dims: &DotDims,
+    operands: [NodeId; 2],
+) -> Vec<(usize, usize)> {
+    let right = shape(graph, operands[1]).elements() > shape(graph, operands[0]).elements();
+    let side = |&(l, r): &(usize, usize)| if right { r } else { l };
+    let larger: DimVec<usize> = dims.contract.iter().map(side).collect();
+    let sorted = orders.sorted(operands[usize::from(right)], &larger);
+    sorted.iter().filter_map(|d| dims.contract.iter().copied().find(|pair| side(pair) == *d)).collect()
 }
 
 fn shape(graph: &Graph, n: NodeId) -> &Shape {
@@ -194,11 +225,31 @@ fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]
             let kept = wish.order.iter().filter(|d| !dims.contains(d));
             Wish::new(to, kept.map(|&d| d - dims.iter().filter(|r| **r < d).count()), wish.bytes)
         }
-        // What joins, indexes by data or runs along a dim is written row by row.
-        Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } | Op::Gather { .. } | Op::Scatter { .. } => {
-            Wish::row_major(to, bytes(graph, n))
+        Op::Window(dims) => {
+            // The elements of windows lie beside their places.
+            let inside = |d: usize| dims.iter().position(|w| w.dim == d).map(|i| from.map_or(0, Shape::rank) + i);
+            let order = wish?.order.iter().flat_map(|&d| std::iter::once(d).chain(inside(d)));
+            Wish::new(to, order, wish?.bytes)
         }
-        Op::Cumulative { .. } | Op::Sort { .. } | Op::Dot { .. } => Wish::row_major(to, bytes(graph, n)),
+        Op::WindowSum { .. } => Wish::new(to, wish?.order.iter().copied().filter(|d| *d < to.rank()), wish?.bytes),
+        // Each side as its operand lies: what is made from a convolution lies as the image.
+        Op::Dot { dims, .. } => {
+            let batch = dims.batch.len();
+            let mut order: Order = (0..batch).collect();
+            for (right, v) in [false, true].into_iter().zip(&operands) {
+                let free = dims.free(right, shape(graph, v.node).rank());
+                let base = order.len();
+                let mut own: DimVec<usize> = (0..free.len()).collect();
+                if let Some(wish) = &wishes[v.node.index()] {
+                    own.sort_by_key(|&i| wish.order.iter().position(|d| *d == free[i]));
+                }
+                order.extend(own.into_iter().map(|i| base + i));
+            }
+            Wish::new(to, order, bytes(graph, n))
+        }
+        // What joins, indexes by data or runs along a dim is written row by row.
+        Op::Concat { .. } | Op::Gather { .. } | Op::Scatter { .. } => Wish::row_major(to, bytes(graph, n)),
+        Op::Cumulative { .. } | Op::Sort { .. } => Wish::row_major(to, bytes(graph, n)),
     }
 }
 

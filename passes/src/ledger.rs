@@ -41,6 +41,19 @@ impl Ledger {
         (!row.fused).then_some(row.reason.as_str())
     }
 
+    /// The same in the nodes that those of the graph stand for.
+    pub(crate) fn renamed(self, graph: &Graph, back: &[NodeId]) -> Ledger {
+        let mut renamed = Ledger::default();
+        for r in self.rows {
+            let edge = (back[r.producer.index()], back[r.consumer.index()]);
+            let LedgerRow { fused, reason, bytes, flops, .. } = r;
+            if edge.0 != edge.1 {
+                renamed.record(graph, edge, Decision { fused, reason, bytes, flops });
+            }
+        }
+        renamed
+    }
+
     pub(crate) fn record(&mut self, graph: &Graph, edge: (NodeId, NodeId), decision: Decision) {
         let Decision { fused, reason, bytes, flops } = decision;
         let (p, c) = (graph.node(edge.0), graph.node(edge.1));

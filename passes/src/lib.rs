@@ -25,6 +25,7 @@ mod panels;
 pub mod plan;
 pub mod primitive;
 mod reach;
+mod relay;
 mod renumber;
 mod scalar;
 pub mod schedule;

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 /// Elements of the contraction that are worth a multiplication of their own, where an operand's dims do not continue each
 /// other.
-const LONG: u64 = 32;
+pub(crate) const LONG: u64 = 32;
 /// The fewest elements of the contraction that a chunk is cut to.
 const SHORTEST: u64 = 64;
 
@@ -189,19 +189,8 @@ impl Lowering<'_> {
         let rows = side.inside.iter().zip(&free[skip..]).filter(|(i, _)| i.extent > 1);
         let dims: Vec<(u64, i64)> = o.contract.iter().map(|&v| self.extent(v)).zip(contract).collect();
         let long: Vec<(u64, i64)> = dims.into_iter().filter(|d| d.0 > 1).collect();
-        // Dims that continue each other, from the last.
-        let mut run = long.last().map_or(1, |d| d.0);
-        let mut whole = true;
-        for pair in long.windows(2).rev() {
-            whole &= pair[0].1 == pair[1].1.wrapping_mul(pair[1].0 as i64);
-            run *= if whole { pair[0].0 } else { 1 };
-        }
         let is_half = ty.size() == 2;
-        !is_half
-            && rows.clone().count() <= 1
-            && rows.clone().all(|(_, s)| *s > 0)
-            && long.iter().all(|d| d.1 > 0)
-            && (whole || run >= LONG)
+        !is_half && rows.clone().count() <= 1 && rows.clone().all(|(_, s)| *s > 0) && is_matrix(&long, LONG)
     }
 
     /// An operand that is read as it lies.
@@ -278,8 +267,8 @@ impl Lowering<'_> {
             inner.push(v);
             loops.push((v, *n, None, lie[o.free.len() + at], true));
         }
-        // What is the same for all neighbours, and what is long apart, is outside.
-        loops.sort_by_key(|l| std::cmp::Reverse(if l.3 == 0 { u64::MAX } else { l.3.unsigned_abs() }));
+        // What is the same for all neighbours, and what is far apart, is outside; of two that lie alike, the shorter one.
+        loops.sort_by_key(|l| (std::cmp::Reverse(if l.3 == 0 { u64::MAX } else { l.3.unsigned_abs() }), l.1));
         let along = loops.iter().rfind(|l| l.1 > 1).is_none_or(|l| l.4);
         let (m, k) = (side.size(), chunk.iter().map(|c| c.1).product());
         let ty: ScalarType = self.instance_type(o.value).into();
@@ -312,6 +301,18 @@ impl Lowering<'_> {
         self.forget(&before);
         Ok(Packed { tile, along })
     }
+}
+
+/// Whether a contraction runs along these dims (extents and distances) as along one, or nearly so: at least `enough` elements
+/// at a time.
+pub(crate) fn is_matrix(dims: &[(u64, i64)], enough: u64) -> bool {
+    let mut run = dims.last().map_or(1, |d| d.0);
+    let mut whole = true;
+    for pair in dims.windows(2).rev() {
+        whole &= pair[0].1 == pair[1].1.wrapping_mul(pair[1].0 as i64);
+        run *= if whole { pair[0].0 } else { 1 };
+    }
+    dims.iter().all(|d| d.1 > 0) && (whole || run >= enough)
 }
 
 /// The position in a chunk that variables count.

@@ -128,9 +128,13 @@ fn check_channels(
     }
 }
 
-/// Channels and what follows them with a dim of groups before: `[groups, channels / groups, ..]` at `axis`.
+/// Channels and what follows them with a dim of groups before: `[groups, channels / groups, ..]` at `axis`. One group needs
+/// none.
 #[track_caller]
 fn grouped(name: &'static str, x: &Tensor, axis: usize, groups: usize) -> Tensor {
+    if groups == 1 {
+        return x.clone();
+    }
     let mut extents = x.extent_shape().extents();
     extents[axis] /= groups;
     extents.insert(axis, groups);
@@ -163,14 +167,14 @@ impl Tensor {
         let windows = Tensor::record(name, Op::Window((0..N).map(window).collect()), &[&x]);
         let places: DimVec<usize> = windows.extent_shape().extents()[2..2 + N].into();
         let (x, w) = (grouped(name, &windows, 1, groups), grouped(name, &weight.cast(name, x.dtype()), 0, groups));
-        let pairs = [(2, 2)].into_iter().chain((0..N).map(|i| (3 + N + i, 3 + i)));
-        let dims = DotDims { batch: smallvec::smallvec![(1, 0)], contract: pairs.collect() };
+        // One more dim where there are groups.
+        let (g, batch) = (usize::from(groups > 1), x.size(0));
+        let pairs = [(1 + g, 1 + g)].into_iter().chain((0..N).map(|i| (2 + g + N + i, 2 + g + i)));
+        let dims = DotDims { batch: (0..g).map(|_| (1, 0)).collect(), contract: pairs.collect() };
         let product = Tensor::record(name, Op::Dot { dims, acc: x.dtype() }, &[&x, &w]);
         // [groups, batch, .., outputs] becomes [batch, groups * outputs, ..].
-        let order = [1, 0, 2 + N].into_iter().chain(2..2 + N).collect();
-        let batch = x.size(0);
-        let outputs = weight.size(0);
-        let merged = [batch, outputs].into_iter().chain(places);
+        let order = [g].into_iter().chain(0..g).chain([1 + g + N]).chain(1 + g..1 + g + N).collect();
+        let merged = [batch, weight.size(0)].into_iter().chain(places);
         let y = product.permuted(name, Ok(order)).shaped(name, Ok(Shape::new(merged)));
         finished(name, y, bias.as_ref(), batched).rounded(name, self.dtype(), &given)
     }
@@ -197,10 +201,14 @@ impl Tensor {
         let w = grouped(name, &weight.cast(name, x.dtype()), 0, groups);
         let x = grouped(name, &x, 1, groups);
         // [batch, groups, channels, ..] meets [groups, channels, outputs, window].
-        let dims = DotDims { batch: smallvec::smallvec![(1, 0)], contract: smallvec::smallvec![(2, 1)] };
+        // One more dim where there are groups.
+        let g = usize::from(groups > 1);
+        let dims = DotDims { batch: (0..g).map(|_| (1, 0)).collect(), contract: smallvec::smallvec![(1 + g, g)] };
         let product = Tensor::record(name, Op::Dot { dims, acc: x.dtype() }, &[&x, &w]);
         // [groups, batch, .., outputs, window] becomes [batch, groups * outputs, .., window].
-        let order = [1, 0, 2 + N].into_iter().chain(2..2 + N).chain(3 + N..3 + 2 * N).collect();
+        let places_at = 1 + g..1 + g + N;
+        let order = [g].into_iter().chain(0..g).chain([1 + g + N]).chain(places_at).chain(2 + g + N..2 + g + 2 * N);
+        let order = order.collect();
         let outputs = weight.size(1) * groups;
         let merged = [batch, outputs].into_iter().chain(places.iter().copied()).chain(kernel.iter().copied());
         let windows = product.permuted(name, Ok(order)).shaped(name, Ok(Shape::new(merged)));

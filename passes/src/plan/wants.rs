@@ -3,7 +3,8 @@
 use super::planner::Planner;
 use super::{DotPlan, Instance, InstanceId, OperandPlan, ScopeId, SinkKind, Source};
 use crate::index_map::{Condition, operand_index};
-use lazuli_ir::{DimVec, DotDims, Error, Index, NodeId, Op, ReduceOp, Result, VarId};
+use crate::layout::contraction_order;
+use lazuli_ir::{DimVec, Error, Index, NodeId, Op, ReduceOp, Result, VarId};
 use smallvec::SmallVec;
 
 impl Planner<'_, '_> {
@@ -208,7 +209,8 @@ impl Planner<'_, '_> {
         if !sorted.iter().flatten().map(|p| p.0).eq(0..tile.len()) || vars.len() != tile.len() {
             return Err(Error::internal("a contraction is wanted elsewhere than at the group's tile"));
         }
-        let contract: Vec<(usize, usize)> = self.contraction_order(dims, [operands[0], operands[1]]);
+        let contract: Vec<(usize, usize)> =
+            contraction_order(graph, self.group.orders, dims, [operands[0], operands[1]]);
         let extents = self.shape(operands[0]).extents();
         let counts: Vec<u64> = contract.iter().map(|&(l, _)| extents[l] as u64).collect();
         let parent = batch.checked_sub(1).and_then(|b| self.plan.tile.get(b)).copied().unwrap_or(0);
@@ -246,14 +248,5 @@ impl Planner<'_, '_> {
         };
         self.plan.dot = Some(DotPlan { node, sides, operands, contract: counts });
         Ok(())
-    }
-
-    /// The pairs of dims that are contracted, as they lie in the larger operand.
-    fn contraction_order(&self, dims: &DotDims, operands: [NodeId; 2]) -> Vec<(usize, usize)> {
-        let right = self.shape(operands[1]).elements() > self.shape(operands[0]).elements();
-        let side = |&(l, r): &(usize, usize)| if right { r } else { l };
-        let larger: DimVec<usize> = dims.contract.iter().map(side).collect();
-        let sorted = self.group.orders.sorted(operands[usize::from(right)], &larger);
-        sorted.iter().filter_map(|d| dims.contract.iter().copied().find(|pair| side(pair) == *d)).collect()
     }
 }
