@@ -1,12 +1,12 @@
 //! From an optimised graph to a program: fusion, lowering, schedule and memory plan, in this order.
 
+use crate::contraction::prepare;
 use crate::fusion::{self, PlannedGroup};
 use crate::layout::{self, Orders};
 use crate::ledger::Ledger;
 use crate::legality::work;
 use crate::lower::{Lowered, Stored, lower};
 use crate::memory::{self, Lifetime, StepUse};
-use crate::relay::relay;
 use crate::schedule::schedule_cpu;
 use crate::schedule_gpu::schedule_gpu;
 use crate::{Options, Pass, PassReport};
@@ -62,10 +62,10 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
             Ok((orders, count, graph.len()))
         })?;
     }
-    let relaid = relay(graph, layouts, &orders, target)?;
+    let prepared = prepare(graph, layouts, &orders, target)?;
     let given = graph;
-    let graph = relaid.as_ref().map_or(graph, |r| &r.graph);
-    if relaid.is_some() {
+    let graph = prepared.as_ref().map_or(graph, |r| &r.graph);
+    if prepared.is_some() {
         orders = if options.runs(Pass::Layout) { layout::orders(graph, layouts) } else { Orders::default() };
     }
     let grouping = report.record(Pass::Fusion, graph.len(), || {
@@ -93,14 +93,14 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
         Ok((made, donors, groups))
     })?;
     let plan = Plan { program, orders, ledger: grouping.ledger, groups, report };
-    Ok(match relaid {
+    Ok(match prepared {
         Some(r) => plan.renamed(given, &r.back),
         None => plan,
     })
 }
 
 impl Plan {
-    /// The same in the nodes of the graph that was given: a copy that was added goes by the node it was added for.
+    /// The same in the nodes of the graph that was given: what was added goes by the node it was added for.
     fn renamed(self, given: &Graph, back: &[NodeId]) -> Plan {
         let groups = self.groups.into_iter().map(|g| g.into_iter().map(|n| back[n.index()]).collect()).collect();
         Plan { orders: self.orders.renamed(back), ledger: self.ledger.renamed(given, back), groups, ..self }

@@ -143,7 +143,7 @@ pub fn orders(graph: &Graph, layouts: &[Layout]) -> Orders {
     Orders { orders: wished.filter(|(_, w)| !row_major(w)).map(|(n, w)| (n, w.order)).collect() }
 }
 
-/// Whether a contraction reads a copy that is made for it: see [`relay`](crate::relay).
+/// Whether a contraction reads a copy that is made for it: see [`contraction`](crate::contraction).
 pub(crate) fn is_relayed(graph: &Graph, reader: NodeId, operand: NodeId) -> bool {
     matches!((graph.op(reader), graph.op(operand)), (Op::Dot { .. }, Op::Permute(_)))
 }

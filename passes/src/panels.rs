@@ -36,6 +36,9 @@ pub(crate) struct Inside {
     pub(crate) stride: u64,
 }
 
+/// A loop over a tile dim: its variable, extent and limit.
+type Counted = (VarId, u64, Option<Index>);
+
 /// One side of a panel.
 #[derive(Default)]
 pub(crate) struct Side {
@@ -246,11 +249,11 @@ impl Lowering<'_> {
             let own = |i: &&Inside| self.plan.vars[i.var.0 as usize].scope == s;
             sides.iter().flat_map(|side| &side.inside).find(own)
         };
-        let loops: Vec<Option<(VarId, u64, Option<Index>)>> =
+        let loops: Vec<Option<Counted>> =
             chain.iter().map(|&s| inside(s).map(|i| (i.count, i.extent, i.limit.clone()))).collect();
         let outer = std::mem::take(&mut self.current);
         // What each loop holds before the next one opens.
-        let mut levels: Vec<(Option<(VarId, u64, Option<Index>)>, Block)> = vec![(None, Block::new())];
+        let mut levels: Vec<(Option<Counted>, Block)> = vec![(None, Block::new())];
         for (i, (&s, own)) in chain.iter().zip(loops).enumerate() {
             if own.is_some() {
                 levels.push((own, Block::new()));

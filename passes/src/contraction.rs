@@ -1,0 +1,163 @@
+//! What becomes of contractions before fusion looks at them, by how their operands lie.
+//!
+//! - A product with a vector is no multiplication of matrices: each element is read once, or a few times (a depthwise
+//!   convolution), and memory is all it takes. It becomes products and their sum, which run as any reduction does, with
+//!   whatever fuses to it.
+//! - An operand that a contraction would pack again and again is laid out once, before it. What is no matrix is packed
+//!   panel by panel; the smaller operand of a contraction with many panels (the weight of a convolution, whose channels lie
+//!   apart) would be packed for each of them. It gets a copy instead, as a `permute` that is a kernel of its own: contraction
+//!   first, in the order in which the larger operand lies, then the free dims. No other `permute` stands directly before a
+//!   contraction, since simplification takes them in; so that form is the mark, for fusion as well as for the
+//!   [layout](crate::layout).
+
+use crate::index_map::operand_index;
+use crate::layout::{Orders, contraction_order};
+use crate::operand::{LONG, is_matrix};
+use crate::plan::is_movement;
+use lazuli_ir::graph::Node;
+use lazuli_ir::{
+    BinaryOp, DType, DimVec, DotDims, Graph, Index, Layout, NodeId, Op, ReduceOp, Result, Shape, Target, TargetKind,
+    Value, VarId,
+};
+use smallvec::SmallVec;
+
+/// Times an operand is packed from which on a copy is worth it.
+const OFTEN: usize = 4;
+/// Rows or columns of a panel, for the estimate of how often that is.
+const PANEL: usize = 256;
+
+/// A graph whose contractions are prepared, and for each of its nodes the node that it stands for.
+pub(crate) struct Prepared {
+    pub(crate) graph: Graph,
+    pub(crate) back: Vec<NodeId>,
+}
+
+/// The graph that fusion starts from; `None` where it is this one.
+pub(crate) fn prepare(graph: &Graph, layouts: &[Layout], orders: &Orders, target: &Target) -> Result<Option<Prepared>> {
+    if target.kind != TargetKind::Cpu || !graph.nodes().any(|n| matches!(graph.op(n), Op::Dot { .. })) {
+        return Ok(None);
+    }
+    let mut back: Vec<NodeId> = Vec::new();
+    let mut changes = 0;
+    let new = graph.rebuild(|new, n, node, operands| {
+        let made = match &node.op {
+            Op::Dot { dims, acc } if is_with_vector(dims, operands, new) => {
+                changes += 1;
+                summed(new, node, dims, *acc, operands)?
+            }
+            Op::Dot { dims, acc } => {
+                let (mut dims, mut operands): (DotDims, DimVec<Value>) = (dims.clone(), operands.into());
+                for side in [0, 1] {
+                    if let Some(perm) = copied(graph, layouts, orders, n, side)? {
+                        dims = renamed(&dims, side == 1, &perm);
+                        operands[side] = new.add(Op::Permute(perm), &[operands[side]], node.sources.clone())?;
+                        changes += 1;
+                    }
+                }
+                new.add(Op::Dot { dims, acc: *acc }, &operands, node.sources.clone())?
+            }
+            op => new.add(op.clone(), operands, node.sources.clone())?,
+        };
+        back.resize(new.len().max(back.len()), n);
+        Ok(made)
+    })?;
+    back.resize(new.len().max(back.len()), NodeId(0));
+    for ((_, old), (_, now)) in graph.inputs().iter().zip(new.inputs()) {
+        back[now.index()] = *old;
+    }
+    Ok((changes > 0).then_some(Prepared { graph: new, back }))
+}
+
+/// Whether one side has a single row (or column).
+fn is_with_vector(dims: &DotDims, operands: &[Value], graph: &Graph) -> bool {
+    [false, true].into_iter().zip(operands).any(|(right, v)| {
+        let extents = graph.ty(*v).shape.extents();
+        dims.free(right, extents.len()).iter().all(|&d| extents[d] == 1)
+    })
+}
+
+/// A contraction with a vector, as a sum of products.
+fn summed(graph: &mut Graph, node: &Node, dims: &DotDims, acc: DType, operands: &[Value]) -> Result<Value> {
+    let rank = |graph: &Graph, side: usize| graph.ty(operands[side]).shape.rank();
+    let free = [dims.free(false, rank(graph, 0)), dims.free(true, rank(graph, 1))];
+    let (batch, contract) = (dims.batch.len(), dims.contract.len());
+    let rows = batch..batch + free[0].len();
+    let columns = rows.end..rows.end + free[1].len();
+    // Both as [batch, rows, columns, contraction].
+    let mut shape = node.types[0].shape.extents();
+    let pick = |side: usize| move |&(l, r): &(usize, usize)| if side == 0 { l } else { r };
+    let left = graph.ty(operands[0]).shape.extents();
+    shape.extend(dims.contract.iter().map(|&(l, _)| left[l]));
+    let shape = Shape::new(shape);
+    let mut factors: SmallVec<[Value; 2]> = SmallVec::new();
+    for (side, own) in [(0, rows), (1, columns)] {
+        let order = dims.batch.iter().map(pick(side)).chain(free[side].iter().copied());
+        let perm: DimVec<usize> = order.chain(dims.contract.iter().map(pick(side))).collect();
+        let moved = if perm.is_sorted() {
+            operands[side]
+        } else {
+            graph.add(Op::Permute(perm), &[operands[side]], node.sources.clone())?
+        };
+        let last = shape.rank() - contract..shape.rank();
+        let dims = (0..batch).chain(own).chain(last).collect();
+        factors.push(graph.add(Op::Broadcast { shape: shape.clone(), dims }, &[moved], node.sources.clone())?);
+    }
+    let product = graph.add(Op::Binary(BinaryOp::Mul), &factors, node.sources.clone())?;
+    let dims = (shape.rank() - contract..shape.rank()).collect();
+    graph.add(Op::Reduce { op: ReduceOp::Sum, dims, acc }, &[product], node.sources.clone())
+}
+
+/// A contraction of a permuted operand.
+fn renamed(dims: &DotDims, right: bool, perm: &[usize]) -> DotDims {
+    let place = |d: usize| perm.iter().position(|p| *p == d).unwrap_or(d);
+    let rename = |&(l, r): &(usize, usize)| if right { (l, place(r)) } else { (place(l), r) };
+    DotDims { batch: dims.batch.iter().map(rename).collect(), contract: dims.contract.iter().map(rename).collect() }
+}
+
+/// The order of dims in which an operand is to be copied, where it is.
+fn copied(graph: &Graph, layouts: &[Layout], orders: &Orders, n: NodeId, side: usize) -> Result<Option<DimVec<usize>>> {
+    let Op::Dot { dims, .. } = graph.op(n) else { return Ok(None) };
+    let right = side == 1;
+    let operands: DimVec<NodeId> = graph.operands(n).iter().map(|v| v.node).collect();
+    let shape = |n: NodeId| &graph.node(n).types[0].shape;
+    let own = shape(operands[side]).extents();
+    let other = shape(operands[1 - side]).extents();
+    let panels = dims.free(!right, other.len()).iter().map(|&d| other[d]).product::<usize>().div_ceil(PANEL);
+    if panels < OFTEN || shape(operands[side]).is_empty() {
+        return Ok(None);
+    }
+    let pick = |&(l, r): &(usize, usize)| if right { r } else { l };
+    let contract: DimVec<usize> =
+        contraction_order(graph, orders, dims, [operands[0], operands[1]]).iter().map(pick).collect();
+    let free = dims.free(right, own.len());
+    let Some(strides) = strides(graph, layouts, orders, operands[side])? else { return Ok(None) };
+    let long: Vec<(u64, i64)> = contract.iter().map(|&d| (own[d] as u64, strides[d])).filter(|d| d.0 > 1).collect();
+    let near = long.last().is_none_or(|d| d.1 == 1) || free.iter().any(|&d| own[d] == 1 || strides[d] == 1);
+    if near && is_matrix(&long, LONG) {
+        return Ok(None);
+    }
+    Ok(Some(dims.batch.iter().map(pick).chain(contract).chain(free).collect()))
+}
+
+/// The elements between neighbours along each dim of a value that movements make from a stored one.
+fn strides(graph: &Graph, layouts: &[Layout], orders: &Orders, n: NodeId) -> Result<Option<Vec<i64>>> {
+    let shape = |n: NodeId| -> &Shape { &graph.node(n).types[0].shape };
+    let extents = shape(n).extents();
+    let ranges = |v: VarId| (0, extents[v.0 as usize] as i64 - 1);
+    let mut index: Vec<Index> = (0..extents.len()).map(|d| Index::var(VarId(d as u32))).collect();
+    let mut at = n;
+    while is_movement(graph.op(at)) {
+        let below = graph.operands(at)[0].node;
+        index = operand_index(graph.op(at), 0, shape(below), shape(at), &index, &[], &ranges)?.index;
+        at = below;
+    }
+    let layout = match graph.op(at) {
+        Op::Input { index, .. } => layouts[*index].clone(),
+        Op::Constant { .. } | Op::Iota { .. } => return Ok(None),
+        _ => orders.layout(at, shape(at)),
+    };
+    let along = |d: usize| {
+        index.iter().zip(&layout.strides).try_fold(0i64, |sum, (x, s)| Some(sum + x.coefficient(VarId(d as u32))? * s))
+    };
+    Ok((0..extents.len()).map(along).collect())
+}
