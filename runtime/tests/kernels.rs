@@ -7,9 +7,9 @@ mod support;
 use lazuli_ir::kernel_eval::KernelBuffer;
 use lazuli_ir::philox::{philox, uniform};
 use lazuli_ir::program::{CheckSite, Requirement};
-use lazuli_ir::{ErrorKind, Kernel, Literal, Sources};
-use lazuli_runtime::cpu::{CompileOptions, LaunchArg, compile_with, host_target, launch};
-use support::{array, generated, integers, noise, run, small, specials, truths};
+use lazuli_ir::{ErrorKind, Kernel, Layout, Literal, Shape, Sources};
+use lazuli_runtime::cpu::{CompileOptions, LaunchArg, Vectors, compile_with, host_target, launch};
+use support::{array, code, generated, integers, noise, run, small, specials, truths};
 
 const EXTENTS: [u64; 9] = [0, 1, 3, 4, 5, 15, 16, 37, 130];
 const AXES: [&str; 6] =
@@ -338,4 +338,34 @@ fn code_is_freed() {
     let cycles = std::env::var("LAZULI_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     (0..cycles).for_each(|_: u32| cycle());
     assert!(resident() < before + 1000, "{} pages grew to {}", before, resident());
+}
+
+/// An output that no cache holds is written past the caches, from any address, and beyond it nothing is.
+#[test]
+fn large_outputs_are_written_whole() {
+    let text = "kernel s(%x: f32[n], %y: mut f32[n]) extents(n) {
+      loop %i in n parallel vector(4) unroll(4) { store %y[%i], add (load %x[%i]), 1.0 }
+    }";
+    let kernel = Kernel::parse(text).unwrap();
+    let n = 9 << 20;
+    let x: Vec<f32> = (0..n).map(|i| (i % 1021) as f32).collect();
+    for vectors in Vectors::available() {
+        let code = code(&kernel, CompileOptions { vectors: Some(vectors), ..CompileOptions::default() });
+        for offset in [0, 3] {
+            let extent = n - 64 + offset;
+            let arrays = [array(&x.clone().into()), array(&vec![0f32; n].into())];
+            let views = arrays.each_ref().map(|a| {
+                a.with_layout(Layout { shape: Shape::scalar(), strides: Default::default(), offset: offset as i64 })
+                    .unwrap()
+            });
+            let args = views.each_ref().map(|array| LaunchArg { array, strides: &[] });
+            launch(&code, &args, &[extent as u64], &[], &[], extent as u64, 100_001).unwrap();
+            let found: Vec<f32> = arrays[1].to_vec().unwrap();
+            for (i, v) in found.iter().enumerate() {
+                let inside = (offset..offset + extent).contains(&i);
+                let expected = if inside { x[i] + 1.0 } else { 0.0 };
+                assert_eq!(*v, expected, "element {i} from {offset}, {vectors:?}");
+            }
+        }
+    }
 }

@@ -82,3 +82,20 @@ pub(crate) fn has_rounding() -> bool {
         cfg!(any(target_arch = "aarch64", target_arch = "s390x"))
     }
 }
+
+/// Bytes of the last cache, as far as the system says.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn last_cache_bytes() -> u64 {
+    static BYTES: LazyLock<u64> = LazyLock::new(|| {
+        let size = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size").unwrap_or_default();
+        let size = size.trim();
+        let (number, unit) = size.split_at(size.len().saturating_sub(1));
+        let unit = match unit {
+            "K" => 1 << 10,
+            "M" => 1 << 20,
+            _ => 0,
+        };
+        number.parse::<u64>().ok().map(|n| n * unit).filter(|n| *n > 0).unwrap_or(32 << 20)
+    });
+    *BYTES
+}

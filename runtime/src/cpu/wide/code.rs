@@ -69,6 +69,12 @@ pub(super) enum Op {
     Least,
     /// The second operand where the first is not zero, else the third.
     Choose,
+    /// 1 where the operand is at least a constant, else 0.
+    AtLeast(i64),
+    /// Writes a vector past the caches, where the second operand is not zero and the address allows it.
+    StoreStreaming(u32),
+    /// Waits for such writes, where the operand is not zero.
+    Fence,
     /// The address of bytes of the pool.
     PoolAddress(u32),
     /// A byte or two bytes of memory, without sign.

@@ -54,7 +54,7 @@ pub(super) fn encode(mut insts: Vec<Inst>, known: &[Known], family: Family, pool
         general: &GENERALS,
     };
     let places = allocate(&mut insts, known, files, family == Family::Avx512);
-    let mut e = Encoder { known, places, family, pool, out: Vec::new(), label: None, error: None };
+    let mut e = Encoder { known, places, family, pool, out: Vec::new(), label: None, local_labels: 0, error: None };
     e.function(&insts);
     if let Some(error) = e.error {
         return Err(error);
@@ -77,6 +77,7 @@ struct Encoder<'a> {
     out: Vec<Instruction>,
     /// The label of the next instruction.
     label: Option<Label>,
+    local_labels: u32,
     error: Option<Error>,
 }
 
@@ -147,6 +148,49 @@ impl Encoder<'_> {
             Ok(i) => self.push(i),
             Err(e) => self.error = Some(Error::internal(format!("a nest has no machine code: {e}"))),
         }
+    }
+
+    fn set_label(&mut self, l: Label) {
+        if self.label.is_some() {
+            self.emit(Code::Nopd, &[], None);
+        }
+        self.label = Some(l);
+    }
+
+    /// A label that no instruction of the nest knows.
+    fn local_label(&mut self) -> Label {
+        self.local_labels += 1;
+        Label((1 << 30) + self.local_labels)
+    }
+
+    fn jump(&mut self, code: Code, Label(l): Label) {
+        self.checked(Instruction::with_branch(code, LABELS + u64::from(l)));
+    }
+
+    /// Jumps where a general register is zero.
+    fn unless(&mut self, flag: Reg, to: Label) {
+        let flag = Operand::Register(self.general(flag, 1));
+        self.emit(Code::Test_rm64_r64, &[flag, flag], None);
+        self.jump(Code::Je_rel32_64, to);
+    }
+
+    /// Streaming stores go to whole vectors of memory at their own alignment.
+    fn store_streaming(&mut self, inst: &Inst, bytes: u32) {
+        let Some(address) = inst.address else { return };
+        let value = Operand::Register(self.vector_of(inst.operands[0], 0));
+        let (plain, done) = (self.local_label(), self.local_label());
+        let m = self.address(address);
+        let at = GENERAL_SCRATCH[0];
+        self.emit(Code::Lea_r64_m, &[Operand::Register(at), Operand::Memory(m)], None);
+        let m = Operand::Memory(MemoryOperand::with_base(at));
+        self.unless(inst.operands[1], plain);
+        self.checked(Instruction::with2(Code::Test_rm8_imm8, Register::AL, bytes as i32 - 1));
+        self.jump(Code::Jne_rel32_64, plain);
+        self.emit(self.code(Vector::StoreStreaming, bytes), &[m, value], None);
+        self.jump(Code::Jmp_rel32_64, done);
+        self.set_label(plain);
+        self.emit(self.code(Vector::Store32, bytes), &[m, value], None);
+        self.set_label(done);
     }
 
     fn function(&mut self, insts: &[Inst]) {
@@ -328,12 +372,7 @@ impl Encoder<'_> {
                     self.materialise(inst.op, r, n);
                 }
             }
-            Op::Label(l) => {
-                if self.label.is_some() {
-                    self.emit(Code::Nopd, &[], None);
-                }
-                self.label = Some(l);
-            }
+            Op::Label(l) => self.set_label(l),
             Op::Branch(condition, constant, Label(l)) => {
                 let a = self.general(inst.operands[0], 0);
                 match constant {
@@ -347,9 +386,16 @@ impl Encoder<'_> {
                     Condition::Less => Code::Jl_rel32_64,
                     Condition::GreaterEqual => Code::Jge_rel32_64,
                 };
-                self.checked(Instruction::with_branch(code, LABELS + u64::from(l)));
+                self.jump(code, Label(l));
             }
             Op::Below => self.below(inst),
+            Op::StoreStreaming(bytes) => self.store_streaming(inst, bytes),
+            Op::Fence => {
+                let skip = self.local_label();
+                self.unless(inst.operands[0], skip);
+                self.emit(Code::Sfence, &[], None);
+                self.set_label(skip);
+            }
             Op::StoreNarrow(bytes) => {
                 let v = self.general(inst.operands[0], 0);
                 // The value may be in the first scratch register: the address takes the second only.
@@ -373,6 +419,7 @@ impl Encoder<'_> {
             | Op::MultiplyConst(_)
             | Op::Least
             | Op::Choose
+            | Op::AtLeast(_)
             | Op::PoolAddress(_)
             | Op::Narrow(_) => self.general_inst(inst),
         }
@@ -460,6 +507,13 @@ impl Encoder<'_> {
             Op::PoolAddress(offset) => {
                 let m = MemoryOperand::with_base_displ(Register::RIP, i64::from(offset));
                 self.emit(Code::Lea_r64_m, &[to_operand, Operand::Memory(m)], None);
+            }
+            Op::AtLeast(c) => {
+                let a = self.general(inst.operands[0], 0);
+                self.checked(Instruction::with2(Code::Cmp_rm64_imm32, a, c.min(i64::from(i32::MAX)) as i32));
+                // A move leaves the flags as they are.
+                self.checked(Instruction::with2(Code::Mov_r64_imm64, to, 0i64));
+                self.emit(Code::Setge_rm8, &[Operand::Register(low_byte(to))], None);
             }
             Op::Choose => {
                 let flag = self.general(inst.operands[0], 0);
@@ -638,6 +692,7 @@ impl Encoder<'_> {
                 | Vector::Store8
                 | Vector::Store32
                 | Vector::Store64
+                | Vector::StoreStreaming
                 | Vector::StoreLane32
                 | Vector::StoreLane64
                 | Vector::LaneToGeneral

@@ -9,7 +9,7 @@ use super::nest::{Nest, Regs, Val, Word};
 use super::table::Vector;
 use lazuli_ir::half_code::{self, Half};
 use lazuli_ir::index::Atom;
-use lazuli_ir::kernel::{Access, Emit, Memory, ScalarType, Stride, ValueId};
+use lazuli_ir::kernel::{Access, Emit, Extent, Memory, ScalarType, Stride, ValueId};
 use lazuli_ir::{DType, Index, VarId};
 use smallvec::SmallVec;
 
@@ -410,8 +410,44 @@ impl Nest<'_> {
             let mask = self.access_mask(own.as_ref(), part, true);
             let mut address = access.address;
             address.offset += (part as u32 * self.lanes * dtype.size() as u32) as i32;
-            self.store_vector(r, ty, dtype, address, mask);
+            match self.streams(memory).filter(|_| mask.is_none()) {
+                Some(flag) => self.write(Op::StoreStreaming(self.bytes(ty)), &[r, flag], address, None, None),
+                None => self.store_vector(r, ty, dtype, address, mask),
+            }
         }
+    }
+
+    /// Whether stores to memory go past the caches, as a number: where what is written is larger than all of them. `None`
+    /// where it certainly is not.
+    fn streams(&mut self, memory: Memory) -> Option<Reg> {
+        let Memory::Param(p) = memory else { return None };
+        let param = &self.kernel.params[p.index()];
+        if self.family != Family::Avx512 || param.access != Access::Write || !matches!(param.dtype.size(), 4 | 8) {
+            return None;
+        }
+        let mut known = param.dtype.size() as u64;
+        let mut run_time: SmallVec<[_; 2]> = SmallVec::new();
+        for d in &param.dims {
+            match d {
+                Extent::Const(n) => known = known.saturating_mul(*n),
+                Extent::Runtime(e) => run_time.push(*e),
+            }
+        }
+        let most = self.cache_bytes.div_ceil(known.max(1)) as i64;
+        let mut count = match run_time.is_empty() {
+            true if most > 1 => return None,
+            true => self.count_reg(Count::Const(1)),
+            false => self.word_reg(Word::Extent(run_time[0])),
+        };
+        for e in run_time.iter().skip(1) {
+            let factor = self.word_reg(Word::Extent(*e));
+            count = self.code.pure(Op::Multiply, Class::General, &[count, factor], None);
+        }
+        let flag = self.code.pure(Op::AtLeast(most), Class::General, &[count], None);
+        if !self.streaming.contains(&flag) {
+            self.streaming.push(flag);
+        }
+        Some(flag)
     }
 
     fn write(&mut self, op: Op, operands: &[Reg], address: Address, mask: Option<Reg>, immediate: Option<i32>) {

@@ -118,6 +118,10 @@ pub(super) struct Nest<'k> {
     pub running: Option<Lanes>,
     /// What truth values compare.
     pub compared: FxHashMap<ValueId, (CompareOp, ValueId, ValueId)>,
+    /// Bytes of the last cache.
+    pub cache_bytes: u64,
+    /// Registers that say whether stores go past the caches.
+    pub streaming: SmallVec<[Reg; 2]>,
     /// What masks off stores and loads.
     pub masks: Vec<Val>,
     tiles: Vec<TileId>,
@@ -202,6 +206,8 @@ impl<'k> Nest<'k> {
             words: Vec::new(),
             running: None,
             compared: FxHashMap::default(),
+            cache_bytes: crate::cpu::target::last_cache_bytes(),
+            streaming: SmallVec::new(),
             masks: Vec::new(),
             tiles: Vec::new(),
             unfit: false,
@@ -216,7 +222,7 @@ impl<'k> Nest<'k> {
         most: Option<i64>,
     ) -> SmallVec<[ScalarType; 2]> {
         let range = (self.bound(start, Word::Start), self.bound(end, Word::End));
-        match root {
+        let results = match root {
             Root::Loop(l) => {
                 self.range_loop(l, range, most, false);
                 SmallVec::new()
@@ -230,7 +236,11 @@ impl<'k> Nest<'k> {
                 }
                 types
             }
+        };
+        for flag in std::mem::take(&mut self.streaming) {
+            self.code.push(Inst::new(Op::Fence, None, &[flag]));
         }
+        results
     }
 
     fn bound(&mut self, known: Option<i64>, word: Word) -> Count {
