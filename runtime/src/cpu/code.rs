@@ -105,7 +105,7 @@ impl KernelCode {
         &self.compiled().kernel
     }
 
-    /// Cranelift's IR, before optimisation; empty unless asked for.
+    /// Cranelift's IR, before optimisation, and the instructions of the strips that it calls; empty unless asked for.
     pub fn clif(&self) -> &str {
         &self.compiled().clif
     }
@@ -181,6 +181,8 @@ fn host(detect: bool) -> Result<Host> {
         rounds: super::target::has_rounding() && (detect || !x86),
         #[cfg(target_arch = "x86_64")]
         wide: if detect { super::target::family()? } else { None },
+        #[cfg(target_arch = "x86_64")]
+        list: false,
     };
     Ok(Host { isa, machine })
 }
@@ -195,6 +197,10 @@ pub fn compile_with(kernels: &[Kernel], _target: &Target, options: CompileOption
     let host = if options.baseline { &BASELINE } else { &HOST };
     let host = host.as_ref().map_err(Clone::clone)?;
     let mut machine = host.machine;
+    #[cfg(target_arch = "x86_64")]
+    {
+        machine.list = options.keep_clif;
+    }
     if let Some(vectors) = options.vectors {
         if !vectors.exist() {
             return Err(Error::new(ErrorKind::Device, format!("this machine has no {vectors:?} vectors")));
@@ -276,6 +282,9 @@ fn functions(kernel: &Kernel, isa: &dyn TargetIsa, machine: Machine, options: Co
     }
     let partial_words = reduce.map_or(0, emit::partial_words);
     let (constants, strips) = pool.finish();
+    for s in strips.iter().filter(|_| options.keep_clif) {
+        clif.push_str(&format!("strip, called by the address at {} of the constants:\n{}", s.slot, s.listing));
+    }
     Ok(Functions { body, finish, constants, strips, scratch_bytes, partial_words, clif })
 }
 

@@ -55,6 +55,9 @@ pub(crate) struct Machine {
     /// The vectors of strips, where there are wider ones than Cranelift's.
     #[cfg(target_arch = "x86_64")]
     pub wide: Option<Family>,
+    /// Strips are wanted as text too.
+    #[cfg(target_arch = "x86_64")]
+    pub list: bool,
 }
 
 /// The vector constants of a kernel; the first bytes are zeros, which masked loads read instead of what is out of range.
@@ -74,6 +77,8 @@ pub(crate) struct PlacedStrip {
     pub entry: usize,
     /// Where in the kernel's constants its address stands.
     pub slot: usize,
+    /// Its instructions as text, where asked for.
+    pub listing: String,
 }
 
 /// Vectors of zeros at the start of every pool.
@@ -94,13 +99,13 @@ impl Pool {
 
     /// The offset of the address of a strip.
     #[cfg(target_arch = "x86_64")]
-    fn strip(&mut self, bytes: Vec<u8>, entry: usize) -> i32 {
+    fn strip(&mut self, bytes: Vec<u8>, entry: usize, listing: String) -> i32 {
         if let Some(same) = self.strips.iter().find(|s| s.bytes == bytes) {
             return same.slot as i32;
         }
         self.words.push([0; 4]);
         let slot = (self.words.len() - 1) * 16;
-        self.strips.push(PlacedStrip { bytes, entry, slot });
+        self.strips.push(PlacedStrip { bytes, entry, slot, listing });
         slot as i32
     }
 

@@ -42,7 +42,9 @@ impl Emitter<'_> {
             Val::Scalar(_) => Outside::Scalar,
         };
         let range = (known(start), known(end));
-        let Some(strip) = wide::strip(self.kernel, root, &outside, range, most, family)? else { return Ok(None) };
+        let Some(strip) = wide::strip(self.kernel, root, &outside, range, most, family, self.machine.list)? else {
+            return Ok(None);
+        };
         for t in strip.tiles {
             self.declare_tile(t)?;
         }
@@ -64,7 +66,7 @@ impl Emitter<'_> {
                 self.ins().store(flags, value, frame, n as i32 * 8);
             }
         }
-        let address = self.pool.strip(strip.bytes, strip.entry);
+        let address = self.pool.strip(strip.bytes, strip.entry, strip.listing);
         let (fixed, constants) = (self.flags.fixed, self.constants);
         let target = self.ins().load(types::I64, fixed, constants, address);
         let mut signature = Signature::new(self.machine.call_conv);

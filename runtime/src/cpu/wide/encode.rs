@@ -6,7 +6,8 @@ use super::code::{Address, Class, Condition, Inst, Known, Label, Masking, Op, Re
 use super::table::Vector;
 use super::{Family, Pool};
 use iced_x86::{
-    BlockEncoder, BlockEncoderOptions, Code, Instruction, InstructionBlock, MemoryOperand, OpKind, Register,
+    BlockEncoder, BlockEncoderOptions, Code, FastFormatter, Instruction, InstructionBlock, MemoryOperand, OpKind,
+    Register, SymbolResolver, SymbolResult,
 };
 use lazuli_ir::{Error, Result};
 use smallvec::SmallVec;
@@ -45,9 +46,17 @@ const LABELS: u64 = 1 << 40;
 pub(super) struct Encoded {
     pub bytes: Vec<u8>,
     pub entry: usize,
+    /// The instructions as text, where asked for.
+    pub listing: String,
 }
 
-pub(super) fn encode(mut insts: Vec<Inst>, known: &[Known], family: Family, pool: &Pool) -> Result<Encoded> {
+pub(super) fn encode(
+    mut insts: Vec<Inst>,
+    known: &[Known],
+    family: Family,
+    pool: &Pool,
+    list: bool,
+) -> Result<Encoded> {
     let files = Files {
         vector: if family == Family::Avx512 { &VECTORS_512 } else { &VECTORS_256 },
         mask: &MASKS,
@@ -66,7 +75,38 @@ pub(super) fn encode(mut insts: Vec<Inst>, known: &[Known], family: Family, pool
     let mut bytes = pool.bytes.clone();
     bytes.resize(entry, 0);
     bytes.extend(code.code_buffer);
-    Ok(Encoded { bytes, entry })
+    let listing = if list { listing(&e.out) } else { String::new() };
+    Ok(Encoded { bytes, entry, listing })
+}
+
+/// Labels and constants by name.
+struct Names;
+
+impl SymbolResolver for Names {
+    fn symbol(&mut self, _: &Instruction, _: u32, _: Option<u32>, address: u64, _: u32) -> Option<SymbolResult<'_>> {
+        let name = match address.checked_sub(LABELS) {
+            Some(label) => format!("L{label}"),
+            None => return None,
+        };
+        Some(SymbolResult::with_string(address, name))
+    }
+}
+
+/// The instructions as text: an offset from `rip` is one of the constants.
+fn listing(instructions: &[Instruction]) -> String {
+    let names: Box<dyn SymbolResolver> = Box::new(Names);
+    let Ok(mut formatter) = FastFormatter::try_with_options(Some(names)) else { return String::new() };
+    formatter.options_mut().set_rip_relative_addresses(true);
+    let mut text = String::new();
+    for i in instructions {
+        if let Some(label) = i.ip().checked_sub(LABELS) {
+            text.push_str(&format!("L{label}:\n"));
+        }
+        text.push_str("    ");
+        formatter.format(i, &mut text);
+        text.push('\n');
+    }
+    text
 }
 
 struct Encoder<'a> {

@@ -64,6 +64,8 @@ pub(crate) struct Strip {
     pub bytes: Vec<u8>,
     /// Where in them the function starts.
     pub entry: usize,
+    /// The instructions as text, where asked for.
+    pub listing: String,
     /// What the caller puts into the frame.
     pub words: Vec<Word>,
     /// The types of the results.
@@ -139,6 +141,7 @@ pub(crate) fn strip(
     range: (Option<i64>, Option<i64>),
     most: Option<i64>,
     family: Family,
+    list: bool,
 ) -> Result<Option<Strip>> {
     let worth = match root {
         Root::Loop(l) => l.axis.vector > 1 || has_vectors(&l.body),
@@ -159,9 +162,16 @@ pub(crate) fn strip(
             return Ok(None);
         }
         let (insts, known) = nest.code.finish();
-        let encoded = encode(insts, &known, family, &nest.pool)?;
+        let encoded = encode(insts, &known, family, &nest.pool, list)?;
         let (words, tiles) = (nest.words, nest.tiles);
-        return Ok(Some(Strip { bytes: encoded.bytes, entry: encoded.entry, words, results, tiles }));
+        return Ok(Some(Strip {
+            bytes: encoded.bytes,
+            entry: encoded.entry,
+            listing: encoded.listing,
+            words,
+            results,
+            tiles,
+        }));
     }
 }
 
