@@ -69,6 +69,8 @@ pub(super) enum Op {
     Least,
     /// The second operand where the first is not zero, else the third.
     Choose,
+    /// Numbers of 32 bits from an address plus a vector of distances, in the lanes of a mask: the first operand gives the others.
+    Gather(u32),
     /// 1 where the operand is at least a constant, else 0.
     AtLeast(i64),
     /// Writes a vector past the caches, where the second operand is not zero and the address allows it.
@@ -130,8 +132,11 @@ impl Inst {
             self.op,
             Op::Vector(Vector::Fma213F32 | Vector::Fma231F32 | Vector::Fma213F64 | Vector::Fma231F64, _)
         );
+        let permutes = matches!(self.op, Op::Vector(Vector::PermuteTwo32, _));
         let blends = matches!(self.op, Op::Vector(Vector::BlendI32 | Vector::BlendI64, _));
-        fma || (!blends && self.result.is_some() && matches!(self.masking, Masking::Merge(_)))
+        fma || permutes
+            || matches!(self.op, Op::Gather(_))
+            || (!blends && self.result.is_some() && matches!(self.masking, Masking::Merge(_)))
     }
 
     /// All registers that it reads.

@@ -233,6 +233,34 @@ impl Encoder<'_> {
         self.set_label(done);
     }
 
+    /// A gather clears its mask as it goes: it gets a copy. Its result may not be the register of its distances.
+    fn gather(&mut self, inst: &Inst, bytes: u32) {
+        let (Some(result), Some(address)) = (inst.result, inst.address) else { return };
+        let distances = self.vector_of(inst.operands[1], 1);
+        let mask = self.mask(inst.operands[2], 0);
+        let (copy, to) = (Register::K7, self.scratch(0, bytes));
+        self.emit(Code::VEX_Kmovw_kr_km16, &[Operand::Register(copy), Operand::Register(mask)], None);
+        match self.place(inst.operands[0]) {
+            Place::Register(n) => {
+                let from = Operand::Register(self.vector(n, bytes));
+                self.emit(self.code(Vector::Move, bytes), &[Operand::Register(to), from], None);
+            }
+            _ => self.load_vector(inst.operands[0], to),
+        }
+        let base = self.general(address.base, 0);
+        let m = MemoryOperand::with_base_index_scale_displ_size(base, distances, 4, i64::from(address.offset), 1);
+        let operands = [Operand::Register(to), Operand::Memory(m)];
+        self.emit_masked(self.code(Vector::Gather32, bytes), &operands, None, Some((copy, false)));
+        match self.place(result) {
+            Place::Register(n) => {
+                let into = Operand::Register(self.vector(n, bytes));
+                self.emit(self.code(Vector::Move, bytes), &[into, Operand::Register(to)], None);
+            }
+            Place::Stack(offset) => self.store_vector(to, bytes, offset),
+            Place::Pool(_) | Place::Frame(_) | Place::Nowhere => {}
+        }
+    }
+
     fn function(&mut self, insts: &[Inst]) {
         let used = |n: u32| self.places.of.contains(&Place::Register(n));
         let general = |r: &Known| r.class == Class::General;
@@ -430,6 +458,7 @@ impl Encoder<'_> {
             }
             Op::Below => self.below(inst),
             Op::StoreStreaming(bytes) => self.store_streaming(inst, bytes),
+            Op::Gather(bytes) => self.gather(inst, bytes),
             Op::Fence => {
                 let skip = self.local_label();
                 self.unless(inst.operands[0], skip);

@@ -35,7 +35,12 @@ struct Reached {
 enum Spread {
     Uniform,
     Unit,
+    /// By so many elements a lane.
+    Strided(i64),
 }
+
+/// Distances between lanes up to which whole vectors are loaded, and lanes picked from them.
+const MOST_PICKED: i64 = 8;
 
 impl Nest<'_> {
     fn dtype(&self, memory: Memory) -> DType {
@@ -166,6 +171,9 @@ impl Nest<'_> {
                 match (own.next(), own.next()) {
                     (None, _) => Spread::Uniform,
                     (Some(t), None) if t.stride.is_none() && t.factor == size => Spread::Unit,
+                    (Some(t), None) if t.stride.is_none() && t.factor % size == 0 => {
+                        Spread::Strided(i32::try_from(t.factor / size).ok()?.into())
+                    }
                     _ => return None,
                 }
             }
@@ -243,6 +251,12 @@ impl Nest<'_> {
             own = None;
         }
         let unit = access.spread == Spread::Unit;
+        if let Spread::Strided(step) = access.spread {
+            if self.family == Family::Avx2 || dtype.size() != 4 {
+                return self.give_up();
+            }
+            return self.load_strided(ty, address, step, own.as_ref().filter(|_| varies));
+        }
         if !unit && !varies {
             return Val::One(self.load_one(ty, dtype, address, constant, Masking::All));
         }
@@ -263,6 +277,105 @@ impl Nest<'_> {
             out.push(self.load_vector(ty, dtype, address, mask, constant));
         }
         Val::Parts(out)
+    }
+
+    /// Lanes that lie apart.
+    fn load_strided(&mut self, ty: ScalarType, address: Address, step: i64, own: Option<&Val>) -> Val {
+        let (parts, lanes) = (self.running.map_or(1, |l| l.parts), i64::from(self.lanes));
+        let mut out = Regs::new();
+        for part in 0..parts {
+            let Ok(ahead) = i32::try_from(i64::from(part) * lanes * step * 4) else { return self.give_up() };
+            let mut address = address;
+            let Some(offset) = address.offset.checked_add(ahead) else { return self.give_up() };
+            address.offset = offset;
+            let mask = self.access_mask(own, part as usize, true);
+            out.push(match mask {
+                None if step.abs() <= MOST_PICKED => self.pick(ty, address, step),
+                // Gathering costs more than loading lane by lane, so the rest must gain it back.
+                None if !self.heavy => return self.give_up(),
+                mask => self.gather(ty, address, step, mask),
+            });
+        }
+        Val::Parts(out)
+    }
+
+    /// Whole vectors from the first lane's element to the last one's, and from each of them its lanes.
+    fn pick(&mut self, ty: ScalarType, mut address: Address, step: i64) -> Reg {
+        let (lanes, bytes) = (i64::from(self.lanes), self.bytes(ty));
+        let lowest = step.min(0) * (lanes - 1);
+        let element = |lane: i64| step * lane - lowest;
+        address.offset += lowest as i32 * 4;
+        let count = (step.abs() * (lanes - 1)) / lanes + 1;
+        let mut all: Option<Reg> = None;
+        for n in 0..count {
+            let mut at = address;
+            at.offset += (n * lanes * 4) as i32;
+            // Nothing behind the last element is read.
+            let inside = (step.abs() * (lanes - 1) + 1 - n * lanes).min(lanes);
+            let masking = match inside == lanes {
+                true => Masking::All,
+                false => {
+                    let bits = self.count_reg(Count::Const((1 << inside) - 1));
+                    let op = Op::Vector(Vector::MaskOfGeneral, 64);
+                    Masking::Zero(self.code.pure(op, Class::Mask, &[bits], None))
+                }
+            };
+            let vector = self.read(Op::Vector(Vector::Load32, bytes), self.class(ty), at, masking, false);
+            let from = |lane: i64| element(lane) / lanes;
+            let index = |lane: i64| match from(lane) {
+                m if m == n => {
+                    if n == 0 {
+                        element(lane)
+                    } else {
+                        lanes + element(lane) % lanes
+                    }
+                }
+                // The first permutation also takes the lanes of the first vector.
+                0 if n <= 1 => element(lane),
+                _ => lane,
+            };
+            let table: Vec<u8> = (0..lanes).flat_map(|lane| (index(lane) as i32).to_le_bytes()).collect();
+            all = Some(match all {
+                None if count > 1 => vector,
+                first => {
+                    let offset = self.pool.vector(&table, 64);
+                    let index = self.code.pure(Op::Table(offset), Class::Vector(bytes), &[], None);
+                    let first = first.unwrap_or(vector);
+                    let op = Op::Vector(Vector::PermuteTwo32, bytes);
+                    self.code.pure(op, self.class(ty), &[first, index, vector], None)
+                }
+            });
+        }
+        match all {
+            Some(r) => r,
+            None => self.constant(ty, lazuli_ir::Literal::zero(ty.dtype())),
+        }
+    }
+
+    fn gather(&mut self, ty: ScalarType, address: Address, step: i64, mask: Option<Reg>) -> Reg {
+        let bytes = self.bytes(ty);
+        let mut base = address.base;
+        if let Some((index, scale)) = address.index {
+            let index = match scale {
+                1 => index,
+                _ => self.code.pure(Op::MultiplyConst(i64::from(scale)), Class::General, &[index], None),
+            };
+            base = self.code.pure(Op::Add, Class::General, &[base, index], None);
+        }
+        let distances = self.lane_numbers(ScalarType::I32, step);
+        let mask = match mask {
+            Some(m) => m,
+            None => {
+                let all = self.count_reg(Count::Const(0xffff));
+                self.code.pure(Op::Vector(Vector::MaskOfGeneral, 64), Class::Mask, &[all], None)
+            }
+        };
+        let zero = self.constant(ty, lazuli_ir::Literal::zero(ty.dtype()));
+        let result = self.code.reg(self.class(ty), self.code.depth(), false);
+        let mut inst = Inst::new(Op::Gather(bytes), Some(result), &[zero, distances, mask]);
+        inst.address = Some(Address { base, index: None, offset: address.offset });
+        self.code.push(inst);
+        result
     }
 
     /// The address, or that of zeros where a mask that all lanes share is false.
@@ -403,6 +516,10 @@ impl Nest<'_> {
             let val = self.values[value.index()].clone();
             let r = self.one(&val, ty);
             self.store_one(r, ty, dtype, access.address, mask);
+            return;
+        }
+        if access.spread != Spread::Unit {
+            self.unfit = true;
             return;
         }
         let parts = self.running.map_or(1, |l| l.parts);

@@ -48,6 +48,7 @@ impl Family {
 struct Pool {
     bytes: Vec<u8>,
     known: FxHashMap<(u64, u32), u32>,
+    vectors: FxHashMap<Vec<u8>, u32>,
     family: Family,
     lanes: u32,
     zeros: Option<u32>,
@@ -55,7 +56,14 @@ struct Pool {
 
 impl Pool {
     fn new(family: Family, lanes: u32) -> Pool {
-        Pool { bytes: Vec::new(), known: FxHashMap::default(), family, lanes, zeros: None }
+        Pool {
+            bytes: Vec::new(),
+            known: FxHashMap::default(),
+            vectors: FxHashMap::default(),
+            family,
+            lanes,
+            zeros: None,
+        }
     }
 
     /// The offset of a number of `size` bytes: once where instructions spread it, else in every lane.
@@ -84,9 +92,15 @@ impl Pool {
 
     /// The offset of bytes.
     fn vector(&mut self, bytes: &[u8], alignment: u32) -> u32 {
+        if let Some(offset) = self.vectors.get(bytes) {
+            return *offset;
+        }
         let offset = self.bytes.len().next_multiple_of(alignment as usize);
         self.bytes.resize(offset, 0);
         self.bytes.extend_from_slice(bytes);
+        if bytes.len() >= 32 {
+            self.vectors.insert(bytes.to_vec(), offset as u32);
+        }
         offset as u32
     }
 }

@@ -120,6 +120,8 @@ pub(super) struct Nest<'k> {
     pub running: Option<Lanes>,
     /// What truth values compare.
     pub compared: FxHashMap<ValueId, (CompareOp, ValueId, ValueId)>,
+    /// Its work is more than loads and stores.
+    pub heavy: bool,
     /// Bytes of the last cache.
     pub cache_bytes: u64,
     /// Registers that say whether stores go past the caches.
@@ -150,9 +152,14 @@ pub(crate) fn strip(
     if !worth {
         return Ok(None);
     }
+    let work = match root {
+        Root::Loop(l) => weight(&l.body),
+        Root::Reduce(r) => weight(&r.body),
+    };
     let mut lanes = family.bytes() / 4;
     loop {
         let mut nest = Nest::new(kernel, outside, family, lanes);
+        nest.heavy = work >= 16;
         let results = nest.root(root, range, most);
         if nest.too_narrow && family == Family::Avx512 && lanes == 16 {
             lanes = 8;
@@ -216,6 +223,7 @@ impl<'k> Nest<'k> {
             words: Vec::new(),
             running: None,
             compared: FxHashMap::default(),
+            heavy: false,
             cache_bytes: crate::cpu::target::last_cache_bytes(),
             streaming: SmallVec::new(),
             masks: Vec::new(),

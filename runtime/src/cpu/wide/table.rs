@@ -118,6 +118,8 @@ rows! {
     StoreLane64: VEX_Vmovsd_m64_xmm VEX_Vmovsd_m64_xmm EVEX_Vmovsd_m64_k1_xmm EVEX_Vmovsd_m64_k1_xmm EVEX_Vmovsd_m64_k1_xmm;
     LaneToGeneral: VEX_Vmovd_rm32_xmm VEX_Vmovd_rm32_xmm EVEX_Vmovd_rm32_xmm EVEX_Vmovd_rm32_xmm EVEX_Vmovd_rm32_xmm;
     GeneralToLane: VEX_Vmovd_xmm_rm32 VEX_Vmovd_xmm_rm32 EVEX_Vmovd_xmm_rm32 EVEX_Vmovd_xmm_rm32 EVEX_Vmovd_xmm_rm32;
+    Gather32: INVALID INVALID EVEX_Vgatherdps_xmm_k1_vm32x EVEX_Vgatherdps_ymm_k1_vm32y EVEX_Vgatherdps_zmm_k1_vm32z;
+    PermuteTwo32: INVALID INVALID EVEX_Vpermt2ps_xmm_k1z_xmm_xmmm128b32 EVEX_Vpermt2ps_ymm_k1z_ymm_ymmm256b32 EVEX_Vpermt2ps_zmm_k1z_zmm_zmmm512b32;
     AndMask: INVALID INVALID VEX_Kandw_kr_kr_kr VEX_Kandw_kr_kr_kr VEX_Kandw_kr_kr_kr;
     OrMask: INVALID INVALID VEX_Korw_kr_kr_kr VEX_Korw_kr_kr_kr VEX_Korw_kr_kr_kr;
     XorMask: INVALID INVALID VEX_Kxorw_kr_kr_kr VEX_Kxorw_kr_kr_kr VEX_Kxorw_kr_kr_kr;
