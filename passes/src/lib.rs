@@ -8,6 +8,7 @@ mod columns;
 pub mod compile;
 mod contraction;
 mod cse;
+mod digits;
 mod driver;
 mod expr;
 mod fold;

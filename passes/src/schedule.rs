@@ -1,20 +1,22 @@
 //! The schedule of a kernel on a CPU: which loops merge, which run as vector lanes, which are shared among threads.
 //!
-//! - Dims that every access walks as one become one loop (`merge_loops`).
+//! - A loop that is read digit by digit becomes one loop for each digit (`digits`); dims that every access walks as one become
+//!   one loop (`merge_loops`).
 //! - What stands before the outermost loop moves into it, so that the loop is the whole body; what stands after it becomes
 //!   `finish`. A reduction at the root is cut into chunks whose size depends on shapes alone.
 //! - Each innermost loop runs as vectors where most of its accesses are unit-stride or uniform. Where they are not, but those of
 //!   an enclosing loop all are (the sum of columns), that loop's iterations become the lanes instead.
-//! - A transpose walks in rectangles.
+//! - A transpose walks in squares, and what it reads across memory comes in along it.
 //! - The outermost loops are parallel, and the outermost extent becomes a run-time value, so that one kernel serves every
 //!   batch size.
 
 use crate::columns::turn_columns;
+use crate::digits::take_apart;
 use crate::merge_loops::merge_loops;
 use crate::renumber::renumber;
-use crate::tiling::{cut, innermost, strided_loads};
+use crate::tiling::{Stage, innermost, strided_loads, through_tiles};
 use lazuli_ir::kernel::{
-    Axis, Binding, Block, Expr, Extent, Kernel, Loop, Memory, ParamId, Stmt, StmtKind, Stride, ValueId,
+    Axis, Binding, Block, Expr, Extent, Kernel, Memory, ParamId, Scope, Stmt, StmtKind, Stride, ValueId,
 };
 use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{ExtentId, Index, Target, VarId};
@@ -25,6 +27,7 @@ const LANES: u32 = 4;
 
 /// Schedules a kernel for a CPU. Gives the values of the kernel's run-time extents.
 pub fn schedule_cpu(kernel: &mut Kernel, target: &Target) -> Vec<u64> {
+    take_apart(kernel);
     merge_loops(kernel);
     split_root(kernel);
     let mut body = std::mem::take(&mut kernel.body);
@@ -438,35 +441,43 @@ fn bind_threads(kernel: &mut Kernel, target: &Target) {
     kernel.body = body;
 }
 
-/// The sides of the rectangles in which a transpose walks: cache lines of what it reads across, and of what it writes along.
-const RECTANGLE: (u64, u64) = (16, 64);
+/// The side of the squares in which a transpose walks.
+const SQUARE: u64 = 64;
+/// Elements of a plane that are worth three loops.
+const WORTH_TURNING: u64 = 512;
 
-/// Cuts the two innermost loops of a large elementwise nest that reads across memory into rectangles, in which every cache line
-/// is used up while it is near. Tells whether it did.
+/// Cuts the two innermost loops of a large elementwise nest that reads across memory into squares. What it reads so comes in
+/// along memory, row by row of the square, and is read from there: each cache line and page is touched once, and rows whose
+/// distance is a power of two do not push each other out. Tells whether it did.
 fn cut_transposes(kernel: &mut Kernel, body: &mut Block) -> bool {
     let [root] = body.as_slice() else { return false };
     let Some(nest) = innermost(root) else { return false };
-    let [outer @ .., (row, rows), (column, columns)] = nest.as_slice() else { return false };
-    let small = rows * columns < 64 * 64 || *rows < RECTANGLE.0 || *columns < RECTANGLE.1;
-    if small || strided_loads(kernel, root, &nest).is_empty() {
+    // The loop along which something is read moves next to the innermost one: the order of iterations is free.
+    let Some(last) = nest.len().checked_sub(1) else { return false };
+    let across = |at: usize| {
+        let mut order = nest.clone();
+        let row = order.remove(at);
+        order.insert(last - 1, row);
+        let loads = strided_loads(kernel, root, &order);
+        (!loads.is_empty()).then_some((order, loads))
+    };
+    let Some((nest, loads)) = (0..last).rev().find_map(across) else { return false };
+    let [.., (_, rows), (_, columns)] = nest.as_slice() else { return false };
+    if rows * columns < WORTH_TURNING || (*rows).min(*columns) < u64::from(2 * LANES) {
         return false;
     }
-    let mut inside = std::mem::take(body);
-    for _ in &nest {
-        if let Some(Stmt { kind: StmtKind::Loop(l), .. }) = inside.pop() {
-            inside = l.body;
-        }
-    }
-    let loops = [
-        (*row, Extent::Const(*rows), RECTANGLE.0, Binding::Parallel, Binding::Serial),
-        (*column, Extent::Const(*columns), RECTANGLE.1, Binding::Parallel, Binding::Serial),
-    ];
-    let mut block = cut(kernel, &loops, inside, LANES);
-    for &(var, extent) in outer.iter().rev() {
-        let l = Loop { var, extent: Extent::Const(extent), step: 1, limit: None, axis: Axis::default(), body: block };
-        block = vec![StmtKind::Loop(l).into()];
-    }
-    *body = block;
+    let squares = Stage {
+        row: (SQUARE.min(*rows), Binding::Parallel, Binding::Serial),
+        column: (SQUARE.min(*columns), Binding::Parallel, Binding::Serial),
+        outer: Binding::Serial,
+        // A cache line: neighbours along a column of the square lie in different sets.
+        pad: 16,
+        scope: Scope::Thread,
+        near: Some(Axis { vector: LANES, unroll: 4, ..Axis::default() }),
+        copy: (Axis { unroll: 8, ..Axis::default() }, Axis::default()),
+        vector: LANES,
+    };
+    *body = through_tiles(kernel, std::mem::take(body), &nest, &loads, &squares);
     true
 }
 

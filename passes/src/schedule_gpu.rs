@@ -9,12 +9,10 @@
 use crate::merge_loops::merge_loops;
 use crate::renumber::renumber;
 use crate::schedule::split_root;
-use crate::tiling::{Piece, cut, innermost, open_pieces, strided_loads, substitute, wrap_inside, wrap_pieces};
-use lazuli_ir::kernel::{
-    Axis, Binding, Block, Expr, Extent, Kernel, Loop, Memory, Scope, Stmt, StmtKind, Tile, TileId, ValueId,
-};
+use crate::tiling::{Stage, cut, innermost, strided_loads, through_tiles};
+use lazuli_ir::VarId;
+use lazuli_ir::kernel::{Axis, Binding, Block, Extent, Kernel, Loop, Scope, Stmt, StmtKind, ValueId};
 use lazuli_ir::kernel_walk::{for_each_statement, holds_dot};
-use lazuli_ir::{Index, VarId};
 
 /// Elements of a merged elementwise loop that a block takes: 256 threads with a vector of 4 each.
 const BLOCK_ELEMENTS: u64 = 1024;
@@ -166,78 +164,17 @@ fn cut_innermost(kernel: &mut Kernel, mut nest: Block) -> Block {
 }
 
 /// Cuts the two innermost loops into squares, and brings strided loads in through shared memory.
-fn through_squares(kernel: &mut Kernel, mut block: Block, nest: &[(VarId, u64)], loads: &[ValueId]) -> Block {
-    let [outer @ .., (row, rows), (column, columns)] = nest else { return block };
-    let mut body = std::mem::take(&mut block);
-    for _ in nest {
-        if let Some(Stmt { kind: StmtKind::Loop(l), .. }) = body.pop() {
-            body = l.body;
-        }
-    }
-    let loops = [
-        (*row, Extent::Const(*rows), SQUARE, Binding::Grid(1), Binding::Warp),
-        (*column, Extent::Const(*columns), SQUARE, Binding::Grid(0), Binding::Lane),
-    ];
-    let pieces = open_pieces(kernel, &loops);
-    substitute(&mut body, &pieces);
-    let mut staged = Block::new();
-    for s in &mut body {
-        if let StmtKind::Let(v, Expr::Load { from, index, .. }) = &mut s.kind
-            && loads.contains(v)
-        {
-            stage(kernel, &pieces, *v, from, index, &mut staged);
-        }
-    }
-    staged.push(StmtKind::Barrier.into());
-    staged.append(&mut wrap_inside(&pieces, &loops, body, 1));
-    let mut block = wrap_pieces(&pieces, &loops, staged);
-    for &(var, extent) in outer.iter().rev() {
-        let axis = Axis { binding: Binding::Grid(2), ..Axis::default() };
-        let l = Loop { var, extent: Extent::Const(extent), step: 1, limit: None, axis, body: block };
-        block = vec![StmtKind::Loop(l).into()];
-    }
-    block
-}
-
-/// Writes the loops that bring one load's square into shared memory, along memory, and makes the load read it there.
-fn stage(
-    kernel: &mut Kernel,
-    pieces: &[Piece],
-    v: ValueId,
-    from: &mut Memory,
-    index: &mut Vec<Index>,
-    staged: &mut Block,
-) {
-    let [r, c] = pieces else { return };
-    // One column more than the square: its columns then lie in different banks.
-    kernel.tiles.push(Tile {
-        name: format!("square{}", kernel.tiles.len()),
-        ty: kernel.values[v.index()],
-        dims: [SQUARE, SQUARE + 1].into_iter().collect(),
-        valid: [None, None].into_iter().collect(),
+fn through_squares(kernel: &mut Kernel, block: Block, nest: &[(VarId, u64)], loads: &[ValueId]) -> Block {
+    let squares = Stage {
+        row: (SQUARE, Binding::Grid(1), Binding::Warp),
+        column: (SQUARE, Binding::Grid(0), Binding::Lane),
+        outer: Binding::Grid(2),
+        // One column more than the square: its columns then lie in different banks.
+        pad: 1,
         scope: Scope::Block,
-    });
-    let tile = TileId(kernel.tiles.len() as u32 - 1);
-    let (along, across) = (kernel.new_var("along"), kernel.new_var("across"));
-    let place = |x: &Index| {
-        let with = |w: VarId| {
-            let of = [(r.inside, along), (c.inside, across)];
-            of.iter().find(|(inside, _)| *inside == w).map(|(_, own)| Index::var(*own))
-        };
-        x.substitute(&with, &|_| (i64::MIN / 4, i64::MAX / 4))
+        copy: (Axis { binding: Binding::Lane, ..Axis::default() }, Axis { binding: Binding::Warp, ..Axis::default() }),
+        near: None,
+        vector: 1,
     };
-    let value = kernel.new_value(kernel.values[v.index()]);
-    let load = Expr::Load { from: *from, index: index.iter().map(place).collect(), mask: None };
-    let to = Memory::Tile(tile);
-    let store = StmtKind::Store { to, index: vec![along.into(), across.into()], value, mask: None };
-    let mut body: Block = vec![StmtKind::Let(value, load).into(), store.into()];
-    for (var, binding, limit) in [(along, Binding::Lane, &r.limit), (across, Binding::Warp, &c.limit)] {
-        let axis = Axis { binding, ..Axis::default() };
-        let l = Loop { var, extent: Extent::Const(SQUARE), step: 1, limit: limit.clone(), axis, body };
-        body = vec![StmtKind::Loop(l).into()];
-    }
-    staged.push(StmtKind::Tile(tile).into());
-    staged.append(&mut body);
-    *from = to;
-    *index = vec![r.inside.into(), c.inside.into()];
+    through_tiles(kernel, block, nest, loads, &squares)
 }
