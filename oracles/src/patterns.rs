@@ -1,5 +1,5 @@
 //! Patterns of operations that compilers treat specially: reductions spread back over their operand, layers with activation,
-//! rows taken by an index, windows that are reduced, sums of halves in a wider dtype.
+//! products of what a product's rows were made into, rows taken by an index, windows that are reduced, sums of halves in a wider dtype.
 
 use crate::operator::Operator;
 use crate::program::{Bounded, Maker};
@@ -9,13 +9,14 @@ use lazuli_ir::{
 
 impl Maker {
     pub(crate) fn pattern(&mut self) -> Option<Bounded> {
-        match self.random.below(7) {
+        match self.random.below(8) {
             0 => self.spread_back(),
             1 => self.normalised(),
             2 => self.linear(),
             3 => self.rows_by_index(),
             4 => self.pooled(),
             5 => self.triangle(),
+            6 => self.attended(),
             _ => self.sum_of_halves(),
         }
     }
@@ -67,11 +68,11 @@ impl Maker {
         }
         let max = self.reduced_over(ReduceOp::Amax, x, &dims, limit)?;
         let (shifted, _) = self.add(binary(BinaryOp::Sub), &[x, max], limit)?;
+        if self.random.one_in(2) {
+            return self.shares(shifted, &dims);
+        }
         let (e, _) = self.add(unary(UnaryOp::Exp), &[shifted], 1.0)?;
         let sum = self.reduced_over(ReduceOp::Sum, e, &dims, limit)?;
-        if self.random.one_in(2) {
-            return self.add(binary(BinaryOp::Div), &[e, sum], 1.0);
-        }
         let (log, _) = self.add(unary(UnaryOp::Log), &[sum], limit)?;
         self.add(binary(BinaryOp::Sub), &[shifted, log], limit)
     }
@@ -97,6 +98,63 @@ impl Maker {
         let zero = self.splat(Literal::zero(ty.dtype), &out.shape)?;
         let (below, _) = self.add(Op::Compare(CompareOp::Le), &[y, zero], 1.0)?;
         self.add(Op::Select, &[below, zero, y], limit)
+    }
+
+    /// As in attention: the rows of a product are scaled, masked and normalised, and multiplied with another matrix.
+    fn attended(&mut self) -> Option<Bounded> {
+        let (q, lq) = self.any_for(Operator::Dot)?;
+        let ty = self.ty(q);
+        let extents = ty.shape.extents();
+        let batch = extents.len().checked_sub(2)?;
+        let (keys, columns) = (self.extent(), self.extent());
+        let with =
+            |tail: [usize; 2]| TensorType::new(Shape::new(extents[..batch].iter().copied().chain(tail)), ty.dtype);
+        let (k, lk) = self.like(&with([keys, extents[batch + 1]]))?;
+        let (v, lv) = self.like(&with([keys, columns]))?;
+        let mut dims = DotDims { batch: (0..batch).map(|d| (d, d)).collect(), ..DotDims::default() };
+        dims.contract.push((batch + 1, batch + 1));
+        let features = extents[batch + 1] as f64;
+        let (mut scores, mut limit) =
+            self.add(Op::Dot { dims: dims.clone(), acc: ty.dtype }, &[q, k], lq * lk * features)?;
+        for _ in 0..self.random.below(3) {
+            let (more, lm) = match self.random.one_in(2) {
+                true => self.like(&self.ty(scores))?,
+                false => self.triangle_of(scores, limit)?,
+            };
+            let op = Op::Binary(if ty.dtype == DType::Bool { BinaryOp::Max } else { BinaryOp::Add });
+            (scores, limit) = self.add(op, &[scores, more], limit + lm)?;
+        }
+        let over = [batch + 1].into_iter().collect();
+        let weights = match self.random.below(4) {
+            // The division stands after the product. (In `f64`, bounds do not see how a ratio of two sums of the same terms moves.)
+            0 if !self.exact() && ty.dtype == DType::F32 => {
+                let (e, le) = self.add(Op::Unary(UnaryOp::Exp), &[scores], limit)?;
+                dims.contract[0] = (batch + 1, batch);
+                let (y, ly) = self.add(Op::Dot { dims, acc: ty.dtype }, &[e, v], le * lv * keys as f64)?;
+                let (sum, ls) = self.add(Op::Reduce { op: ReduceOp::Sum, dims: over, acc: ty.dtype }, &[e], le)?;
+                let spread = Op::Broadcast { shape: self.ty(y).shape, dims: (0..=batch).collect() };
+                let (sum, _) = self.add(spread, &[sum], ls)?;
+                return self.add(Op::Binary(BinaryOp::Div), &[y, sum], ly);
+            }
+            1 => (scores, limit),
+            _ => {
+                let max = self.reduced_over(ReduceOp::Amax, scores, &over, limit)?;
+                let (shifted, limit) = self.add(Op::Binary(BinaryOp::Sub), &[scores, max], 2.0 * limit)?;
+                match self.exact() || !ty.dtype.is_float() || ty.dtype.is_half() {
+                    true => (shifted, limit),
+                    false => self.shares(shifted, &over)?,
+                }
+            }
+        };
+        dims.contract[0] = (batch + 1, batch);
+        self.add(Op::Dot { dims, acc: ty.dtype }, &[weights.0, v], weights.1 * lv * keys as f64)
+    }
+
+    /// The exponential of each element over the sum of those of its row.
+    fn shares(&mut self, x: Value, dims: &DimVec<usize>) -> Option<Bounded> {
+        let (e, limit) = self.add(Op::Unary(UnaryOp::Exp), &[x], 1.0)?;
+        let sum = self.reduced_over(ReduceOp::Sum, e, dims, limit)?;
+        self.add(Op::Binary(BinaryOp::Div), &[e, sum], 1.0)
     }
 
     /// An embedding or `index_select`: one index for a whole row or column; or the gradient of one.
@@ -143,6 +201,10 @@ impl Maker {
     /// `tril` or `triu`: what lies on one side of a diagonal is replaced.
     fn triangle(&mut self) -> Option<Bounded> {
         let (x, limit) = self.any();
+        self.triangle_of(x, limit)
+    }
+
+    fn triangle_of(&mut self, x: Value, limit: f64) -> Option<Bounded> {
         let ty = self.ty(x);
         let rank = ty.shape.rank();
         let (row, column) = (rank.checked_sub(2)?, rank - 1);
@@ -151,8 +213,12 @@ impl Maker {
         let (j, _) = self.add(Op::Iota { dim: column, shape: ty.shape.clone() }, &[], largest)?;
         let op = self.random.pick(CompareOp::ALL)?;
         let (mask, _) = self.add(Op::Compare(op), &[i, j], 1.0)?;
-        let zero = self.splat(Literal::zero(ty.dtype), &ty.shape)?;
-        self.add(Op::Select, &[mask, x, zero], limit)
+        let other = match self.random.one_in(2) && !self.exact() && ty.dtype.is_float() {
+            true => Literal::from_f64(ty.dtype, f64::NEG_INFINITY),
+            false => Literal::zero(ty.dtype),
+        };
+        let other = self.splat(other, &ty.shape)?;
+        self.add(Op::Select, &[mask, x, other], limit)
     }
 
     /// A sum of a narrow dtype, accumulated in `f32`.

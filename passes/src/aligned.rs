@@ -14,7 +14,8 @@ use crate::frame::{Labels, frame_along};
 use crate::layout::Orders;
 use crate::legality::{is_epilogue, legal, parallel_iterations, runs_once, short_enough, statements, work};
 use crate::plan::{Frame, Group, Plan, SinkKind, Source};
-use lazuli_ir::{DimVec, Graph, Index, NodeId, Result, VarId};
+use crate::row_panels::RowPanels;
+use lazuli_ir::{DimVec, Graph, Index, NodeId, Result, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
@@ -101,6 +102,10 @@ struct Walk {
     scopes: SmallVec<[LoopId; 4]>,
     vars: DimVec<VarId>,
     epilogue: bool,
+    /// Whether it reduces over the tile.
+    across: bool,
+    /// Whether it contracts whole rows.
+    rows: bool,
     /// The loops at the root, with their level.
     passes: FxHashSet<(u32, LoopId)>,
     /// The index at which each value is read; `None` where that is not one.
@@ -118,23 +123,38 @@ pub(crate) struct Summary {
     pub(crate) width: u64,
     /// Whether it contracts.
     pub(crate) dot: bool,
+    /// Bytes that panels of whole rows read more often than others.
+    pub(crate) read_again: u64,
     walk: Option<Walk>,
 }
 
 impl Summary {
     /// That of a routine, which is no kernel: nothing joins it.
     pub(crate) fn of_routine() -> Summary {
-        Summary { statements: 0, work: 0, width: 1, dot: false, walk: None }
+        Summary { statements: 0, work: 0, width: 1, dot: false, read_again: 0, walk: None }
     }
 
     /// That of a planned group.
-    pub(crate) fn of(graph: &Graph, plan: &Plan, frame: &Frame, outputs: &[NodeId], loops: &mut Loops) -> Summary {
-        Summary::walking(graph, plan, walk(plan, frame, outputs, loops, &|_| None))
+    pub(crate) fn of(
+        graph: &Graph,
+        target: &Target,
+        plan: &Plan,
+        frame: &Frame,
+        outputs: &[NodeId],
+        loops: &mut Loops,
+    ) -> Summary {
+        Summary::walking(graph, target, plan, walk(plan, frame, outputs, loops, &|_| None))
     }
 
-    fn walking(graph: &Graph, plan: &Plan, walk: Option<Walk>) -> Summary {
-        let (statements, work, width) = (statements(graph, plan), work(graph, plan), parallel_iterations(plan));
-        Summary { statements, work, width, dot: plan.dot.is_some(), walk }
+    fn walking(graph: &Graph, target: &Target, plan: &Plan, walk: Option<Walk>) -> Summary {
+        Summary {
+            statements: statements(graph, plan),
+            work: work(graph, plan),
+            width: parallel_iterations(graph, plan, target),
+            dot: !plan.dots.is_empty(),
+            read_again: RowPanels::new(graph, plan, target).map_or(0, |p| p.read_again),
+            walk,
+        }
     }
 
     /// Whether both reduce, in the same loops.
@@ -178,6 +198,8 @@ impl Summary {
         }
         walk.passes.extend(more.passes);
         walk.epilogue &= more.epilogue;
+        walk.across |= more.across;
+        walk.rows |= more.rows;
     }
 }
 
@@ -214,7 +236,10 @@ fn walk(
     loops: &mut Loops,
     inherited: &dyn Fn(NodeId) -> Option<After>,
 ) -> Option<Walk> {
-    // What is indexed by data, or runs along a loop in order, is planned as a whole.
+    // What is indexed by data, or runs along a loop in order, is planned as a whole; and whose rows are columns in memory.
+    if plan.dots.iter().any(|d| d.swapped) {
+        return None;
+    }
     let scans = plan.instances.iter().any(|i| matches!(i.source, Source::Scanned(_)));
     if scans || frame.backward || plan.vars.iter().any(|v| v.bound.is_some()) {
         return None;
@@ -228,6 +253,8 @@ fn walk(
         scopes: plan.tile.iter().map(|s| names.scopes[*s]).collect(),
         vars: tile_vars.map(|v| names.vars[v.0 as usize]).collect(),
         epilogue: is_epilogue(plan),
+        across: plan.sinks.iter().any(|s| plan.tile.contains(&s.scope) && matches!(s.kind, SinkKind::Step { .. })),
+        rows: plan.row_scope().is_some(),
         passes: FxHashSet::default(),
         loads: FxHashMap::default(),
         stores: FxHashMap::default(),
@@ -258,7 +285,7 @@ fn walk(
         }
     }
     // What a contraction's operands read is read in panels.
-    let operands: Vec<usize> = plan.dot.iter().flat_map(|d| &d.operands).map(|o| o.value).collect();
+    let operands: Vec<usize> = plan.dots.iter().flat_map(|d| d.packed()).map(|o| o.value).collect();
     for i in plan.cone(&operands, &|_| false) {
         if let Source::Load(n) = plan.instances[i].source {
             walk.loads.insert(n, None);
@@ -273,6 +300,8 @@ pub(crate) struct Small<'a> {
     pub(crate) graph: &'a Graph,
     /// How values lie in memory.
     pub(crate) orders: &'a Orders,
+    /// The machine.
+    pub(crate) target: &'a Target,
     /// Its members, in order.
     pub(crate) members: &'a [NodeId],
     /// Its members and the free nodes between, in order.
@@ -309,17 +338,22 @@ pub(crate) fn join(large: &Summary, small: &Small<'_>, loops: &mut Loops) -> Res
     };
     // A contraction that is wanted elsewhere than at the tile.
     let Ok(plan) = Plan::new(&group) else { return Ok(None) };
-    if legal(small.graph, &inside, &plan).is_err() {
+    if legal(small.graph, &inside, &plan, small.target).is_err() {
         return Ok(None);
     }
     let inherited = |n: NodeId| along.stores.get(&n).map(|s| s.after);
     let Some(walk) = walk(&plan, &frame, small.outputs, loops, &inherited) else { return Ok(None) };
-    let added = Summary::walking(small.graph, &plan, None);
-    let dots = usize::from(large.dot) + usize::from(added.dot);
+    let added = Summary::walking(small.graph, small.target, &plan, None);
+    let contracts = match (large.dot, added.dot) {
+        (false, false) => true,
+        (true, true) => false,
+        _ if along.rows || walk.rows => !along.across && !walk.across,
+        _ => along.epilogue && walk.epilogue,
+    };
     let passes = along.passes.union(&walk.passes).count();
     let fits = walk.scopes == along.scopes
         && side_by_side(along, &walk)
-        && (dots == 0 || (dots == 1 && along.epilogue && walk.epilogue))
+        && contracts
         && runs_once(passes, large.work.saturating_add(added.work)).is_ok()
         && short_enough(large.statements + added.statements).is_ok();
     Ok(fits.then_some(Summary { walk: Some(walk), ..added }))

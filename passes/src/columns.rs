@@ -121,7 +121,7 @@ fn turned(kernel: &mut Kernel, l: &Loop, target: &Target, around: u64) -> Option
     let column = ((bytes + kept) / LINE + again).max(1);
     let fit = (target.l2_bytes / 2 / column).clamp(64, MOST_COLUMNS);
     let n = l.extent.known().unwrap_or(MOST_COLUMNS);
-    let share = n.div_ceil(BLOCKS.div_ceil(around));
+    let share = n.div_ceil(BLOCKS.div_ceil(around.max(1)));
     // Without a few blocks, threads would have nothing to share.
     let least = if n / PAGE * around < FEW { NEAR } else { shared_columns(rows.most) };
     let columns = fit.min(share.max(least)).next_multiple_of(LINE);

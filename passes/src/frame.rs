@@ -14,18 +14,19 @@ use rustc_hash::FxHashMap;
 pub(crate) type Labels = DimVec<Option<usize>>;
 
 /// The frame of a group of nodes (`local`: members and the free nodes between them, in order) whose tile dims are the dims
-/// of `anchor`'s result, in the order in which they lie in memory. `None` where an output has only some of the tile dims.
+/// of `anchor`'s result, except for one where that is said, in the order in which they lie in memory. `None` where an output has
+/// only some of the tile dims.
 pub(crate) fn frame(
     graph: &Graph,
     orders: &Orders,
     local: &[NodeId],
     outputs: &[NodeId],
-    anchor: NodeId,
+    (anchor, but): (NodeId, Option<usize>),
 ) -> Result<Option<Frame>> {
     // What runs along a dim in order has all other dims outside of it.
     let along = match graph.op(anchor) {
         Op::Cumulative { dim, .. } | Op::Scatter { dim, .. } => Some(*dim),
-        _ => None,
+        _ => but,
     };
     let shape = &graph.node(anchor).types[0].shape;
     let order: DimVec<usize> = orders.dims(anchor, shape.rank()).into_iter().filter(|d| Some(*d) != along).collect();

@@ -85,6 +85,10 @@ fn decision(verdict: &Judgement) -> Decision {
 /// Floating point operations that starting one kernel less is worth.
 const LAUNCH_FLOPS: u64 = 8 << 10;
 
+/// Bytes that a panel reads of the columns of a contraction, which panels before it read, cost so much less than bytes that pass
+/// between kernels: a core's share of the last cache has them.
+const NEAR: u64 = 4;
+
 /// Values beyond which reductions that only share their loops stay apart: so many streams of memory are slower than two
 /// kernels.
 const MOST_VALUES: usize = 8;
@@ -304,7 +308,7 @@ impl<'a> Fusion<'a> {
             let (mut summary, mut plan) = (Some(Summary::of_routine()), None);
             if !self.is_routine(n) {
                 let (planned, frame) = self.plan_members(&[n], &[n])?.map_err(reasons)?;
-                summary = Some(Summary::of(self.graph, &planned, &frame, &[n], &mut self.loops));
+                summary = Some(Summary::of(self.graph, self.target, &planned, &frame, &[n], &mut self.loops));
                 plan = Some(planned);
             }
             self.groups.push(Part { members: vec![n], reads, bytes, summary, plan });
@@ -349,9 +353,6 @@ impl<'a> Fusion<'a> {
         members: &[NodeId],
         outputs: &[NodeId],
     ) -> Result<std::result::Result<(Plan, Frame), String>> {
-        if members.iter().filter(|n| matches!(self.graph.op(**n), Op::Dot { .. })).count() > 1 {
-            return Ok(Err("two contractions do not share a tile".into()));
-        }
         let inside: FxHashSet<NodeId> = members.iter().copied().collect();
         let local = self.local(members);
         let mut reason = String::from("its outputs do not share tile dims");
@@ -365,19 +366,28 @@ impl<'a> Fusion<'a> {
         Ok(Err(reason))
     }
 
-    fn anchors(&self, members: &[NodeId], outputs: &[NodeId]) -> Vec<NodeId> {
-        if let Some(leader) = members.iter().copied().find(|n| self.is_bound_to_loops(*n)) {
-            return vec![leader];
+    /// The nodes whose results' dims may be the tile dims, all or without one of them.
+    fn anchors(&self, members: &[NodeId], outputs: &[NodeId]) -> Vec<(NodeId, Option<usize>)> {
+        let is_dot = |n: &NodeId| matches!(self.graph.op(*n), Op::Dot { .. });
+        let dots: Vec<NodeId> = members.iter().copied().filter(is_dot).collect();
+        let mut anchors: Vec<(NodeId, Option<usize>)> = Vec::new();
+        match members.iter().copied().find(|n| self.is_bound_to_loops(*n)) {
+            Some(leader) if dots.is_empty() => return vec![(leader, None)],
+            Some(_) if dots.len() == 1 => anchors.push((dots[0], None)),
+            _ => {}
         }
-        let mut anchors: Vec<NodeId> = Vec::new();
         for n in members.iter().copied().filter(|n| matches!(self.graph.op(*n), Op::Reduce { .. })) {
-            if anchors.iter().all(|a| !self.shape(*a).same(self.shape(n))) {
-                anchors.push(n);
+            let same = |a: &NodeId| self.shape(*a).same(self.shape(n)) && !is_dot(a);
+            if !anchors.iter().any(|(a, _)| same(a)) {
+                anchors.push((n, None));
             }
         }
+        // Whole rows of a contraction, where something is made from them that it does not suffice to have in pieces.
+        let fed = |d: &&NodeId| self.reads[d.index()].iter().any(|r| members.binary_search(r).is_ok());
+        anchors.extend(dots.iter().filter(fed).map(|d| (*d, self.shape(*d).rank().checked_sub(1))));
         if anchors.is_empty() {
             let largest = outputs.iter().copied().max_by_key(|n| (self.shape(*n).elements(), std::cmp::Reverse(*n)));
-            anchors.extend(largest);
+            anchors.extend(largest.map(|n| (n, None)));
         }
         anchors.truncate(3);
         anchors
@@ -410,14 +420,14 @@ impl<'a> Fusion<'a> {
                 .iter()
                 .any(|v| inside.contains(&v.node) && crate::layout::is_relayed(self.graph, dot.node, v.node))
         };
-        if plan.dot.as_ref().is_some_and(operand) {
+        if plan.dots.iter().any(operand) {
             return Ok(Err("it is laid out once, for all panels of the contraction".into()));
         }
         let feeds = |dot: &DotPlan| self.graph.operands(dot.node).iter().any(|v| inside.contains(&self.base(v.node)));
-        if matches!(self.target.kind, TargetKind::Nvidia(_)) && plan.dot.as_ref().is_some_and(feeds) {
+        if matches!(self.target.kind, TargetKind::Nvidia(_)) && plan.dots.iter().any(feeds) {
             return Ok(Err("a GPU's contraction reads its operands from memory".into()));
         }
-        Ok(legal(self.graph, inside, &plan).map(|()| plan))
+        Ok(legal(self.graph, inside, &plan, self.target).map(|()| plan))
     }
 
     fn is_bound_to_loops(&self, n: NodeId) -> bool {
@@ -535,10 +545,16 @@ impl<'a> Fusion<'a> {
             let saved = union.bytes_saved;
             return Ok(Err(format!("it would repeat {flops_repeated} operations to save {saved} bytes")));
         }
-        if let Some(reason) = self.starves(parallel_iterations(&plan), &union)? {
+        if let Some(reason) = self.starves(parallel_iterations(self.graph, &plan, self.target), &union)? {
             return Ok(Err(reason));
         }
-        let summary = Summary::of(self.graph, &plan, &frame, &outputs, &mut self.loops);
+        let summary = Summary::of(self.graph, self.target, &plan, &frame, &outputs, &mut self.loops);
+        let before = [a, b].into_iter().map(|g| Ok(self.summary(g)?.read_again)).sum::<Result<u64>>()?;
+        let read_again = summary.read_again.saturating_sub(before) / NEAR;
+        if read_again > union.bytes_saved {
+            let saved = union.bytes_saved;
+            return Ok(Err(format!("panels of few rows would read {read_again} bytes more to save {saved}")));
+        }
         Ok(Ok(Verdict { union, between, flops_repeated, plan: Some(plan), summary }))
     }
 
@@ -559,6 +575,7 @@ impl<'a> Fusion<'a> {
         let small = Small {
             graph: self.graph,
             orders: self.orders,
+            target: self.target,
             members: &members,
             local: &local,
             outputs: &outputs,
@@ -581,7 +598,7 @@ impl<'a> Fusion<'a> {
         for g in [union.small, union.large] {
             let p = self.summary(g)?;
             if p.work > 8 * SMALL_WORK && p.width >= cores && width < cores.min(p.width) {
-                return Ok(Some(format!("its {width} rows would not keep {cores} threads busy")));
+                return Ok(Some(format!("its {width} rows or panels would not keep {cores} threads busy")));
             }
         }
         Ok(None)

@@ -1,14 +1,16 @@
 //! What makes a planned kernel legal, and what it costs.
 //!
-//! - A contraction is wanted exactly at the tile, and nothing in the group reduces.
+//! - A contraction is wanted exactly at the tile, and nothing in the group reduces. Or it takes whole rows, a few of which fit
+//!   half of the second-level cache with all that is made of them; nothing reduces over rows.
 //! - A sum of floats is computed once: two copies may add in two orders, and `x - max(x)` would be 0 nowhere.
 //! - The loops below the root run once, so that they can be spread over threads; a program small enough for one thread may run
 //!   several in sequence.
 //! - It is not too long to compile.
 
 use crate::columns;
-use crate::plan::{Instance, Plan, Sink, SinkKind, Source};
-use lazuli_ir::{Graph, NodeId, Op};
+use crate::plan::{DotPlan, Instance, Plan, Sink, SinkKind, Source};
+use crate::row_panels::RowPanels;
+use lazuli_ir::{Graph, NodeId, Op, Target, TargetKind};
 use rustc_hash::FxHashSet;
 
 /// Work, in floating point operations, below which a kernel may run loops in sequence on one thread.
@@ -17,9 +19,12 @@ pub(crate) const SMALL_WORK: u64 = 1 << 16;
 pub(crate) const MOST_FLOPS: u64 = 2000;
 
 /// Why the kernel of these members is not legal.
-pub(crate) fn legal(graph: &Graph, inside: &FxHashSet<NodeId>, plan: &Plan) -> Result<(), String> {
-    if plan.dot.is_some() && !is_epilogue(plan) {
+pub(crate) fn legal(graph: &Graph, inside: &FxHashSet<NodeId>, plan: &Plan, target: &Target) -> Result<(), String> {
+    if plan.panel_dot().is_some() && !is_epilogue(plan) {
         return Err("a reduction does not run on the tile of a contraction".into());
+    }
+    if plan.row_scope().is_some() {
+        whole_rows(graph, plan, target)?;
     }
     if let Some(n) = summed_twice(graph, plan) {
         let name = graph.op(n).name();
@@ -27,10 +32,12 @@ pub(crate) fn legal(graph: &Graph, inside: &FxHashSet<NodeId>, plan: &Plan) -> R
     }
     let mut passes: Vec<(u32, usize)> = Vec::new();
     for s in &plan.sinks {
-        if let (Some(&level), Some(&scope)) = (s.levels.first(), plan.scopes[s.scope].path.get(1))
-            && !passes.contains(&(level, scope))
-        {
-            passes.push((level, scope));
+        if let (Some(&level), Some(&scope)) = (s.levels.first(), plan.scopes[s.scope].path.get(1)) {
+            // Panels of rows run all their phases in one loop.
+            let pass = (if plan.row_scope() == Some(scope) { 0 } else { level }, scope);
+            if !passes.contains(&pass) {
+                passes.push(pass);
+            }
         }
     }
     // What one operation takes, it takes.
@@ -39,6 +46,40 @@ pub(crate) fn legal(graph: &Graph, inside: &FxHashSet<NodeId>, plan: &Plan) -> R
     }
     runs_once(passes.len(), work(graph, plan))?;
     short_enough(statements(graph, plan))
+}
+
+/// Why a plan does not run in panels of whole rows.
+fn whole_rows(graph: &Graph, plan: &Plan, target: &Target) -> Result<(), String> {
+    if target.kind != TargetKind::Cpu {
+        return Err("whole rows of a contraction do not fit a block".into());
+    }
+    let operands: Vec<usize> = plan.dots.iter().flat_map(|d| d.packed()).map(|o| o.scope).collect();
+    let apart = |s: &Sink| {
+        plan.scopes[s.scope]
+            .path
+            .iter()
+            .any(|scope| operands.contains(scope) && !plan.scopes[plan.row_scope().unwrap_or(0)].path.contains(scope))
+    };
+    if plan.sinks.iter().any(apart) {
+        return Err("a reduction does not run where an operand of a contraction is packed".into());
+    }
+    let across = |s: &Sink| match s.kind {
+        SinkKind::Step { .. } => plan.tile.contains(&s.scope),
+        SinkKind::Update { .. } => true,
+        SinkKind::Store { .. } | SinkKind::Row { .. } => false,
+    };
+    if plan.sinks.iter().any(across) {
+        return Err("a reduction over rows does not run on panels of them".into());
+    }
+    let inside = |s: &Sink| plan.scopes[s.scope].path.len() > plan.tile.len() + 1;
+    let stores = |s: &Sink| matches!(s.kind, SinkKind::Store { .. }) && inside(s);
+    if plan.dots.iter().any(|d| d.swapped) && plan.sinks.iter().any(stores) {
+        return Err("rows that are columns in memory would be stored across it".into());
+    }
+    if RowPanels::new(graph, plan, target).is_none() {
+        return Err("a few rows of the contraction do not fit half of the second-level cache".into());
+    }
+    Ok(())
 }
 
 /// Whether everything that a kernel does stands on its tile, and nothing reduces.
@@ -85,7 +126,10 @@ fn summed_twice(graph: &Graph, plan: &Plan) -> Option<NodeId> {
 fn runs_in_two_passes(plan: &Plan, step: usize) -> bool {
     let path = &plan.scopes[plan.sinks[step].scope].path;
     // The last scope on the path is the reduction's own, the one before it is where its result lives.
-    (0..path.len().saturating_sub(2)).any(|j| {
+    // What is reduced along a row of a panel is kept for the phases that follow.
+    let kept = plan.row_scope().is_some_and(|t| path.get(path.len().wrapping_sub(2)) == Some(&t));
+    let passes = path.len().saturating_sub(if kept { 3 } else { 2 });
+    (0..passes).any(|j| {
         let here = |s: &&Sink| plan.scopes[s.scope].path.get(j + 1) == path.get(j + 1);
         let users = plan.sinks.iter().filter(|s| s.needs.contains(&step)).filter(here);
         users.map(|s| s.levels[j]).any(|level| level != plan.sinks[step].levels[j])
@@ -129,17 +173,19 @@ pub fn work(graph: &Graph, plan: &Plan) -> u64 {
         };
         once.saturating_mul(plan.scopes[i.scope].iterations).saturating_mul(repeats(plan, i.scope))
     });
-    let packed = plan.dot.iter().flat_map(|d| &d.operands).map(|o| match plan.instances[o.value].source {
+    let packed = plan.dots.iter().flat_map(|d| d.packed()).map(|o| match plan.instances[o.value].source {
         Source::Load(_) => 0,
         _ => plan.scopes[o.scope].iterations.saturating_mul(repeats(plan, o.scope)).saturating_mul(PACK_FLOPS),
     });
     let ends = plan.sinks.iter().map(|s| plan.scopes[s.scope].iterations);
-    let dot = plan.dot.iter().map(|d| {
+    let dots = plan.dots.iter().map(|d| {
         let k: u64 = d.contract.iter().product();
+        let columns =
+            if d.whole.is_some() { d.sides[1].iter().map(|v| plan.vars[v.0 as usize].extent).product() } else { 1 };
         let tile = plan.tile.last().map_or(1, |&s| plan.scopes[s].iterations);
-        tile.saturating_mul(k).saturating_mul(2)
+        [columns, k, 2].into_iter().fold(tile, u64::saturating_mul)
     });
-    elementwise.chain(packed).chain(ends).chain(dot).fold(0, u64::saturating_add)
+    elementwise.chain(packed).chain(ends).chain(dots).fold(0, u64::saturating_add)
 }
 
 /// Operations that an element costs which is written to a tile before a contraction reads it.
@@ -150,17 +196,21 @@ const PANEL: u64 = 256;
 /// How often what stands in a scope runs beyond its iterations: an operand of a contraction is packed for each panel of the
 /// other side.
 fn repeats(plan: &Plan, scope: usize) -> u64 {
-    let Some(dot) = &plan.dot else { return 1 };
-    let other = |side: usize| -> u64 {
+    let other = |(dot, side): (&DotPlan, usize)| -> u64 {
         let extents = dot.sides[1 - side].iter().map(|v| plan.vars[v.0 as usize].extent);
         extents.fold(1, u64::saturating_mul).div_ceil(PANEL)
     };
-    (0..2).find(|&s| dot.operands[s].scope == scope && !dot.operands[s].contract.is_empty()).map_or(1, other)
+    let sides = plan.dots.iter().flat_map(|d| (usize::from(d.computed)..2).map(move |s| (d, s)));
+    let packs = |(d, s): &(&DotPlan, usize)| d.operands[*s].scope == scope && !d.operands[*s].contract.is_empty();
+    sides.into_iter().find(packs).map_or(1, other)
 }
 
 /// Iterations of the loops that threads can share: those of the outermost scope, where there is one alone. Columns count by
 /// the block (see [`columns`](crate::columns)).
-pub(crate) fn parallel_iterations(plan: &Plan) -> u64 {
+pub(crate) fn parallel_iterations(graph: &Graph, plan: &Plan, target: &Target) -> u64 {
+    if let Some(cut) = RowPanels::new(graph, plan, target) {
+        return cut.panels;
+    }
     match plan.tile.last() {
         Some(&s) => {
             let all = plan.scopes[s].iterations;

@@ -28,6 +28,7 @@ pub mod plan;
 pub mod primitive;
 mod reach;
 mod renumber;
+mod row_panels;
 mod scalar;
 pub mod schedule;
 mod schedule_gpu;

@@ -5,11 +5,11 @@
 //! written; so each value is written once a pass, in the scope where it belongs. A value that two passes over the same loop
 //! need is kept in a *row tile* where computing it again would cost more than reading it back, and the row is small enough.
 //!
-//! A contraction replaces its row and column loops by panels: a tile, filled by `dot`, and loops over the tile in which
-//! everything else of the group runs as the epilogue.
+//! A contraction replaces its row and column loops by panels (`panels.rs`, `row_panels.rs`): a tile, filled by `dot`, and loops
+//! over the tile in which everything else of the group runs as the epilogue.
 
 use crate::index_map::Condition;
-use crate::panels::Side;
+use crate::panels::{DotTile, Side};
 use crate::plan::{InstanceId, Plan, ScopeId, SinkId, SinkKind, Source};
 use crate::scalar::{check, linear, requirement, scalar_operation};
 use lazuli_ir::kernel::{
@@ -72,7 +72,9 @@ pub fn lower(
         used_vars: Default::default(),
         bound: FxHashMap::default(),
         carried: FxHashMap::default(),
-        dot_tile: None,
+        dot_tiles: FxHashMap::default(),
+        row_tiles: FxHashMap::default(),
+        row_inside: Index::default(),
         current: Block::new(),
         sources: Sources::none(),
     };
@@ -109,10 +111,10 @@ fn kernel_name(graph: &Graph, members: &[NodeId]) -> String {
 
 /// Where a value of a row is kept between passes.
 #[derive(Clone, Copy, Debug)]
-struct RowTile {
-    id: TileId,
+pub(crate) struct RowTile {
+    pub(crate) id: TileId,
     /// Whether a pass has stored it.
-    written: bool,
+    pub(crate) written: bool,
 }
 
 pub(crate) struct Lowering<'a> {
@@ -129,7 +131,7 @@ pub(crate) struct Lowering<'a> {
     /// The kernel value of each instance, while it is in scope.
     pub(crate) values: Vec<Option<ValueId>>,
     /// The row tiles of instances, while they are in scope.
-    tiles: FxHashMap<InstanceId, RowTile>,
+    pub(crate) tiles: FxHashMap<InstanceId, RowTile>,
     /// What variables of the plan stand for: their latest loop, or a place in a panel.
     pub(crate) substitution: FxHashMap<VarId, Index>,
     /// The extents of variables that the plan does not have.
@@ -140,8 +142,12 @@ pub(crate) struct Lowering<'a> {
     bound: FxHashMap<InstanceId, SmallVec<[VarId; 1]>>,
     /// The tiles of one element that hold results so far.
     carried: FxHashMap<InstanceId, TileId>,
-    /// The tile of the contraction, and the index of its element.
-    pub(crate) dot_tile: Option<(TileId, [Index; 2])>,
+    /// The tiles of contractions' results.
+    pub(crate) dot_tiles: FxHashMap<NodeId, DotTile>,
+    /// The tiles of rows that contractions read.
+    pub(crate) row_tiles: FxHashMap<NodeId, TileId>,
+    /// The row of a panel that is whole rows.
+    pub(crate) row_inside: Index,
     pub(crate) current: Block,
     sources: Sources,
 }
@@ -221,17 +227,30 @@ impl Lowering<'_> {
                 passes.entry((sink.levels[depth], self.plan.scopes[sink.scope].path[depth + 1])).or_default().push(s);
             }
         }
-        if let Some(dot) = self.plan.dot.clone()
+        if let Some(dot) = self.plan.panel_dot()
             && dot.sides.iter().all(Vec::is_empty)
             && self.plan.tile.last().copied().unwrap_or(0) == scope
         {
             // A product of vectors: no loop of the tile is a panel.
             self.write_roots(&[dot.operands[0].value, dot.operands[1].value], scope)?;
-            self.write_dot(&dot, &[Side::default(), Side::default()], None)?;
+            self.write_dot(dot, &[Side::default(), Side::default()], None)?;
         }
         let kept = self.choose_tiles(&passes);
-        for (&(_, child), group) in &passes {
+        let mut phases: Vec<Vec<SinkId>> = Vec::new();
+        let last = passes.keys().rev().find(|(_, child)| self.plan.row_scope() == Some(*child)).copied();
+        for (&pass, group) in &passes {
+            let child = pass.1;
             let group = self.close(group, child);
+            if self.plan.row_scope() == Some(child) {
+                // All passes over panels of rows are one loop over the panels. Nothing else here waits for them.
+                phases.push(group);
+                if last == Some(pass) {
+                    let all = phases.concat();
+                    self.write_values(&all, scope)?;
+                    self.row_panels(child, &phases)?;
+                }
+                continue;
+            }
             self.write_values(&group, scope)?;
             self.pass(child, &group)?;
         }
@@ -240,6 +259,10 @@ impl Lowering<'_> {
             let (output, index, combine) = match &self.plan.sinks[s].kind {
                 SinkKind::Store { output, index } => (*output, index, None),
                 SinkKind::Update { output, index, op } => (*output, index, op.binary()),
+                SinkKind::Row { dot } => {
+                    self.store_row(*dot, s)?;
+                    continue;
+                }
                 SinkKind::Step { .. } => continue,
             };
             let mut value = self.value(self.plan.sinks[s].value)?;
@@ -260,11 +283,15 @@ impl Lowering<'_> {
         Ok((std::mem::replace(&mut self.current, outer), here))
     }
 
-    /// Adds the reductions that a pass over `child` must run itself because they live inside it.
-    fn close(&self, group: &[SinkId], child: ScopeId) -> Vec<SinkId> {
+    /// Adds the reductions that a pass over `child` must run itself because they live inside it. Along rows of panels, what an
+    /// earlier phase reduced is kept.
+    pub(crate) fn close(&self, group: &[SinkId], child: ScopeId) -> Vec<SinkId> {
         let inside = |r: &SinkId| {
-            let parent = self.plan.scopes[self.plan.sinks[*r].scope].parent;
-            parent.is_some_and(|p| self.plan.scopes[p].path.contains(&child))
+            let sink = &self.plan.sinks[*r];
+            let parent = self.plan.completes(sink);
+            let kept = parent == self.plan.row_scope()
+                && group.first().is_some_and(|s| self.plan.phase(sink) < self.plan.phase(&self.plan.sinks[*s]));
+            !kept && parent.is_some_and(|p| self.plan.scopes[p].path.contains(&child))
         };
         let mut all: Vec<SinkId> = group.to_vec();
         all.extend(group.iter().flat_map(|s| self.plan.sinks[*s].needs.iter().copied().filter(inside)));
@@ -275,10 +302,10 @@ impl Lowering<'_> {
 
     /// Writes one pass over a scope, as a reduce or as loops.
     fn pass(&mut self, child: ScopeId, group: &[SinkId]) -> Result<()> {
-        if let Some(dot) = self.plan.dot.clone()
-            && self.is_panel(&dot, child)
+        if let Some(dot) = self.plan.panel_dot()
+            && self.is_panel(dot, child)
         {
-            return self.panels(&dot, child, group);
+            return self.panels(dot, child, group);
         }
         let before: Vec<bool> = self.values.iter().map(Option::is_some).collect();
         self.declare_carried(child, group);
@@ -326,6 +353,7 @@ impl Lowering<'_> {
         self.current.push(Stmt { kind: StmtKind::Reduce(reduce), sources });
         for (i, v) in finals {
             self.values[i] = Some(v);
+            self.store_in_tile(i, v);
             self.bind(i)?;
         }
         Ok(())
@@ -420,7 +448,7 @@ impl Lowering<'_> {
     }
 
     /// A plan index in the variables of the kernel's loops.
-    fn index(&self, x: &Index) -> Index {
+    pub(crate) fn index(&self, x: &Index) -> Index {
         if self.substitution.is_empty() {
             return x.clone();
         }
@@ -526,27 +554,37 @@ impl Lowering<'_> {
                 self.sources = Sources::none();
                 value
             }
-            Source::Dot(_) => {
-                let (tile, index) =
-                    self.dot_tile.clone().ok_or_else(|| Error::internal("a contraction without a tile"))?;
+            Source::Dot(n) => {
+                let DotTile { tile, row, column } =
+                    self.dot_tiles.get(n).cloned().ok_or_else(|| Error::internal("a contraction without a tile"))?;
+                let whole = self.plan.dots.iter().find(|d| d.node == *n).and_then(|d| d.whole);
+                let column = column.or_else(|| Some(self.index(&instance.index[whole?]))).unwrap_or_default();
                 let ty = self.kernel.tiles[tile.index()].ty;
-                self.emit(ty, Expr::Load { from: Memory::Tile(tile), index: index.to_vec(), mask: None })
+                self.emit(ty, Expr::Load { from: Memory::Tile(tile), index: vec![row, column], mask })
             }
             Source::Reduced(_) | Source::Row(_) => {
                 return Err(Error::internal("a reduction was needed before its loop"));
             }
         };
         self.values[i] = Some(value);
-        if let Some(tile) = self.tiles.get_mut(&i) {
-            tile.written = true;
-            let to = Memory::Tile(tile.id);
-            let index = self.tile_index(instance.scope);
-            self.push(StmtKind::Store { to, index, value, mask: None });
-        }
+        self.store_in_tile(i, value);
         Ok(())
     }
 
+    /// Keeps a value for those that read it later, where it has a row tile.
+    fn store_in_tile(&mut self, i: InstanceId, value: ValueId) {
+        if let Some(tile) = self.tiles.get_mut(&i) {
+            tile.written = true;
+            let to = Memory::Tile(tile.id);
+            let index = self.tile_index(self.plan.instances[i].scope);
+            self.push(StmtKind::Store { to, index, value, mask: None });
+        }
+    }
+
     fn tile_index(&self, scope: ScopeId) -> Vec<Index> {
+        if self.plan.row_scope() == Some(scope) {
+            return vec![self.row_inside.clone()];
+        }
         self.plan.scopes[scope].vars.iter().map(|&v| self.index(&v.into())).collect()
     }
 
@@ -592,6 +630,10 @@ impl Lowering<'_> {
         let mut budget = self.target.l1_bytes / 2;
         let mut computed: FxHashMap<ScopeId, FxHashSet<InstanceId>> = FxHashMap::default();
         for (&(_, child), group) in passes {
+            // A tile that outlives a panel would be shared by the threads that run panels.
+            if self.plan.row_scope() == Some(child) {
+                continue;
+            }
             let group = self.close(group, child);
             let again = computed.entry(child).or_default();
             let mut seen = FxHashSet::default();

@@ -24,9 +24,9 @@ const SHORTEST: u64 = 64;
 /// A packed operand.
 #[derive(Clone, Copy)]
 pub(crate) struct Packed {
-    tile: TileId,
+    pub(crate) tile: TileId,
     /// Whether the contraction runs along the tile's last dim.
-    along: bool,
+    pub(crate) along: bool,
 }
 
 /// A part of the contraction's dims: where each begins, and how long it is.
@@ -97,7 +97,7 @@ impl Lowering<'_> {
     /// Where the contraction's dims are cut so that packed tiles fit half of the second-level cache: the dim, and the step.
     fn chunk(&self, dot: &DotPlan, sides: &[Side; 2]) -> (usize, u64) {
         let packed: u64 = (0..2)
-            .filter(|&s| !self.reads_in_place(&dot.operands[s], &sides[s]))
+            .filter(|&s| (s == 1 || !dot.computed) && !self.reads_in_place(&dot.operands[s], &sides[s]))
             .map(|s| sides[s].size() * self.instance_type(dot.operands[s].value).size().max(4) as u64)
             .sum();
         let k: u64 = dot.contract.iter().product();
@@ -138,7 +138,9 @@ impl Lowering<'_> {
             self.new_extents.insert(own, sides[s].size() as i64);
             operands.push(match packed[s] {
                 Some(Packed { tile, along }) => {
-                    let k = linear(&counts, chunk);
+                    // What was ready before has all of the contraction.
+                    let all = ready.is_some_and(|(side, _)| side == s);
+                    let k = if all { position(&inner, &dot.contract) } else { linear(&counts, chunk) };
                     let index = if along { vec![own.into(), k] } else { vec![k, own.into()] };
                     DotOperand { memory: Memory::Tile(tile), index }
                 }
@@ -313,6 +315,11 @@ pub(crate) fn is_matrix(dims: &[(u64, i64)], enough: u64) -> bool {
         run *= if whole { pair[0].0 } else { 1 };
     }
     dims.iter().all(|d| d.1 > 0) && (whole || run >= enough)
+}
+
+/// The position in all of a contraction.
+pub(crate) fn position(at: &[Index], extents: &[u64]) -> Index {
+    at.iter().zip(extents).fold(Index::default(), |x, (at, n)| x.times(*n as i64).add(at))
 }
 
 /// The position in a chunk that variables count.

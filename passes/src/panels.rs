@@ -10,7 +10,7 @@
 
 use crate::lower::Lowering;
 use crate::plan::{DotPlan, ScopeId, SinkId};
-use lazuli_ir::kernel::{Axis, Block, Extent, Loop, ScalarType, Scope, StmtKind, Tile};
+use lazuli_ir::kernel::{Axis, Block, Extent, Loop, ScalarType, Scope, StmtKind, Tile, TileId};
 use lazuli_ir::{Index, Literal, Result, Target, TargetKind, VarId};
 
 /// Rows (or columns) below which a panel reaches over more than one dim.
@@ -21,6 +21,7 @@ const FEW: u64 = 4;
 const MANY: u64 = 8;
 
 /// A tile dim inside a panel.
+#[derive(Clone)]
 pub(crate) struct Inside {
     /// The plan's variable.
     pub(crate) var: VarId,
@@ -36,14 +37,32 @@ pub(crate) struct Inside {
     pub(crate) stride: u64,
 }
 
+impl Inside {
+    /// A loop over it.
+    pub(crate) fn wrap(&self, body: Block) -> Block {
+        let (var, extent, limit) = (self.count, Extent::Const(self.extent), self.limit.clone());
+        vec![StmtKind::Loop(Loop { var, extent, step: 1, limit, axis: Axis::default(), body }).into()]
+    }
+}
+
+/// Where the result of a contraction lies while its panel runs.
+#[derive(Clone, Debug)]
+pub(crate) struct DotTile {
+    pub(crate) tile: TileId,
+    /// The row of the element that is read.
+    pub(crate) row: Index,
+    /// Its column; where all of a row is in the tile, the result's index says which.
+    pub(crate) column: Option<Index>,
+}
+
 /// A loop over a tile dim: its variable, extent and limit.
 type Counted = (VarId, u64, Option<Index>);
 
 /// One side of a panel.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Side {
     /// The loops around it: variable, extent and step.
-    loops: Vec<(VarId, Extent, u64)>,
+    pub(crate) loops: Vec<(VarId, Extent, u64)>,
     /// What it consists of, outermost first.
     pub(crate) inside: Vec<Inside>,
 }
@@ -65,7 +84,7 @@ impl Side {
     }
 
     /// How much of the tile is valid, where that is not all. Only the outermost dim inside is cut.
-    fn valid(&self) -> Option<Index> {
+    pub(crate) fn valid(&self) -> Option<Index> {
         let first = self.inside.first()?;
         first.limit.as_ref().map(|limit| limit.times(first.stride as i64))
     }
@@ -133,7 +152,8 @@ fn panel_cuts(p: &Problem, target: &Target) -> [(usize, u64); 2] {
     }
 }
 
-fn wrap(loops: Vec<(VarId, Extent, u64)>, mut body: Block) -> Block {
+/// A block inside loops.
+pub(crate) fn wrap(loops: Vec<(VarId, Extent, u64)>, mut body: Block) -> Block {
     for (var, extent, step) in loops.into_iter().rev() {
         body = vec![StmtKind::Loop(Loop { var, extent, step, limit: None, axis: Axis::default(), body }).into()];
     }
@@ -178,7 +198,7 @@ impl Lowering<'_> {
         self.current.extend(epilogue);
         let body = std::mem::replace(&mut self.current, outer);
         self.forget(&before);
-        self.dot_tile = None;
+        self.dot_tiles.clear();
         let [rows, columns] = sides.map(|s| s.loops);
         let (around, within) = if once == Some(1) { (columns, rows) } else { (rows, columns) };
         let mut body = wrap(within, body);
@@ -190,7 +210,7 @@ impl Lowering<'_> {
     }
 
     /// Cuts one side: plain loops, the loop over panels (none for a panel that is the whole dim), and what is inside.
-    fn side(&mut self, vars: &[VarId], (at, step): (usize, u64), name: &str) -> Side {
+    pub(crate) fn side(&mut self, vars: &[VarId], (at, step): (usize, u64), name: &str) -> Side {
         let mut side = Side::default();
         let mut stride = 1;
         for (i, &v) in vars.iter().enumerate().rev() {
@@ -239,7 +259,8 @@ impl Lowering<'_> {
         let acc = self.declare_tile(tile);
         self.push(StmtKind::Fill(acc, Literal::zero(dtype)));
         self.contract(dot, sides, acc, ready)?;
-        self.dot_tile = Some((acc, [0, 1].map(|s| sides[s].index())));
+        let [row, column] = [0, 1].map(|s| sides[s].index());
+        self.dot_tiles.insert(dot.node, DotTile { tile: acc, row, column: dot.whole.is_none().then_some(column) });
         Ok(())
     }
 

@@ -17,6 +17,7 @@
 //! Each [`Sink`] (a store, or the step of a reduction) has a *level* in every scope on its path: one more than those of the
 //! reductions it depends on there. Sinks of one level share one loop.
 
+mod dots;
 mod planner;
 mod wants;
 
@@ -63,7 +64,7 @@ pub enum Source {
     Reduced(NodeId),
     /// What one row of the tile contributes to the result of a member that reduces over whole rows.
     Row(NodeId),
-    /// The result of the group's contraction.
+    /// The result of a contraction of the group.
     Dot(NodeId),
     /// The result so far of a member that accumulates along the scope's only variable.
     Scanned(NodeId),
@@ -116,6 +117,11 @@ pub enum SinkKind {
         /// The instance that is the result.
         result: InstanceId,
     },
+    /// One element goes into the tile that a contraction of the group reads its rows from.
+    Row {
+        /// The contraction.
+        dot: NodeId,
+    },
 }
 
 /// A store, or the step of a reduction.
@@ -129,7 +135,8 @@ pub struct Sink {
     pub scope: ScopeId,
     /// For each scope on the path to `scope`, the pass in which this sink runs there. One shorter than the path.
     pub levels: Vec<u32>,
-    /// All sinks that run before it: reductions it depends on, directly or not, and what it updates.
+    /// All sinks that run before it: reductions it depends on, directly or not, what it updates, and the rows of contractions;
+    /// not what is behind those, which is done when they are.
     pub needs: Vec<SinkId>,
     /// The instances whose values its index contains.
     pub indexed_by: SmallVec<[InstanceId; 1]>,
@@ -142,17 +149,35 @@ impl Sink {
     }
 }
 
-/// The contraction of a group.
+/// A contraction of a group.
+///
+/// Either all dims of its result are tile dims, and it runs in panels of rows and columns; or all but one are, and each row
+/// is whole: then what else the group does may reduce along it and contract it again.
 #[derive(Clone, Debug)]
 pub struct DotPlan {
     /// The node.
     pub node: NodeId,
-    /// The tile's variables of the left operand's free dims (rows) and of the right one's (columns), outermost first.
+    /// The variable of each dim of its result.
+    pub result: Vec<VarId>,
+    /// The dim of its result that is no tile dim, where rows are whole.
+    pub whole: Option<usize>,
+    /// Whether its rows are dims of the right operand.
+    pub swapped: bool,
+    /// Whether the group computes its rows into a tile ([`SinkKind::Row`]).
+    pub computed: bool,
+    /// The variables of its rows and of its columns, outermost first.
     pub sides: [Vec<VarId>; 2],
-    /// The operands.
+    /// The operand that has the rows, and the one that has the columns.
     pub operands: [OperandPlan; 2],
     /// The extents of the contraction, in the order of [`OperandPlan::contract`].
     pub contract: Vec<u64>,
+}
+
+impl DotPlan {
+    /// The operands that it reads from memory, with what is computed on the way.
+    pub fn packed(&self) -> impl Iterator<Item = &OperandPlan> {
+        self.operands.iter().skip(usize::from(self.computed))
+    }
 }
 
 /// An operand of a contraction: the value wanted at each of its own elements, in a scope that belongs to it alone. What is
@@ -195,8 +220,8 @@ pub struct Plan {
     pub sinks: Vec<Sink>,
     /// The scopes of the tile dims, outermost first.
     pub tile: Vec<ScopeId>,
-    /// The contraction, where there is one.
-    pub dot: Option<DotPlan>,
+    /// The contractions, each after those it reads. Where rows are not whole, there is one at most.
+    pub dots: Vec<DotPlan>,
 }
 
 /// A group of nodes: members, and which of them (or views of them) it stores.
@@ -237,11 +262,35 @@ impl Plan {
     /// Plans a group.
     pub fn new(group: &Group<'_>) -> Result<Plan> {
         let mut plan = Planner::plan(group)?;
-        if plan.dot.is_some() && plan.instances.iter().any(|i| matches!(i.source, Source::Scanned(_))) {
+        if !plan.dots.is_empty() && plan.instances.iter().any(|i| matches!(i.source, Source::Scanned(_))) {
             return Err(Error::internal("what accumulates along a dim cannot run in panels"));
         }
+        plan.dots.sort_unstable_by_key(|d| d.node);
         plan.order_sinks();
         Ok(plan)
+    }
+
+    /// The contraction that runs in panels of rows and columns.
+    pub fn panel_dot(&self) -> Option<&DotPlan> {
+        self.dots.iter().find(|d| d.whole.is_none())
+    }
+
+    /// The scope of the rows, where contractions run in panels of whole rows.
+    pub fn row_scope(&self) -> Option<ScopeId> {
+        self.dots.iter().any(|d| d.whole.is_some()).then(|| self.tile.last().copied()).flatten()
+    }
+
+    /// The phase of a panel of rows in which a sink runs.
+    pub fn phase(&self, sink: &Sink) -> Option<u32> {
+        sink.levels.get(self.scopes[self.row_scope()?].path.len().checked_sub(2)?).copied()
+    }
+
+    /// The scope in whose body the result of a sink is complete: rows of contractions are after the panel, whatever runs in it.
+    pub fn completes(&self, sink: &Sink) -> Option<ScopeId> {
+        match sink.kind {
+            SinkKind::Row { .. } => self.scopes[self.row_scope()?].parent,
+            SinkKind::Step { .. } | SinkKind::Store { .. } | SinkKind::Update { .. } => self.scopes[sink.scope].parent,
+        }
     }
 
     /// The scope of one of these scopes that lies deepest.
@@ -265,6 +314,7 @@ impl Plan {
                 Source::Reduced(n) => (0, n.0, result + 1),
                 _ => (0, 0, result),
             },
+            SinkKind::Row { dot } => (0, dot.0, 0),
             SinkKind::Store { output, .. } => (1, output as u32, 0),
             SinkKind::Update { output, .. } => (2, output as u32, 0),
         };
@@ -276,7 +326,7 @@ impl Plan {
             .enumerate()
             .filter_map(|(i, s)| match s.kind {
                 SinkKind::Store { output, .. } => Some((output, i)),
-                SinkKind::Step { .. } | SinkKind::Update { .. } => None,
+                SinkKind::Step { .. } | SinkKind::Update { .. } | SinkKind::Row { .. } => None,
             })
             .collect();
         for s in 0..sinks.len() {
@@ -289,14 +339,26 @@ impl Plan {
             }
             for &r in &steps[s] {
                 needs.push(r);
-                needs.extend_from_slice(&sinks[r].needs);
+                if !matches!(sinks[r].kind, SinkKind::Row { .. }) {
+                    needs.extend_from_slice(&sinks[r].needs);
+                }
             }
             needs.sort_unstable();
             needs.dedup();
             let path = &self.scopes[sinks[s].scope].path;
             let level = |j: usize| {
-                let here = |r: &&SinkId| self.scopes[sinks[**r].scope].parent == Some(path[j]);
-                needs.iter().filter(here).map(|&r| sinks[r].levels[j] + 1).max().unwrap_or(0)
+                let after = |r: &SinkId| {
+                    let sink = &sinks[*r];
+                    match self.completes(sink) {
+                        Some(scope) if scope == path[j] => sink.levels[j] + 1,
+                        // What is behind the rows of a contraction is behind it in the loops around as well.
+                        Some(scope) if self.row_scope().is_some() && self.scopes[scope].path.contains(&path[j]) => {
+                            sink.levels[j]
+                        }
+                        _ => 0,
+                    }
+                };
+                needs.iter().map(after).max().unwrap_or(0)
             };
             let levels = (0..path.len() - 1).map(level).collect();
             sinks[s].levels = levels;
@@ -308,14 +370,22 @@ impl Plan {
     /// The sinks in their order, but each after the steps that it needs, and those steps: a reduction that is wanted at an index
     /// from data waits for the reduction that makes this index, which may be of a later node.
     fn after_what_they_need(&self, sinks: Vec<Sink>) -> (Vec<Sink>, Vec<Vec<SinkId>>) {
-        let step = |(i, s): (SinkId, &Sink)| match s.kind {
-            SinkKind::Step { result, .. } => Some((result, i)),
-            SinkKind::Store { .. } | SinkKind::Update { .. } => None,
+        let mut step_of: FxHashMap<InstanceId, SinkId> = FxHashMap::default();
+        let mut rows_of: FxHashMap<NodeId, SinkId> = FxHashMap::default();
+        for (i, s) in sinks.iter().enumerate() {
+            match s.kind {
+                SinkKind::Step { result, .. } => drop(step_of.insert(result, i)),
+                SinkKind::Row { dot } => drop(rows_of.insert(dot, i)),
+                SinkKind::Store { .. } | SinkKind::Update { .. } => {}
+            }
+        }
+        let before = |i: &InstanceId| match self.instances[*i].source {
+            Source::Dot(n) => rows_of.get(&n).copied(),
+            _ => step_of.get(i).copied(),
         };
-        let step_of: FxHashMap<InstanceId, SinkId> = sinks.iter().enumerate().filter_map(step).collect();
         let steps = |s: &Sink| -> Vec<SinkId> {
             let roots: Vec<InstanceId> = s.roots().collect();
-            self.cone(&roots, &|_| false).iter().filter_map(|i| step_of.get(i).copied()).collect()
+            self.cone(&roots, &|_| false).iter().filter_map(before).collect()
         };
         let mut steps: Vec<Vec<SinkId>> = sinks.iter().map(steps).collect();
         let mut place: Vec<Option<SinkId>> = vec![None; sinks.len()];

@@ -30,7 +30,7 @@ impl<'a, 'g> Planner<'a, 'g> {
                 instances: Vec::new(),
                 sinks: Vec::new(),
                 tile: Vec::new(),
-                dot: None,
+                dots: Vec::new(),
             },
             known_scopes: FxHashMap::default(),
             known: FxHashMap::default(),
@@ -168,7 +168,7 @@ impl<'a, 'g> Planner<'a, 'g> {
     pub(super) fn sink(&mut self, kind: SinkKind, value: InstanceId, scope: ScopeId) {
         let indexed_by = match &kind {
             SinkKind::Store { index, .. } | SinkKind::Update { index, .. } => self.indexed_by(index.iter()),
-            SinkKind::Step { .. } => SmallVec::new(),
+            SinkKind::Step { .. } | SinkKind::Row { .. } => SmallVec::new(),
         };
         self.plan.sinks.push(Sink { kind, value, scope, levels: Vec::new(), needs: Vec::new(), indexed_by });
     }

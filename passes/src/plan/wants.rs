@@ -1,9 +1,8 @@
 //! What each operation wants of its operands, once it is wanted itself.
 
 use super::planner::Planner;
-use super::{DotPlan, Instance, InstanceId, OperandPlan, ScopeId, SinkKind, Source};
+use super::{Instance, InstanceId, ScopeId, SinkKind, Source};
 use crate::index_map::{Condition, operand_index};
-use crate::layout::contraction_order;
 use lazuli_ir::{DimVec, Error, Index, NodeId, Op, ReduceOp, Result, VarId};
 use smallvec::SmallVec;
 
@@ -179,74 +178,5 @@ impl Planner<'_, '_> {
         let rows = vars.iter().map(|v| self.plan.vars[v.0 as usize].extent);
         (parent == 0 && vars.len() < extents.len() && rows.eq(extents[..vars.len()].iter().copied()))
             .then_some((tile, vars.len()))
-    }
-
-    /// The contraction stands at the tile: first the batch, then rows, then columns. Each operand is wanted in a scope of its
-    /// own, at variables of its own.
-    fn plan_dot(&mut self, i: InstanceId, node: NodeId, index: &[Index]) -> Result<()> {
-        let tile: Vec<VarId> = self.plan.tile.iter().flat_map(|&s| self.plan.scopes[s].vars.iter().copied()).collect();
-        let plain: Option<Vec<VarId>> = index.iter().map(Index::as_var).collect();
-        let Some(vars) = plain.filter(|_| self.plan.dot.is_none() && self.plan.instances[i].mask.is_none()) else {
-            return Err(Error::internal("a contraction is wanted elsewhere than at the group's tile"));
-        };
-        let graph = self.group.graph;
-        let Op::Dot { dims, .. } = graph.op(node) else {
-            return Err(Error::internal("no contraction"));
-        };
-        let operands: DimVec<NodeId> = graph.operands(node).iter().map(|v| v.node).collect();
-        let ranks = [0, 1].map(|side| self.shape(operands[side]).rank());
-        let free = [dims.free(false, ranks[0]), dims.free(true, ranks[1])];
-        let batch = dims.batch.len();
-        // The free dims of both sides as the tile orders them.
-        let place = |v: VarId| tile.iter().position(|t| *t == v);
-        let parts = [0..batch, batch..batch + free[0].len(), batch + free[0].len()..vars.len()];
-        let sorted = parts.map(|part| {
-            let mut places: Vec<(usize, usize)> = Vec::new();
-            places.extend(vars[part].iter().enumerate().filter_map(|(i, v)| Some((place(*v)?, i))));
-            places.sort_unstable();
-            places
-        });
-        if !sorted.iter().flatten().map(|p| p.0).eq(0..tile.len()) || vars.len() != tile.len() {
-            return Err(Error::internal("a contraction is wanted elsewhere than at the group's tile"));
-        }
-        let contract: Vec<(usize, usize)> =
-            contraction_order(graph, self.group.orders, dims, [operands[0], operands[1]]);
-        let extents = self.shape(operands[0]).extents();
-        let counts: Vec<u64> = contract.iter().map(|&(l, _)| extents[l] as u64).collect();
-        let parent = batch.checked_sub(1).and_then(|b| self.plan.tile.get(b)).copied().unwrap_or(0);
-        let mut sides: [Vec<VarId>; 2] = Default::default();
-        let mut plans: SmallVec<[OperandPlan; 2]> = SmallVec::new();
-        for side in [0, 1] {
-            sides[side] = sorted[side + 1].iter().map(|p| tile[p.0]).collect();
-            let own: Vec<u64> = sides[side].iter().map(|v| self.plan.vars[v.0 as usize].extent).collect();
-            let scope = self.own_scope(parent, own.iter().chain(&counts).copied());
-            let scoped = if scope == parent { SmallVec::new() } else { self.plan.scopes[scope].vars.clone() };
-            let (outer, inner) = scoped.split_at(own.len().min(scoped.len()));
-            let mut at = vec![Index::default(); ranks[side]];
-            let pick = |&(l, r): &(usize, usize)| if side == 0 { l } else { r };
-            for (b, pair) in dims.batch.iter().enumerate() {
-                at[pick(pair)] = Index::var(vars[b]);
-            }
-            for (&(_, d), v) in sorted[side + 1].iter().zip(outer) {
-                at[free[side][d]] = Index::var(*v);
-            }
-            for (pair, v) in contract.iter().zip(inner) {
-                at[pick(pair)] = Index::var(*v);
-            }
-            // What a kernel before this one writes is read, whatever it is.
-            let stored = !(self.group.free)(operands[side]) && !(self.group.member)(operands[side]);
-            let value = if stored {
-                self.intern(Source::Load(operands[side]), at, None, None)
-            } else {
-                self.want(operands[side], at, None)?
-            };
-            plans.push(OperandPlan { value, scope, free: outer.to_vec(), contract: inner.to_vec() });
-            self.plan.instances[i].operands.push(value);
-        }
-        let Ok(operands) = <[OperandPlan; 2]>::try_from(plans.into_vec()) else {
-            return Err(Error::internal("a contraction has two operands"));
-        };
-        self.plan.dot = Some(DotPlan { node, sides, operands, contract: counts });
-        Ok(())
     }
 }

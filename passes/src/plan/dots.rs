@@ -1,0 +1,204 @@
+//! What a contraction wants: where it runs, and its operands.
+
+use super::planner::Planner;
+use super::{DotPlan, InstanceId, OperandPlan, ScopeId, SinkKind, Source, is_movement};
+use crate::layout::contraction_order;
+use lazuli_ir::{DimVec, DotDims, Error, Index, NodeId, Op, Result, VarId};
+use smallvec::SmallVec;
+
+/// One side of a contraction: an operand, and which of its free dims are rows (or columns).
+struct Side {
+    right: bool,
+    /// Positions among the operand's free dims, in the order of the tile.
+    own: Vec<usize>,
+}
+
+/// A contraction and the variables of its result.
+struct Wanted<'a> {
+    node: NodeId,
+    dims: &'a DotDims,
+    operands: DimVec<NodeId>,
+    free: [DimVec<usize>; 2],
+    /// The variable of each dim of the result.
+    vars: Vec<VarId>,
+    /// The pairs of dims that are contracted, in order.
+    contract: Vec<(usize, usize)>,
+}
+
+impl Wanted<'_> {
+    /// The place among the result's dims of a side's first free dim.
+    fn first(&self, right: bool) -> usize {
+        self.dims.batch.len() + if right { self.free[0].len() } else { 0 }
+    }
+
+    /// The free dim of an operand that a dim of the result is: which operand, and which of its free dims.
+    fn side_of(&self, dim: usize) -> Option<(bool, usize)> {
+        let right = dim >= self.first(true);
+        dim.checked_sub(self.first(right)).map(|place| (right, place))
+    }
+
+    /// The index into an operand, with these variables for some of its free dims and for the contraction.
+    fn index(&self, side: &Side, own: &[VarId], contract: &[VarId]) -> Vec<Index> {
+        let pick = |&(l, r): &(usize, usize)| if side.right { r } else { l };
+        let free = &self.free[usize::from(side.right)];
+        let mut at = vec![Index::default(); free.len() + self.dims.batch.len() + self.contract.len()];
+        for (b, pair) in self.dims.batch.iter().enumerate() {
+            at[pick(pair)] = self.vars[b].into();
+        }
+        for (place, &d) in free.iter().enumerate() {
+            let counted = side.own.iter().position(|p| *p == place).and_then(|p| own.get(p));
+            at[d] = counted.copied().unwrap_or(self.vars[self.first(side.right) + place]).into();
+        }
+        for (pair, v) in self.contract.iter().zip(contract) {
+            at[pick(pair)] = (*v).into();
+        }
+        at
+    }
+}
+
+/// The dim of a result that is wanted elsewhere than at the tile's variables, when all others are at them: `Some(None)` where
+/// all are.
+fn whole_dim(index: &[Index], tile: &[VarId]) -> Option<Option<usize>> {
+    let fits = |but: Option<usize>| {
+        let others: Vec<Option<VarId>> =
+            index.iter().enumerate().filter(|(d, _)| Some(*d) != but).map(|(_, x)| x.as_var()).collect();
+        tile.len() == others.len() && tile.iter().all(|v| others.contains(&Some(*v)))
+    };
+    if fits(None) {
+        return Some(None);
+    }
+    let mut dims = (0..index.len()).map(Some).filter(|d| fits(*d));
+    match (dims.next(), dims.next()) {
+        (Some(dim), None) => Some(dim),
+        _ => None,
+    }
+}
+
+fn elsewhere() -> Error {
+    Error::internal("a contraction is wanted elsewhere than at the group's tile")
+}
+
+impl Planner<'_, '_> {
+    pub(super) fn plan_dot(&mut self, i: InstanceId, node: NodeId, index: &[Index]) -> Result<()> {
+        let tile: Vec<VarId> = self.plan.tile.iter().flat_map(|&s| self.plan.scopes[s].vars.iter().copied()).collect();
+        let whole = whole_dim(index, &tile).ok_or_else(elsewhere)?;
+        if let Some(known) = self.plan.dots.iter().find(|d| d.node == node) {
+            let same = |d: usize| Some(d) == whole || index[d].as_var() == Some(known.result[d]);
+            if whole.is_none() || known.whole != whole || !(0..index.len()).all(same) {
+                return Err(elsewhere());
+            }
+            let read: SmallVec<[InstanceId; 2]> = known.packed().map(|o| o.value).collect();
+            self.plan.instances[i].operands.extend(read);
+            return Ok(());
+        }
+        let fits = match whole {
+            // One contraction runs in panels of rows and columns, and alone.
+            None => self.plan.dots.is_empty() && self.plan.instances[i].mask.is_none(),
+            Some(_) => self.plan.panel_dot().is_none() && self.plan.tile.len() == tile.len(),
+        };
+        let graph = self.group.graph;
+        let (Op::Dot { dims, .. }, true) = (graph.op(node), fits) else { return Err(elsewhere()) };
+        let operands: DimVec<NodeId> = graph.operands(node).iter().map(|v| v.node).collect();
+        let rank = |right: usize| self.shape(operands[right]).rank();
+        let free = [dims.free(false, rank(0)), dims.free(true, rank(1))];
+        let contract = contraction_order(graph, self.group.orders, dims, [operands[0], operands[1]]);
+        let mut vars: Vec<VarId> = Vec::with_capacity(index.len());
+        for (d, x) in index.iter().enumerate() {
+            vars.push(match x.as_var() {
+                Some(v) if whole != Some(d) => v,
+                _ => self.new_var(self.shape(node).extents()[d] as u64, 0),
+            });
+        }
+        let wanted = Wanted { node, dims, operands, free, vars, contract };
+        let (sides, parent) = match whole {
+            None => self.panel_sides(&wanted, &tile)?,
+            Some(d) => self.row_sides(&wanted, &tile, d)?,
+        };
+        self.want_sides(i, &wanted, sides, parent, whole)
+    }
+
+    /// All free dims of both sides as the tile orders them: it has first the batch, then rows, then columns.
+    fn panel_sides(&self, wanted: &Wanted<'_>, tile: &[VarId]) -> Result<([Side; 2], ScopeId)> {
+        let (batch, columns) = (wanted.dims.batch.len(), wanted.first(true));
+        let sorted = [0..batch, batch..columns, columns..wanted.vars.len()].map(|part| {
+            let place = |v: VarId| tile.iter().position(|t| *t == v);
+            let mut places: Vec<(usize, usize)> = Vec::new();
+            places.extend(wanted.vars[part].iter().enumerate().filter_map(|(i, v)| Some((place(*v)?, i))));
+            places.sort_unstable();
+            places
+        });
+        if !sorted.iter().flatten().map(|p| p.0).eq(0..tile.len()) {
+            return Err(elsewhere());
+        }
+        let side = |right: bool| Side { right, own: sorted[1 + usize::from(right)].iter().map(|p| p.1).collect() };
+        let parent = batch.checked_sub(1).and_then(|b| self.plan.tile.get(b)).copied().unwrap_or(0);
+        Ok(([side(false), side(true)], parent))
+    }
+
+    /// The innermost tile dim as rows, and `whole` as columns; the other dims are loops outside.
+    fn row_sides(&self, wanted: &Wanted<'_>, tile: &[VarId], whole: usize) -> Result<([Side; 2], ScopeId)> {
+        let row = tile.last().and_then(|row| wanted.vars.iter().position(|v| v == row));
+        let sides = row.and_then(|row| Some((wanted.side_of(row)?, wanted.side_of(whole)?)));
+        let Some((row, column)) = sides.filter(|(row, column)| row.0 != column.0) else { return Err(elsewhere()) };
+        let parent = self.plan.tile.last().and_then(|&t| self.plan.scopes[t].parent).unwrap_or(0);
+        Ok(([row, column].map(|(right, place)| Side { right, own: vec![place] }), parent))
+    }
+
+    /// Wants the operands, each in a scope of its own, at variables of its own; rows that the group computes, in the loops over
+    /// its rows.
+    fn want_sides(
+        &mut self,
+        i: InstanceId,
+        wanted: &Wanted<'_>,
+        sides: [Side; 2],
+        parent: ScopeId,
+        whole: Option<usize>,
+    ) -> Result<()> {
+        let extents = self.shape(wanted.operands[0]).extents();
+        let counts: Vec<u64> = wanted.contract.iter().map(|&(l, _)| extents[l] as u64).collect();
+        let computed = whole.is_some() && self.is_computed(wanted.operands[usize::from(sides[0].right)]);
+        let mut vars: [Vec<VarId>; 2] = Default::default();
+        let mut plans: SmallVec<[OperandPlan; 2]> = SmallVec::new();
+        for (s, side) in sides.iter().enumerate() {
+            let first = wanted.first(side.right);
+            vars[s] = side.own.iter().map(|p| wanted.vars[first + p]).collect();
+            let operand = wanted.operands[usize::from(side.right)];
+            if s == 0 && computed {
+                let base = self.plan.tile.last().copied().unwrap_or(0);
+                let scope = self.scope(base, counts.clone());
+                let contract = if scope == base { Vec::new() } else { self.plan.scopes[scope].vars.to_vec() };
+                let value = self.want(operand, wanted.index(side, &vars[s], &contract), None)?;
+                self.sink(SinkKind::Row { dot: wanted.node }, value, scope);
+                plans.push(OperandPlan { value, scope, free: vars[s].clone(), contract });
+                continue;
+            }
+            let own = vars[s].iter().map(|v| self.plan.vars[v.0 as usize].extent);
+            let scope = self.own_scope(parent, own.chain(counts.iter().copied()).collect::<Vec<_>>());
+            let scoped = if scope == parent { SmallVec::new() } else { self.plan.scopes[scope].vars.clone() };
+            let (free, contract) = scoped.split_at(vars[s].len().min(scoped.len()));
+            let at = wanted.index(side, free, contract);
+            // What a kernel before this one writes is read, whatever it is.
+            let stored = !(self.group.free)(operand) && !(self.group.member)(operand);
+            let value =
+                if stored { self.intern(Source::Load(operand), at, None, None) } else { self.want(operand, at, None)? };
+            plans.push(OperandPlan { value, scope, free: free.to_vec(), contract: contract.to_vec() });
+            self.plan.instances[i].operands.push(value);
+        }
+        let Ok(operands) = <[OperandPlan; 2]>::try_from(plans.into_vec()) else {
+            return Err(Error::internal("a contraction has two operands"));
+        };
+        let swapped = sides[0].right;
+        let (node, result, sides, contract) = (wanted.node, wanted.vars.clone(), vars, counts);
+        self.plan.dots.push(DotPlan { node, result, whole, swapped, computed, sides, operands, contract });
+        Ok(())
+    }
+
+    /// Whether a member of the group makes a value, behind movements.
+    fn is_computed(&self, mut n: NodeId) -> bool {
+        let graph = self.group.graph;
+        while (self.group.free)(n) && is_movement(graph.op(n)) {
+            n = graph.operands(n)[0].node;
+        }
+        (self.group.member)(n)
+    }
+}
