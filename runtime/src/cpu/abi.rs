@@ -61,6 +61,9 @@ pub(crate) struct Functions {
     pub integer_binary: extern "C" fn(i64, i64, i64) -> i64,
     /// Fused multiply-add.
     pub fma: extern "C" fn(f32, f32, f32) -> f32,
+    /// Functions of lanes, for strips; by a convention of its own.
+    #[cfg(target_arch = "x86_64")]
+    pub lanes: unsafe extern "C" fn(),
 }
 
 /// Where a function stands in [`Functions`].
@@ -76,6 +79,8 @@ pub(crate) enum Callee {
     Binary,
     IntegerBinary,
     Fma,
+    #[cfg(target_arch = "x86_64")]
+    Lanes,
 }
 
 impl Callee {
@@ -91,6 +96,8 @@ impl Callee {
             Callee::Binary => std::mem::offset_of!(Functions, binary),
             Callee::IntegerBinary => std::mem::offset_of!(Functions, integer_binary),
             Callee::Fma => std::mem::offset_of!(Functions, fma),
+            #[cfg(target_arch = "x86_64")]
+            Callee::Lanes => std::mem::offset_of!(Functions, lanes),
         };
         offset as i32
     }

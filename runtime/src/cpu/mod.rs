@@ -46,4 +46,6 @@ static FUNCTIONS: abi::Functions = abi::Functions {
     binary: library::binary,
     integer_binary: library::integer_binary,
     fma: library::fma,
+    #[cfg(target_arch = "x86_64")]
+    lanes: wide::call_lanes,
 };

@@ -3,6 +3,7 @@
 use super::Emitter;
 use super::nest::Int;
 use super::value::{Val, scalar_type};
+use crate::cpu::abi::Callee;
 use crate::cpu::wide::{self, Outside, Root, Word};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, StackSlotData, StackSlotKind, Value, types};
@@ -112,6 +113,10 @@ impl Emitter<'_> {
             Word::Scalar(s) => {
                 let value = self.scalars[s.index()];
                 self.whole_word(self.kernel.scalars[s.index()].dtype.into(), value)
+            }
+            Word::CallLanes => {
+                let (fixed, functions) = (self.flags.fixed, self.functions);
+                self.ins().load(types::I64, fixed, functions, Callee::Lanes.offset())
             }
             Word::Result(_) => return Ok(None),
         }))

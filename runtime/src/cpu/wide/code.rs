@@ -69,6 +69,12 @@ pub(super) enum Op {
     Least,
     /// The second operand where the first is not zero, else the third.
     Choose,
+    /// The function of this number of the second operand's lanes that the third one selects; the first gives the others. The address of
+    /// what calls it is this word of the frame.
+    Call {
+        number: u32,
+        word: u32,
+    },
     /// Numbers of 32 bits from an address plus a vector of distances, in the lanes of a mask: the first operand gives the others.
     Gather(u32),
     /// 1 where the operand is at least a constant, else 0.
@@ -135,7 +141,7 @@ impl Inst {
         let permutes = matches!(self.op, Op::Vector(Vector::PermuteTwo32, _));
         let blends = matches!(self.op, Op::Vector(Vector::BlendI32 | Vector::BlendI64, _));
         fma || permutes
-            || matches!(self.op, Op::Gather(_))
+            || matches!(self.op, Op::Call { .. })
             || (!blends && self.result.is_some() && matches!(self.masking, Masking::Merge(_)))
     }
 

@@ -4,7 +4,7 @@
 use super::allocate::{Files, Place, Places, allocate};
 use super::code::{Address, Class, Condition, Inst, Known, Label, Masking, Op, Reg};
 use super::table::Vector;
-use super::{Family, Pool};
+use super::{Family, Pool, call};
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, FastFormatter, Instruction, InstructionBlock, MemoryOperand, OpKind,
     Register, SymbolResolver, SymbolResult,
@@ -62,7 +62,10 @@ pub(super) fn encode(
         mask: &MASKS,
         general: &GENERALS,
     };
-    let places = allocate(&mut insts, known, files, family == Family::Avx512);
+    let mut places = allocate(&mut insts, known, files, family == Family::Avx512);
+    if insts.iter().any(|i| matches!(i.op, Op::Call { .. })) {
+        places.stack_bytes += call::BYTES;
+    }
     let mut e = Encoder { known, places, family, pool, out: Vec::new(), label: None, local_labels: 0, error: None };
     e.function(&insts);
     if let Some(error) = e.error {
@@ -231,6 +234,43 @@ impl Encoder<'_> {
         self.set_label(plain);
         self.emit(self.code(Vector::Store32, bytes), &[m, value], None);
         self.set_label(done);
+    }
+
+    /// A call where any lane is wanted: arguments and results pass through the stack.
+    fn call(&mut self, inst: &Inst, number: u32, word: u32) {
+        let Some(result) = inst.result else { return };
+        let bytes = self.bytes(result);
+        let area = i64::from(self.places.stack_bytes - call::BYTES);
+        let at = |offset: i64| Operand::Memory(MemoryOperand::with_base_displ(Register::RSP, area + offset));
+        let (store, load) = (self.code(Vector::Store32, bytes), self.code(Vector::Load32, bytes));
+        let in_register = match self.place(result) {
+            Place::Register(n) => Some(self.vector(n, bytes)),
+            _ => None,
+        };
+        let to = Operand::Register(in_register.unwrap_or(self.scratch(0, bytes)));
+        let before = Operand::Register(self.vector_of(inst.operands[0], 0));
+        self.emit(self.code(Vector::Move, bytes), &[to, before], None);
+        let wanted = Operand::Register(self.mask(inst.operands[2], 0));
+        let done = self.local_label();
+        self.emit(Code::VEX_Kortestw_kr_kr, &[wanted, wanted], None);
+        self.jump(Code::Je_rel32_64, done);
+        let argument = Operand::Register(self.vector_of(inst.operands[1], 1));
+        self.emit(store, &[at(0), argument], None);
+        self.emit(store, &[at(call::RESULTS), to], None);
+        let eax = Operand::Register(Register::EAX);
+        self.emit(Code::VEX_Kmovw_r32_kr, &[eax, wanted], None);
+        self.emit(Code::Mov_rm32_r32, &[at(call::WANTED), eax], None);
+        self.checked(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, number as i32));
+        self.emit(Code::Mov_rm32_r32, &[at(call::OPERATION), eax], None);
+        self.emit(Code::Lea_r64_m, &[Operand::Register(Register::RAX), at(0)], None);
+        let caller = MemoryOperand::with_base_displ(FRAME, i64::from(word) * 8);
+        self.emit(Code::Call_rm64, &[Operand::Memory(caller)], None);
+        self.emit(load, &[to, at(call::RESULTS)], None);
+        self.set_label(done);
+        if let (None, Place::Stack(offset)) = (in_register, self.place(result)) {
+            let scratch = self.scratch(0, bytes);
+            self.store_vector(scratch, bytes, offset);
+        }
     }
 
     /// A gather clears its mask as it goes: it gets a copy. Its result may not be the register of its distances.
@@ -459,6 +499,7 @@ impl Encoder<'_> {
             Op::Below => self.below(inst),
             Op::StoreStreaming(bytes) => self.store_streaming(inst, bytes),
             Op::Gather(bytes) => self.gather(inst, bytes),
+            Op::Call { number, word } => self.call(inst, number, word),
             Op::Fence => {
                 let skip = self.local_label();
                 self.unless(inst.operands[0], skip);

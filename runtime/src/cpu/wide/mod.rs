@@ -9,10 +9,12 @@
 //! - `nest`: loops and reductions, and what lies outside.
 //! - `operation`: arithmetic.
 //! - `memory`: addresses, loads and stores.
+//! - `call`: functions that have no vector code.
 //! - `code`: instructions on virtual registers, in the lists of loops.
 //! - `allocate`: registers. `encode`: bytes. `table`: the instructions.
 
 mod allocate;
+mod call;
 mod code;
 mod encode;
 mod memory;
@@ -20,6 +22,7 @@ mod nest;
 mod operation;
 mod table;
 
+pub(super) use call::call_lanes;
 pub(super) use nest::{Outside, Root, Word, strip};
 
 use rustc_hash::FxHashMap;

@@ -54,6 +54,8 @@ pub(crate) enum Word {
     Value(ValueId),
     /// A run-time scalar.
     Scalar(ScalarId),
+    /// The address of what calls functions of lanes.
+    CallLanes,
     /// Where a result goes.
     Result(usize),
 }

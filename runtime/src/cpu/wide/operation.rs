@@ -176,6 +176,17 @@ impl Nest<'_> {
                     let result = code(self as &mut dyn Emit, *a);
                     self.values[result.index()].clone()
                 }
+                UnaryCode::ExpandF32Below(code, limit) if self.family == Family::Avx512 => {
+                    let e: &mut dyn Emit = self;
+                    let expanded = code(e, *a);
+                    let (size, limit) = (e.abs(*a), e.f32(limit));
+                    let large = e.le(limit, size);
+                    self.called(*op, &[expanded, *a, large])
+                }
+                UnaryCode::Call if self.family == Family::Avx512 && ty == ScalarType::F32 => {
+                    let all = self.temporary(ScalarType::Bool, Val::Const(Literal::Bool(true)));
+                    self.called(*op, &[*a, *a, all])
+                }
                 UnaryCode::ExpandF32(_) | UnaryCode::ExpandF32Below(..) | UnaryCode::Call => self.give_up(),
             },
             Expr::Binary(op, a, b) => match op.code(ty) {
@@ -202,6 +213,13 @@ impl Nest<'_> {
                 self.values[result.index()].clone()
             }
         }
+    }
+
+    /// The first operand, but the operation's meaning on the second where the third is true.
+    fn called(&mut self, op: lazuli_ir::UnaryOp, operands: &[ValueId]) -> Val {
+        let (word, class) = (self.word(Word::CallLanes), self.class(ScalarType::F32));
+        let op = Op::Call { number: op as u32, word };
+        self.lift(operands, &mut |e, x| e.code.pure(op, class, x, None))
     }
 
     /// The instruction that `c ? a : b` is, where `c` compares `a` with `b`: max gives its first operand where that is larger, min
