@@ -534,12 +534,15 @@ impl Nest<'_> {
         }
     }
 
-    /// Whether stores to memory go past the caches, as a number: where what is written is larger than all of them. `None`
-    /// where it certainly is not.
+    /// Whether stores to memory go past the caches, as a number: where what is written would take more than half of the last one,
+    /// and so push out what it is made from. `None` where it certainly does not, or where single vectors are written: two
+    /// neighbours at a time stream, one alone waits for memory.
     fn streams(&mut self, memory: Memory) -> Option<Reg> {
         let Memory::Param(p) = memory else { return None };
         let param = &self.kernel.params[p.index()];
-        if self.family != Family::Avx512 || param.access != Access::Write || !matches!(param.dtype.size(), 4 | 8) {
+        let few = self.running.is_none_or(|l| l.parts < 2);
+        if few || self.family != Family::Avx512 || param.access != Access::Write || !matches!(param.dtype.size(), 4 | 8)
+        {
             return None;
         }
         let mut known = param.dtype.size() as u64;
@@ -550,7 +553,7 @@ impl Nest<'_> {
                 Extent::Runtime(e) => run_time.push(*e),
             }
         }
-        let most = self.cache_bytes.div_ceil(known.max(1)) as i64;
+        let most = (self.cache_bytes / 2).div_ceil(known.max(1)) as i64;
         let mut count = match run_time.is_empty() {
             true if most > 1 => return None,
             true => self.count_reg(Count::Const(1)),

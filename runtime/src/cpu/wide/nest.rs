@@ -434,7 +434,7 @@ impl<'k> Nest<'k> {
             });
             return;
         }
-        let parts = self.parts(weight(&l.body), known_length(range), most, &[(4, 4), (12, 2)]);
+        let parts = self.parts(weight(&l.body), known_length(range), most, &[(4, 4), (64, 2)]);
         self.lane_loop(l.var, range, parts, &mut |e| e.block(&l.body));
     }
 
