@@ -9,6 +9,7 @@ use crate::lower::{Lowered, Stored, lower};
 use crate::memory::{self, Lifetime, StepUse};
 use crate::schedule::schedule_cpu;
 use crate::schedule_gpu::schedule_gpu;
+use crate::windows;
 use crate::{Options, Pass, PassReport};
 use lazuli_ir::kernel::{Binding, Kernel, Stmt, StmtKind};
 use lazuli_ir::program::{
@@ -62,11 +63,20 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
             Ok((orders, count, graph.len()))
         })?;
     }
-    let prepared = prepare(graph, layouts, &orders, target)?;
     let given = graph;
-    let graph = prepared.as_ref().map_or(graph, |r| &r.graph);
+    let ordered = |graph: &Graph| match options.runs(Pass::Layout) {
+        true => layout::orders(graph, layouts),
+        false => Orders::default(),
+    };
+    let windowless = windows::rewrite(graph)?;
+    let graph = windowless.as_ref().map_or(graph, |w| &w.0);
+    if windowless.is_some() {
+        orders = ordered(graph);
+    }
+    let prepared = prepare(graph, layouts, &orders, target)?;
+    let graph = prepared.as_ref().map_or(graph, |p| &p.0);
     if prepared.is_some() {
-        orders = if options.runs(Pass::Layout) { layout::orders(graph, layouts) } else { Orders::default() };
+        orders = ordered(graph);
     }
     let grouping = report.record(Pass::Fusion, graph.len(), || {
         let grouping = fusion::group(graph, layouts, &orders, target, options.runs(Pass::Fusion))?;
@@ -93,8 +103,12 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
         Ok((made, donors, groups))
     })?;
     let plan = Plan { program, orders, ledger: grouping.ledger, groups, report };
-    Ok(match prepared {
-        Some(r) => plan.renamed(given, &r.back),
+    let plan = match &prepared {
+        Some((_, back)) => plan.renamed(windowless.as_ref().map_or(given, |w| &w.0), back),
+        None => plan,
+    };
+    Ok(match &windowless {
+        Some((_, back)) => plan.renamed(given, back),
         None => plan,
     })
 }

@@ -3,6 +3,7 @@
 //! - A product with a vector is no multiplication of matrices: each element is read once, or a few times (a depthwise
 //!   convolution), and memory is all it takes. It becomes products and their sum, which run as any reduction does, with
 //!   whatever fuses to it.
+//! - A reshape that makes one dim of several, to contract over it, is taken apart where these do not lie as one.
 //! - An operand that a contraction would pack again and again is laid out once, before it. What is no matrix is packed
 //!   panel by panel; the smaller operand of a contraction with many panels (the weight of a convolution, whose channels lie
 //!   apart) would be packed for each of them. It gets a copy instead, as a `permute` that is a kernel of its own: contraction
@@ -10,10 +11,11 @@
 //!   contraction, since simplification takes them in; so that form is the mark, for fusion as well as for the
 //!   [layout](crate::layout).
 
-use crate::index_map::operand_index;
+use crate::index_map::{operand_index, reshape_runs};
 use crate::layout::{Orders, contraction_order};
 use crate::operand::{LONG, is_matrix};
 use crate::plan::is_movement;
+use crate::windows::rebuilt;
 use lazuli_ir::graph::Node;
 use lazuli_ir::{
     BinaryOp, DType, DimVec, DotDims, Graph, Index, Layout, NodeId, Op, ReduceOp, Result, Shape, Target, TargetKind,
@@ -26,29 +28,29 @@ const OFTEN: usize = 4;
 /// Rows or columns of a panel, for the estimate of how often that is.
 const PANEL: usize = 256;
 
-/// A graph whose contractions are prepared, and for each of its nodes the node that it stands for.
-pub(crate) struct Prepared {
-    pub(crate) graph: Graph,
-    pub(crate) back: Vec<NodeId>,
-}
-
 /// The graph that fusion starts from; `None` where it is this one.
-pub(crate) fn prepare(graph: &Graph, layouts: &[Layout], orders: &Orders, target: &Target) -> Result<Option<Prepared>> {
+pub(crate) fn prepare(
+    graph: &Graph,
+    layouts: &[Layout],
+    orders: &Orders,
+    target: &Target,
+) -> Result<Option<(Graph, Vec<NodeId>)>> {
     if target.kind != TargetKind::Cpu || !graph.nodes().any(|n| matches!(graph.op(n), Op::Dot { .. })) {
         return Ok(None);
     }
-    let mut back: Vec<NodeId> = Vec::new();
     let mut changes = 0;
-    let new = graph.rebuild(|new, n, node, operands| {
-        let made = match &node.op {
+    let (new, back) = rebuilt(graph, |new, n, node, operands| {
+        Ok(match &node.op {
             Op::Dot { dims, acc } if is_with_vector(dims, operands, new) => {
                 changes += 1;
                 summed(new, node, dims, *acc, operands)?
             }
             Op::Dot { dims, acc } => {
                 let (mut dims, mut operands): (DotDims, DimVec<Value>) = (dims.clone(), operands.into());
+                let whole = split(graph, layouts, orders, n, new, &mut dims, &mut operands)?;
+                changes += usize::from(!whole);
                 for side in [0, 1] {
-                    if let Some(perm) = copied(graph, layouts, orders, n, side)? {
+                    if whole && let Some(perm) = copied(graph, layouts, orders, n, side)? {
                         dims = renamed(&dims, side == 1, &perm);
                         operands[side] = new.add(Op::Permute(perm), &[operands[side]], node.sources.clone())?;
                         changes += 1;
@@ -57,15 +59,9 @@ pub(crate) fn prepare(graph: &Graph, layouts: &[Layout], orders: &Orders, target
                 new.add(Op::Dot { dims, acc: *acc }, &operands, node.sources.clone())?
             }
             op => new.add(op.clone(), operands, node.sources.clone())?,
-        };
-        back.resize(new.len().max(back.len()), n);
-        Ok(made)
+        })
     })?;
-    back.resize(new.len().max(back.len()), NodeId(0));
-    for ((_, old), (_, now)) in graph.inputs().iter().zip(new.inputs()) {
-        back[now.index()] = *old;
-    }
-    Ok((changes > 0).then_some(Prepared { graph: new, back }))
+    Ok((changes > 0).then_some((new, back)))
 }
 
 /// Whether one side has a single row (or column).
@@ -105,6 +101,57 @@ fn summed(graph: &mut Graph, node: &Node, dims: &DotDims, acc: DType, operands: 
     let product = graph.add(Op::Binary(BinaryOp::Mul), &factors, node.sources.clone())?;
     let dims = (shape.rank() - contract..shape.rank()).collect();
     graph.add(Op::Reduce { op: ReduceOp::Sum, dims, acc }, &[product], node.sources.clone())
+}
+
+/// Contracts over the dims that a reshape makes one of, where they do not lie as one: then they need not be brought together.
+/// Tells whether there is no such reshape.
+fn split(
+    old: &Graph,
+    layouts: &[Layout],
+    orders: &Orders,
+    n: NodeId,
+    graph: &mut Graph,
+    dims: &mut DotDims,
+    operands: &mut [Value],
+) -> Result<bool> {
+    for side in [0, 1] {
+        let read = old.operands(n)[side].node;
+        let (Op::Reshape(_), Op::Reshape(_)) = (old.op(read), graph.op(operands[side].node)) else { continue };
+        if strides(old, layouts, orders, read)?.is_some() {
+            continue;
+        }
+        let below = graph.operands(operands[side].node)[0];
+        let (from, to) = (graph.ty(below).shape.clone(), graph.ty(operands[side]).shape.clone());
+        let pick = |&(l, r): &(usize, usize)| if side == 0 { [l, r] } else { [r, l] };
+        let mut merged = None;
+        for (f, t) in reshape_runs(&from, &to)? {
+            match (f.len(), t.len()) {
+                (1, 1) => {}
+                (_, 1) if merged.is_none() => merged = Some((f, t.start)),
+                _ => return Ok(true),
+            }
+        }
+        let Some((run, d)) = merged else { continue };
+        let Some([_, e]) = dims.contract.iter().map(pick).find(|pair| pair[0] == d) else { continue };
+        let own: DimVec<usize> = from.extents()[run].into();
+        let mut other = graph.ty(operands[1 - side]).shape.extents();
+        other.remove(e);
+        own.iter().rev().for_each(|n| other.insert(e, *n));
+        let sources = old.node(n).sources.clone();
+        operands[1 - side] = graph.add(Op::Reshape(Shape::new(other)), &[operands[1 - side]], sources)?;
+        operands[side] = below;
+        let moved = |x: usize, at: usize| if x > at { x + own.len() - 1 } else { x };
+        let place = |pair: &(usize, usize), i: usize| {
+            let [mine, others] = pick(pair);
+            let (mine, others) = (moved(mine, d) + i, moved(others, e) + i);
+            if side == 0 { (mine, others) } else { (others, mine) }
+        };
+        let parts = |pair: &(usize, usize)| if pick(pair)[0] == d { own.len() } else { 1 };
+        let contract = dims.contract.iter().flat_map(|pair| (0..parts(pair)).map(move |i| place(pair, i)));
+        *dims = DotDims { contract: contract.collect(), batch: dims.batch.iter().map(|p| place(p, 0)).collect() };
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// A contraction of a permuted operand.

@@ -41,6 +41,7 @@ mod split;
 mod tests;
 mod tiling;
 mod vjp_rules;
+mod windows;
 
 pub use autodiff::vjp;
 pub use compile::{Plan, compile};

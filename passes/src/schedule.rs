@@ -18,7 +18,7 @@ use crate::tiling::{Stage, innermost, strided_loads, through_tiles};
 use lazuli_ir::kernel::{
     Axis, Binding, Block, Expr, Extent, Kernel, Memory, ParamId, Scope, Stmt, StmtKind, Stride, ValueId,
 };
-use lazuli_ir::kernel_walk::for_each_statement;
+use lazuli_ir::kernel_walk::{for_each_statement, holds_dot};
 use lazuli_ir::{ExtentId, Index, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -506,7 +506,8 @@ fn bind_nest(s: &mut Stmt, iterations: u64) {
     let pieces = l.step > 1;
     let [inner] = l.body.as_mut_slice() else { return };
     let StmtKind::Loop(m) = &inner.kind else { return };
-    if m.step > 1 || (!pieces && ((m.axis.vector == 1 && iterations < 256) || iterations < 16)) {
+    // The panels of a contraction are work enough, each of them.
+    if m.step > 1 || holds_dot(&m.body) || (!pieces && ((m.axis.vector == 1 && iterations < 256) || iterations < 16)) {
         bind_nest(inner, iterations);
     }
 }
