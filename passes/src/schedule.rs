@@ -350,6 +350,29 @@ pub(crate) fn badness_inside(kernel: &Kernel, block: &Block) -> u32 {
         .sum()
 }
 
+/// What the innermost loops of a block lose as vectors: what lies badly, and everything in one too short for a vector (the
+/// elements of a small window).
+fn loss_inside(kernel: &Kernel, block: &Block) -> u32 {
+    let inner = block.iter().map(|s| {
+        let ((var, extent), body) = match &s.kind {
+            StmtKind::Loop(l) => ((l.var, l.extent), &l.body),
+            StmtKind::Reduce(r) => match r.vars.last() {
+                Some(v) => (*v, &r.body),
+                None => return 0,
+            },
+            _ => return 0,
+        };
+        if has_loops(body) {
+            return loss_inside(kernel, body);
+        }
+        let mut l = Lie::default();
+        lie(kernel, body, var, &mut l);
+        let short = extent.known().is_some_and(|n| n < u64::from(LANES));
+        if short { l.bad + l.good + 1 } else { l.bad }
+    });
+    inner.sum()
+}
+
 fn vectorize(kernel: &Kernel, block: &mut Block) {
     for s in block {
         match &mut s.kind {
@@ -359,7 +382,7 @@ fn vectorize(kernel: &Kernel, block: &mut Block) {
                 let wide = l.extent.known().is_none_or(|n| n >= u64::from(LANES)) && l.step == 1;
                 let legal = wide && l_lie.stuck == 0;
                 let inner = has_loops(&l.body);
-                let better = inner && l_lie.bad == 0 && badness_inside(kernel, &l.body) > 0;
+                let better = inner && l_lie.bad < loss_inside(kernel, &l.body);
                 if legal && ((!inner && l_lie.bad <= l_lie.good) || better) {
                     l.axis.vector = LANES;
                     let most = match weight(&l.body) {
