@@ -3,9 +3,10 @@
 //! An [`Expr`] is a value and the [`Builder`] it lives in. Operators add nodes; a node that cannot be added (a bug of the rule)
 //! leaves its error in the builder, which [`Builder::check`] returns: formulas need no `?`.
 
+use crate::windows;
 use lazuli_ir::{
     BinaryOp, CompareOp, CumulativeOp, DType, DimVec, DotDims, Error, Graph, Literal, NodeId, Op, PadDim, ReduceOp,
-    Result, ScatterOp, Shape, SliceDim, Sources, TensorType, UnaryOp, Value,
+    Result, ScatterOp, Shape, SliceDim, Sources, TensorType, UnaryOp, Value, WindowDims,
 };
 use std::cell::{Cell, Ref, RefCell};
 use std::ops;
@@ -131,6 +132,20 @@ impl<'b> Expr<'b> {
 
     pub(crate) fn cast(self, dtype: DType) -> Expr<'b> {
         self.builder.node(Op::Cast(dtype), &[self.value])
+    }
+
+    /// The sum over windows in a value of this shape.
+    pub(crate) fn window_sum(self, dims: &WindowDims, shape: Shape) -> Expr<'b> {
+        let sources = self.builder.sources.borrow().clone();
+        let made = windows::convolved(&mut self.builder.graph.borrow_mut(), dims, &shape, self.value, &sources);
+        match made {
+            Ok(Some(made)) => self.builder.value(made),
+            Ok(None) => self.apply(Op::WindowSum { dims: dims.clone(), shape }, &[]),
+            Err(e) => {
+                self.builder.error.set(Some(e));
+                self
+            }
+        }
     }
 
     /// Itself where the permutation changes nothing.

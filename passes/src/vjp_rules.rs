@@ -170,7 +170,7 @@ pub(crate) fn gradient<'b>(b: &'b Builder, primal: &Primal<'_>, i: usize, dy: Ex
         }
         Op::Window(dims) => {
             let (dtype, shape) = (dy.ty().dtype, x(0).ty().shape);
-            Some(dy.wide().apply(Op::WindowSum { dims: dims.clone(), shape }, &[]).to(dtype))
+            Some(dy.wide().window_sum(dims, shape).to(dtype))
         }
         Op::WindowSum { dims, .. } => Some(dy.apply(Op::Window(dims.clone()), &[])),
         Op::DynamicSlice(_) => {

@@ -1,12 +1,14 @@
-//! What becomes of sums over windows before fusion looks at them.
+//! Sums over windows that are better off as something else.
 //!
-//! A `window_sum` gathers: each element asks every window that may hold it. Two kinds are better off as something else.
+//! A `window_sum` gathers: each element asks every window that may hold it.
 //!
-//! - Windows that do not overlap (the gradient of most pooling) only move elements: the sum is a reshape.
+//! - Windows that do not overlap (the gradient of most pooling) only move elements: the sum is a reshape. That is done before
+//!   fusion.
 //! - Of a contraction whose one operand has the elements of windows as free dims and the other one their places (the gradient
-//!   of a convolution by its input, and a transposed convolution), the sum is a convolution itself:
-//!   `window_sum(dot(y, w))` is `dot(window(pad(y)), flip(w))`, so that no value as large as all windows is ever stored. That
-//!   holds for any stride, but zeros between the places would be multiplied too, so it is done for strides of 1.
+//!   of a convolution by its input), the sum is a convolution itself: `window_sum(dot(y, w))` is
+//!   `dot(window(pad(y)), flip(w))`, so that no value as large as all windows is ever stored. That multiplies zeros, which
+//!   infinities show, so it is how a gradient is written, and no rewrite of what somebody wrote. It holds for any stride, but
+//!   zeros between the places would cost more than they save; so it is done for strides of 1.
 
 use lazuli_ir::graph::Node;
 use lazuli_ir::{
@@ -19,19 +21,12 @@ pub(crate) fn rewrite(graph: &Graph) -> Result<Option<(Graph, Vec<NodeId>)>> {
         return Ok(None);
     }
     let mut changes = 0;
-    let (new, back) = rebuilt(graph, |new, n, node, operands| {
-        if let Op::WindowSum { dims, shape } = &node.op {
-            let made = if dims.iter().all(|w| w.dilation == 1 && w.stride >= w.size) {
-                Some(moved(new, node, dims, shape, operands[0])?)
-            } else {
-                convolved(graph, n, new, dims, shape, operands[0])?
-            };
-            if let Some(made) = made {
-                changes += 1;
-                return Ok(made);
-            }
+    let (new, back) = rebuilt(graph, |new, _, node, operands| match &node.op {
+        Op::WindowSum { dims, shape } if dims.iter().all(|w| w.dilation == 1 && w.stride >= w.size) => {
+            changes += 1;
+            moved(new, node, dims, shape, operands[0])
         }
-        new.add(node.op.clone(), operands, node.sources.clone())
+        op => new.add(op.clone(), operands, node.sources.clone()),
     })?;
     Ok((changes > 0).then_some((new, back)))
 }
@@ -94,20 +89,15 @@ fn moved(graph: &mut Graph, node: &Node, dims: &[WindowDim], shape: &Shape, x: V
     graph.add(Op::Binary(BinaryOp::Add), &[y, zeros], sources.clone())
 }
 
-/// A sum over windows of a contraction that nothing else reads, as a contraction over windows.
-fn convolved(
-    old: &Graph,
-    n: NodeId,
+/// A sum over windows of a contraction, as a contraction over windows; `None` where it is none.
+pub(crate) fn convolved(
     graph: &mut Graph,
     dims: &[WindowDim],
     shape: &Shape,
     x: Value,
+    sources: &Sources,
 ) -> Result<Option<Value>> {
-    let mut read = old.operands(n)[0].node;
-    while let (Op::Permute(_), 1) = (old.op(read), old.uses(read).len()) {
-        read = old.operands(read)[0].node;
-    }
-    if old.uses(read).len() != 1 || dims.iter().any(|w| w.stride != 1) || shape.is_empty() {
+    if dims.iter().any(|w| w.stride != 1) || shape.is_empty() {
         return Ok(None);
     }
     // Where each dim of `x` is among the contraction's.
@@ -118,7 +108,7 @@ fn convolved(
         at = graph.operands(at.node)[0];
     }
     let Op::Dot { dims: pairs, acc } = graph.op(at.node).clone() else { return Ok(None) };
-    let sources = graph.node(at.node).sources.union(&old.node(n).sources);
+    let sources = graph.node(at.node).sources.union(sources);
     let operands = graph.operands(at.node);
     let ranks = [0, 1].map(|s: usize| graph.ty(operands[s]).shape.rank());
     let free = [pairs.free(false, ranks[0]), pairs.free(true, ranks[1])];

@@ -203,25 +203,42 @@ impl Tensor {
         // [batch, groups, channels, ..] meets [groups, channels, outputs, window].
         // One more dim where there are groups.
         let g = usize::from(groups > 1);
-        let dims = DotDims { batch: (0..g).map(|_| (1, 0)).collect(), contract: smallvec::smallvec![(1 + g, g)] };
-        let product = Tensor::record(name, Op::Dot { dims, acc: x.dtype() }, &[&x, &w]);
-        // [groups, batch, .., outputs, window] becomes [batch, groups * outputs, .., window].
-        let places_at = 1 + g..1 + g + N;
-        let order = [g].into_iter().chain(0..g).chain([1 + g + N]).chain(places_at).chain(2 + g + N..2 + g + 2 * N);
-        let order = order.collect();
         let outputs = weight.size(1) * groups;
-        let merged = [batch, outputs].into_iter().chain(places.iter().copied()).chain(kernel.iter().copied());
-        let windows = product.permuted(name, Ok(order)).shaped(name, Ok(Shape::new(merged)));
         let window = |i: usize| WindowDim { dim: i + 2, size: kernel[i], stride: stride[i], dilation: dilation[i] };
         let extent = |i: usize| places[i].saturating_sub(1).saturating_mul(stride[i]).saturating_add(window(i).span());
-        let whole = Shape::new([batch, outputs].into_iter().chain((0..N).map(extent)));
-        let y = Tensor::record(name, Op::WindowSum { dims: (0..N).map(window).collect(), shape: whole }, &[&windows]);
         let cut = |i: usize| (-(padding[i] as i64), output_padding[i] as i64 - padding[i] as i64);
         if (0..N).any(|i| 2 * padding[i] > extent(i) + output_padding[i]) {
             let message = "the padding takes away more than there is";
             return Tensor::fail(name, &given, ErrorKind::Shape, message);
         }
         let sides: DimVec<(i64, i64)> = [(0, 0), (0, 0)].into_iter().chain((0..N).map(cut)).collect();
+        if stride == [1; N] && places.iter().all(|n| *n > 0) {
+            // A convolution with the kernel turned around, of an input with zeros all around.
+            let reach = |i: usize| (window(i).span() as i64 - 1, window(i).span() as i64 - 1);
+            let around = (0..2 + g).map(|_| (0, 0)).chain((0..N).map(reach)).collect::<DimVec<(i64, i64)>>();
+            let x = x.padded(name, &around, Literal::zero(x.dtype()));
+            let slide = (0..N).map(|i| WindowDim { dim: 2 + g + i, ..window(i) }).collect();
+            let x = Tensor::record(name, Op::Window(slide), &[&x]);
+            let w = Tensor::record(name, Op::Flip((2 + g..2 + g + N).collect()), &[&w]);
+            let pairs = [(1 + g, g)].into_iter().chain((0..N).map(|i| (2 + g + N + i, 2 + g + i)));
+            let dims = DotDims { batch: (0..g).map(|_| (1, 0)).collect(), contract: pairs.collect() };
+            let product = Tensor::record(name, Op::Dot { dims, acc: x.dtype() }, &[&x, &w]);
+            let order = [g].into_iter().chain(0..g).chain([1 + g + N]).chain(1 + g..1 + g + N).collect();
+            let whole = [batch, outputs].into_iter().chain((0..N).map(extent));
+            let y = product.permuted(name, Ok(order)).shaped(name, Ok(Shape::new(whole)));
+            let y = y.padded(name, &sides, Literal::zero(y.dtype()));
+            return finished(name, y, bias.as_ref(), batched).rounded(name, self.dtype(), &given);
+        }
+        let dims = DotDims { batch: (0..g).map(|_| (1, 0)).collect(), contract: smallvec::smallvec![(1 + g, g)] };
+        let product = Tensor::record(name, Op::Dot { dims, acc: x.dtype() }, &[&x, &w]);
+        // [groups, batch, .., outputs, window] becomes [batch, groups * outputs, .., window].
+        let places_at = 1 + g..1 + g + N;
+        let order = [g].into_iter().chain(0..g).chain([1 + g + N]).chain(places_at).chain(2 + g + N..2 + g + 2 * N);
+        let order = order.collect();
+        let merged = [batch, outputs].into_iter().chain(places.iter().copied()).chain(kernel.iter().copied());
+        let windows = product.permuted(name, Ok(order)).shaped(name, Ok(Shape::new(merged)));
+        let whole = Shape::new([batch, outputs].into_iter().chain((0..N).map(extent)));
+        let y = Tensor::record(name, Op::WindowSum { dims: (0..N).map(window).collect(), shape: whole }, &[&windows]);
         let y = y.padded(name, &sides, Literal::zero(y.dtype()));
         finished(name, y, bias.as_ref(), batched).rounded(name, self.dtype(), &given)
     }
