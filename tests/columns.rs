@@ -57,7 +57,10 @@ fn columns_are_reduced_as_by_plain_loops() -> Result<()> {
         };
         let positions: Vec<f32> = position.to_vec::<i64>()?.into_iter().map(|p| p as f32).collect();
         close(&format!("argmax {shape:?}"), &positions, &expected(&x, shape, first), 0.0);
-        let variance = |c: &[f64]| c.iter().map(|v| (v - mean(c)).powi(2) * 2.0).sum();
+        let variance = |c: &[f64]| {
+            let mean = mean(c);
+            c.iter().map(|v| (v - mean).powi(2) * 2.0).sum()
+        };
         close(&format!("spread {shape:?}"), &spread.to_vec::<f32>()?, &expected(&x, shape, variance), 1e-5);
         let smallest = |c: &[f64]| c.iter().copied().fold(f64::MAX, f64::min).exp();
         close(&format!("least {shape:?}"), &least.to_vec::<f32>()?, &expected(&x, shape, smallest), 1e-6);

@@ -24,6 +24,7 @@ mod merge_loops;
 mod operand;
 mod options;
 mod panels;
+mod pieces;
 pub mod plan;
 pub mod primitive;
 mod reach;

@@ -4,6 +4,7 @@
 //!   one loop (`merge_loops`).
 //! - What stands before the outermost loop moves into it, so that the loop is the whole body; what stands after it becomes
 //!   `finish`. A reduction at the root is cut into chunks whose size depends on shapes alone.
+//! - A loop over which conditions change is cut where they do (`pieces`).
 //! - Each innermost loop runs as vectors where most of its accesses are unit-stride or uniform. Where they are not, but those of
 //!   an enclosing loop all are (the sum of columns), that loop's iterations become the lanes instead.
 //! - A transpose walks in squares, and what it reads across memory comes in along it.
@@ -13,6 +14,7 @@
 use crate::columns::turn_columns;
 use crate::digits::take_apart;
 use crate::merge_loops::merge_loops;
+use crate::pieces::cut_conditions;
 use crate::renumber::renumber;
 use crate::tiling::{Stage, innermost, strided_loads, through_tiles};
 use lazuli_ir::kernel::{
@@ -31,6 +33,7 @@ pub fn schedule_cpu(kernel: &mut Kernel, target: &Target) -> Vec<u64> {
     merge_loops(kernel);
     split_root(kernel);
     let mut body = std::mem::take(&mut kernel.body);
+    cut_conditions(kernel, &mut body);
     if !cut_transposes(kernel, &mut body) {
         turn_columns(kernel, &mut body, target);
         vectorize(kernel, &mut body);
