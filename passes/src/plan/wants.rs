@@ -159,7 +159,11 @@ impl Planner<'_, '_> {
             guarded
         };
         while let Some(scope) = scopes.pop() {
-            let row = |&tile: &ScopeId| self.plan.scopes[tile].vars.iter().map(|&v| v.into()).collect();
+            // What a row gives differs by the row, and by the element of the result.
+            let row = |&tile: &ScopeId| {
+                let vars = self.plan.scopes[tile].vars.iter().map(|&v| v.into());
+                vars.chain(index.iter().cloned()).collect()
+            };
             let result = match scopes.last().map(row) {
                 Some(row) => self.intern(Source::Row(node), row, None, None),
                 None => result,
