@@ -140,6 +140,8 @@ pub struct Sink {
     pub needs: Vec<SinkId>,
     /// The instances whose values its index contains.
     pub indexed_by: SmallVec<[InstanceId; 1]>,
+    /// The instances of contractions' results that it is computed from.
+    pub dots: SmallVec<[InstanceId; 1]>,
 }
 
 impl Sink {
@@ -369,7 +371,7 @@ impl Plan {
 
     /// The sinks in their order, but each after the steps that it needs, and those steps: a reduction that is wanted at an index
     /// from data waits for the reduction that makes this index, which may be of a later node.
-    fn after_what_they_need(&self, sinks: Vec<Sink>) -> (Vec<Sink>, Vec<Vec<SinkId>>) {
+    fn after_what_they_need(&self, mut sinks: Vec<Sink>) -> (Vec<Sink>, Vec<Vec<SinkId>>) {
         let mut step_of: FxHashMap<InstanceId, SinkId> = FxHashMap::default();
         let mut rows_of: FxHashMap<NodeId, SinkId> = FxHashMap::default();
         for (i, s) in sinks.iter().enumerate() {
@@ -383,11 +385,14 @@ impl Plan {
             Source::Dot(n) => rows_of.get(&n).copied(),
             _ => step_of.get(i).copied(),
         };
-        let steps = |s: &Sink| -> Vec<SinkId> {
+        let mut steps: Vec<Vec<SinkId>> = Vec::with_capacity(sinks.len());
+        for s in &mut sinks {
             let roots: Vec<InstanceId> = s.roots().collect();
-            self.cone(&roots, &|_| false).iter().filter_map(before).collect()
-        };
-        let mut steps: Vec<Vec<SinkId>> = sinks.iter().map(steps).collect();
+            let cone = self.cone(&roots, &|_| false);
+            let is_dot = |i: &InstanceId| matches!(self.instances[*i].source, Source::Dot(_));
+            s.dots = cone.iter().copied().filter(is_dot).collect();
+            steps.push(cone.iter().filter_map(before).collect());
+        }
         let mut place: Vec<Option<SinkId>> = vec![None; sinks.len()];
         let mut order = Vec::with_capacity(sinks.len());
         let mut stack: Vec<(SinkId, bool)> = (0..sinks.len()).rev().map(|s| (s, false)).collect();

@@ -76,13 +76,13 @@ impl RowPanels {
 /// The contraction whose result the rows of a later one take the place of, element by element: one that nothing reads after.
 fn takes_over(graph: &Graph, plan: &Plan, later: &DotPlan) -> Option<NodeId> {
     let scope = plan.row_scope()?;
-    let rows = plan.sinks.iter().find(|s| matches!(s.kind, SinkKind::Row { dot } if dot == later.node))?;
+    let rows = rows_read(plan, later).filter(|rows| !rows.dots.is_empty())?;
     let &[k] = plan.scopes[rows.scope].vars.as_slice() else { return None };
     if rows.scope == scope {
         return None;
     }
     let ty = |n: NodeId| ScalarType::from(graph.node(n).types[0].dtype);
-    let candidates = plan.dots.iter().filter(|d| d.node < later.node && ty(d.node) == ty(later.node));
+    let candidates = plan.dots.iter().filter(|d| reads(plan, rows, d).next().is_some() && ty(d.node) == ty(later.node));
     let extent = |v: VarId| plan.vars[v.0 as usize].extent;
     let mut free = candidates.filter(|d| d.sides[1].iter().map(|c| extent(*c)).eq([extent(k)]));
     free.find(|d| {
@@ -99,10 +99,9 @@ fn rows_read<'p>(plan: &'p Plan, dot: &DotPlan) -> Option<&'p Sink> {
 }
 
 /// The instances of a contraction's result that a sink is computed from.
-fn reads<'p>(plan: &'p Plan, sink: &Sink, dot: &DotPlan) -> impl Iterator<Item = InstanceId> + use<'p> {
-    let (roots, node): (Vec<InstanceId>, NodeId) = (sink.roots().collect(), dot.node);
-    let cone = plan.cone(&roots, &|_| false);
-    cone.into_iter().filter(move |&i| plan.instances[i].source == Source::Dot(node))
+fn reads<'p>(plan: &'p Plan, sink: &'p Sink, dot: &DotPlan) -> impl Iterator<Item = InstanceId> + use<'p> {
+    let node = dot.node;
+    sink.dots.iter().copied().filter(move |&i| plan.instances[i].source == Source::Dot(node))
 }
 
 /// Whether every sink that reads a contraction's result runs before `rows` does, or with it at the same element.
@@ -115,9 +114,9 @@ fn unread_after(plan: &Plan, dot: &DotPlan, rows: &Sink, column: Index) -> bool 
             return true;
         }
         // What is not kept for later phases runs again in each that needs it.
-        let stays = matches!(sink.kind, SinkKind::Row { .. }) || plan.completes(sink) == plan.row_scope();
-        let again = plan.sinks.iter().filter(|u| !stays && u.needs.contains(&s));
-        let in_phase = std::iter::once(sink).chain(again).all(|u| plan.phase(u) == plan.phase(rows));
+        let again = matches!(sink.kind, SinkKind::Step { .. }) && plan.completes(sink) != plan.row_scope();
+        let now = |u: &Sink| plan.phase(u) == plan.phase(rows);
+        let in_phase = now(sink) && !(again && plan.sinks.iter().any(|u| u.needs.contains(&s) && !now(u)));
         let same = sink.scope == rows.scope && sink.levels == rows.levels;
         let at = |i: InstanceId| dot.whole.map(|d| &plan.instances[i].index[d]) == Some(&column);
         let before =

@@ -170,7 +170,15 @@ impl<'a, 'g> Planner<'a, 'g> {
             SinkKind::Store { index, .. } | SinkKind::Update { index, .. } => self.indexed_by(index.iter()),
             SinkKind::Step { .. } | SinkKind::Row { .. } => SmallVec::new(),
         };
-        self.plan.sinks.push(Sink { kind, value, scope, levels: Vec::new(), needs: Vec::new(), indexed_by });
+        self.plan.sinks.push(Sink {
+            kind,
+            value,
+            scope,
+            levels: Vec::new(),
+            needs: Vec::new(),
+            indexed_by,
+            dots: SmallVec::new(),
+        });
     }
 
     /// A scatter stores its operand as it is, and then runs along the updates, in order.
