@@ -4,7 +4,8 @@
 //!
 //! A line holds `program`, `nodes` (recorded), `total_s`, `budget_s` where there is one, `passes` (seconds of each, in order;
 //! `trace` is recording and capture) and, for chains, `growth`: the total for twice the operations over this total, and
-//! `pass_growth`, the same for each pass. Lines of `record` and `vjp` give nanoseconds an operation.
+//! `pass_growth`, the same for each pass. Lines of `record` and `vjp` give nanoseconds an operation, that of
+//! `call` those of a call of a compiled program, fixed and for each kernel.
 
 #[allow(dead_code, reason = "compiling is timed by each program's report")]
 mod common;
@@ -209,6 +210,29 @@ fn vjp(n: usize, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
     Ok(())
 }
 
+/// Nanoseconds to call compiled programs of tiny kernels on one thread: what a call costs, and what each kernel adds.
+fn call(wanted: &dyn Fn(&str) -> bool) -> Result<()> {
+    const KERNELS: [usize; 2] = [1, 41];
+    if !wanted("call") {
+        return Ok(());
+    }
+    let x = Tensor::ones([2, 2]);
+    let mut times = [0.0; 2];
+    for (n, time) in KERNELS.into_iter().zip(&mut times) {
+        // Accumulations do not share a kernel.
+        let program = lazuli::compile(move |x: Tensor| (0..n as isize).fold(x, |x, i| x.cumsum(i % 2)));
+        *time = common::Times::measure(0.2, || program.call(&x))?.median() * 1e9;
+        assert_eq!(program.stages()?.report().kernels.len(), n, "each operation is a kernel");
+    }
+    let kernel = (times[1] - times[0]) / (KERNELS[1] - KERNELS[0]) as f64;
+    let fixed = times[0] - kernel;
+    let line = json!({
+        "program": "call", "fixed_ns": fixed, "kernel_ns": kernel, "budget_fixed_ns": 1000, "budget_kernel_ns": 100,
+    });
+    println!("{line}");
+    Ok(())
+}
+
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::read(&["nodes", "only"])?;
     let (n, only) = (arguments.number("nodes", 10_000)?, arguments.list("only", &[]));
@@ -216,5 +240,6 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     training_steps(&wanted)?;
     record(&wanted)?;
     vjp(n, &wanted)?;
+    call(&wanted)?;
     Ok(chains(n, &wanted)?)
 }

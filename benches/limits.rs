@@ -1,11 +1,14 @@
 //! How near each workload comes to what this machine can do at most: one JSON line for the machine, then one a workload.
 //!
-//!     cargo bench -q --bench limits -- [--threads 2] [--seconds 0.5] [--only NAME,..]
+//!     cargo bench -q --bench limits -- [--threads 2] [--seconds 0.5] [--only NAME,..] [--format table] [--peers FILE]
 //!
 //! The line of the machine holds `threads`, `memory_gb_s` and `cache_gb_s` (bytes read and written by a copy, in memory and in
 //! the threads' own caches), `cache_bytes` and `gflops` (fused multiply-adds). A workload's limit is the longer of two times:
 //! that of moving its `bytes` (inputs read once, results written once) and that of the `flops` of its contractions; `bound` says
 //! which, or `mixed` where neither is twice the other. `ratio` is `limit_s` over `time_s`, the median of compiled runs.
+//!
+//! As a table, these are the rows of `docs/performance.md`. A file of lines with `workload`, `engine` and `median_s`, as `peers`
+//! prints them for Lazuli, adds the best other engine.
 
 mod common;
 mod workloads;
@@ -13,7 +16,8 @@ mod workloads;
 use common::{Arguments, Times};
 use lazuli::Tensor;
 use lazuli_ir::{Graph, Limits, NodeId, Op};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::collections::HashMap;
 use workloads::{NAMES, Workload, workload};
 
 type Failure = Box<dyn std::error::Error>;
@@ -50,8 +54,35 @@ fn bound(limits: &Limits, work: &Work) -> &'static str {
     }
 }
 
+/// The best time of each workload on an engine that is not Lazuli, and which that is.
+fn best_peers(file: &str) -> Result<HashMap<String, (String, f64)>, Failure> {
+    let mut best: HashMap<String, (String, f64)> = HashMap::new();
+    for line in std::fs::read_to_string(file)?.lines().filter(|l| l.starts_with('{')) {
+        let line: Value = serde_json::from_str(line)?;
+        let (workload, engine) = (line["workload"].as_str().unwrap_or(""), line["engine"].as_str().unwrap_or(""));
+        let Some(time) = line["median_s"].as_f64().filter(|_| !engine.starts_with("lazuli")) else { continue };
+        let known = best.entry(workload.to_owned()).or_insert_with(|| (engine.to_owned(), time));
+        if time < known.1 {
+            *known = (engine.to_owned(), time);
+        }
+    }
+    Ok(best)
+}
+
+/// A row of the table.
+fn row(line: &Value, peer: Option<&(String, f64)>) -> String {
+    let number = |name: &str| line[name].as_f64().unwrap_or(f64::NAN);
+    let (megabytes, gigaflop) = (number("bytes") / 1e6, number("flops") / 1e9);
+    let (limit, time, ratio) = (number("limit_s") * 1e3, number("time_s") * 1e3, number("ratio") * 100.0);
+    let name = line["workload"].as_str().unwrap_or("");
+    let peer = peer.map_or_else(|| "-".to_owned(), |(engine, time)| format!("{:.3} {engine}", time * 1e3));
+    format!("| {name} | {megabytes:.2} | {gigaflop:.3} | {limit:.3} | {time:.3} | {ratio:.0} % | {peer} |")
+}
+
 fn main() -> Result<(), Failure> {
-    let arguments = Arguments::read(&["threads", "seconds", "only"])?;
+    let arguments = Arguments::read(&["threads", "seconds", "only", "format", "peers"])?;
+    let table = arguments.list("format", &["json"]) == ["table"];
+    let peers = arguments.list("peers", &[]).first().map(|file| best_peers(file)).transpose()?.unwrap_or_default();
     common::use_threads(arguments.number("threads", common::all_threads())?)?;
     let seconds = arguments.number("seconds", 0.5)?;
     let limits = lazuli_runtime::cpu::limits()?;
@@ -63,6 +94,11 @@ fn main() -> Result<(), Failure> {
         "gflops": limits.flops_per_us / 1e3,
     });
     println!("{machine}");
+    if table {
+        println!(
+            "| workload | MB | GFLOP | limit, ms | time, ms | of the limit | best peer, ms |\n|---|---|---|---|---|---|---|"
+        );
+    }
     for name in arguments.list("only", &NAMES) {
         let w = workload(&name).ok_or_else(|| format!("no workload `{name}`; there are {}", NAMES.join(", ")))?;
         w.data.iter().chain(&w.parameters).try_for_each(Tensor::eval)?;
@@ -79,7 +115,11 @@ fn main() -> Result<(), Failure> {
             "bytes": work.bytes,
             "flops": work.flops,
         });
-        println!("{line}");
+        if table {
+            println!("{}", row(&line, peers.get(&name)));
+        } else {
+            println!("{line}");
+        }
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ pub(crate) fn split(graph: &Graph) -> Result<Rewritten> {
     let new = graph.rebuild(|new, _, node, operands| {
         if let (Op::Reduce { op, dims, acc }, [x]) = (&node.op, operands)
             && let Some(cut) = Cut::of(&new.ty(*x).shape, *op, dims)
+            && is_row_major(new, *x)
         {
             rewrites += 1;
             return cut.apply(new, *x, *op, *acc, &node.sources);
@@ -30,6 +31,20 @@ pub(crate) fn split(graph: &Graph) -> Result<Rewritten> {
         new.add(node.op.clone(), operands, node.sources.clone())
     })?;
     Ok((rewrites > 0).then_some((new, rewrites)))
+}
+
+/// Whether the last dim of a value lies innermost, as far as can be told before values have a place.
+fn is_row_major(graph: &Graph, x: Value) -> bool {
+    let (mut at, mut dim) = (x.node, graph.ty(x).shape.rank().saturating_sub(1));
+    loop {
+        let op = graph.op(at);
+        match op {
+            Op::Permute(perm) => dim = perm[dim],
+            Op::Unary(_) | Op::Binary(_) | Op::Cast(_) => {}
+            _ => return dim + 1 == graph.node(at).types[0].shape.rank(),
+        }
+        at = graph.operands(at)[0].node;
+    }
 }
 
 /// A dim cut into pieces.
