@@ -248,6 +248,7 @@ fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]
         Op::Dot { dims, .. } => {
             let batch = dims.batch.len();
             let mut order: Order = (0..batch).collect();
+            let elements = window_elements(graph, n);
             for (right, v) in [false, true].into_iter().zip(&operands) {
                 let free = dims.free(right, shape(graph, v.node).rank());
                 let base = order.len();
@@ -255,6 +256,8 @@ fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]
                 if let Some(wish) = &wishes[v.node.index()] {
                     own.sort_by_key(|&i| wish.order.iter().position(|d| *d == free[i]));
                 }
+                // Elements of windows that are summed have what they belong to inside of them.
+                own.sort_by_key(|&i| !elements.contains(&(base + i)));
                 order.extend(own.into_iter().map(|i| base + i));
             }
             Wish::new(to, order, bytes(graph, n))
@@ -263,6 +266,21 @@ fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]
         Op::Concat { .. } | Op::Gather { .. } | Op::Scatter { .. } => Wish::row_major(to, bytes(graph, n)),
         Op::Cumulative { .. } | Op::Sort { .. } => Wish::row_major(to, bytes(graph, n)),
     }
+}
+
+/// The dims of a value that are elements of windows which its reader sums.
+fn window_elements(graph: &Graph, n: NodeId) -> DimVec<usize> {
+    let rank = shape(graph, n).rank();
+    let (mut perm, mut at): (DimVec<usize>, NodeId) = ((0..rank).collect(), n);
+    while let [(user, _)] = graph.uses(at).as_slice() {
+        match graph.op(*user) {
+            Op::Permute(next) => perm = next.iter().map(|&p| perm[p]).collect(),
+            Op::WindowSum { dims, .. } => return perm[rank - dims.len()..].into(),
+            _ => break,
+        }
+        at = *user;
+    }
+    DimVec::new()
 }
 
 /// The order after a reshape: what becomes of dims lies where the first of them does.

@@ -385,7 +385,7 @@ fn vectorize(kernel: &Kernel, block: &mut Block) {
                 let wide = l.extent.known().is_none_or(|n| n >= u64::from(LANES)) && l.step == 1;
                 let legal = wide && l_lie.stuck == 0;
                 let inner = has_loops(&l.body);
-                let better = inner && l_lie.bad < loss_inside(kernel, &l.body);
+                let better = inner && l_lie.bad <= l_lie.good && l_lie.bad < loss_inside(kernel, &l.body);
                 if legal && ((!inner && l_lie.bad <= l_lie.good) || better) {
                     l.axis.vector = LANES;
                     let most = match weight(&l.body) {
