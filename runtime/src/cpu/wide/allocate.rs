@@ -48,9 +48,10 @@ pub(super) struct Places {
 /// Assigns registers. Chooses the forms of multiply-adds on the way, by which operand ends there.
 pub(super) fn allocate(insts: &mut [Inst], known: &[Known], files: Files, fold: bool) -> Places {
     let loops = loops(insts);
-    let intervals = intervals(insts, known, &loops);
-    choose_forms(insts, &intervals);
-    let mut intervals = intervals_again(insts, known, &loops);
+    let before = intervals(insts, known, &loops);
+    choose_forms(insts, &before);
+    // A form decides which operand must outlive the write.
+    let mut intervals: Vec<Interval> = intervals(insts, known, &loops).into_iter().flatten().collect();
     let rematerialised = rematerialised(insts, known, fold);
     intervals.sort_by_key(|i| (i.start, i.reg));
     let mut of = vec![Place::Nowhere; known.len()];
@@ -159,10 +160,6 @@ fn intervals(insts: &[Inst], known: &[Known], loops: &[(u32, u32)]) -> Vec<Optio
         }
     }
     out
-}
-
-fn intervals_again(insts: &[Inst], known: &[Known], loops: &[(u32, u32)]) -> Vec<Interval> {
-    intervals(insts, known, loops).into_iter().flatten().collect()
 }
 
 /// `fma(a, b, c)` overwrites `c` where that ends here, else `a` (or `b`, the product being the same).

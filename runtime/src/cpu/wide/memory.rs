@@ -428,30 +428,42 @@ impl Nest<'_> {
             DType::Bool | DType::U8 | DType::F16 | DType::BF16 => {
                 let narrow = Op::Narrow(dtype.size() as u32);
                 let number = self.read(narrow, Class::General, address, Masking::All, constant);
-                let bytes = self.lanes * 4;
                 let numbers = self.spread_general(number, ScalarType::I32);
                 match dtype {
                     DType::Bool => self.truth(numbers, ScalarType::I32),
                     DType::U8 => numbers,
-                    _ => self.widened(dtype, numbers, bytes),
+                    DType::F16 => self.widened(Half::F16, numbers),
+                    _ => self.widened(Half::BF16, numbers),
                 }
             }
         }
     }
 
     /// Halves, whose bits stand in vectors of 32, as numbers.
-    fn widened(&mut self, dtype: DType, bits: Reg, _bytes: u32) -> Reg {
-        let half = if dtype == DType::F16 { Half::F16 } else { Half::BF16 };
+    fn widened(&mut self, half: Half, bits: Reg) -> Reg {
+        self.expanded(ScalarType::I32, bits, ScalarType::F32, &|e, bits| half_code::widen(e, half, bits))
+    }
+
+    /// The bits of a number rounded to a half.
+    fn narrowed(&mut self, half: Half, r: Reg) -> Reg {
+        self.expanded(ScalarType::F32, r, ScalarType::I32, &|e, number| half_code::narrow(e, half, number))
+    }
+
+    /// What an expansion makes of a register.
+    fn expanded(
+        &mut self,
+        from: ScalarType,
+        r: Reg,
+        to: ScalarType,
+        code: &dyn Fn(&mut dyn Emit, ValueId) -> ValueId,
+    ) -> Reg {
         let temporaries = self.types.len();
-        let bits = self.temporary(ScalarType::I32, Val::One(bits));
-        let number = half_code::widen(self as &mut dyn Emit, half, bits);
-        let val = self.values[number.index()].clone();
+        let operand = self.temporary(from, Val::One(r));
+        let result = code(self as &mut dyn Emit, operand);
+        let val = self.values[result.index()].clone();
         self.types.truncate(temporaries);
         self.values.truncate(temporaries);
-        match val {
-            Val::One(r) => r,
-            other => self.one(&other, ScalarType::F32),
-        }
+        self.one(&val, to)
     }
 
     fn load_vector(
@@ -601,20 +613,6 @@ impl Nest<'_> {
                 let ones = self.ones(r);
                 self.write(Op::Vector(Vector::Store8, self.lanes * 4), &[ones], address, mask, None);
             }
-        }
-    }
-
-    /// The bits of a number rounded to a half.
-    fn narrowed(&mut self, half: Half, r: Reg) -> Reg {
-        let temporaries = self.types.len();
-        let number = self.temporary(ScalarType::F32, Val::One(r));
-        let bits = half_code::narrow(self as &mut dyn Emit, half, number);
-        let val = self.values[bits.index()].clone();
-        self.types.truncate(temporaries);
-        self.values.truncate(temporaries);
-        match val {
-            Val::One(r) => r,
-            other => self.one(&other, ScalarType::I32),
         }
     }
 
