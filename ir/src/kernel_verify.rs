@@ -200,20 +200,8 @@ impl<'k> Verifier<'k> {
     }
 
     fn hide(&mut self, block: &[Stmt]) {
-        for stmt in block {
-            match &stmt.kind {
-                StmtKind::Let(v, _) => self.visible[v.index()] = false,
-                StmtKind::Reduce(r) => r.results.iter().for_each(|v| self.visible[v.index()] = false),
-                StmtKind::Store { .. }
-                | StmtKind::Tile(_)
-                | StmtKind::Fill(..)
-                | StmtKind::Loop(_)
-                | StmtKind::Dot(_)
-                | StmtKind::Guard(..)
-                | StmtKind::Check { .. }
-                | StmtKind::Bind { .. }
-                | StmtKind::Barrier => {}
-            }
+        for v in block.iter().flat_map(|s| s.kind.defines()) {
+            self.visible[v.index()] = false;
         }
     }
 

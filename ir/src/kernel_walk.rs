@@ -75,6 +75,23 @@ impl StmtKind {
         operands
     }
 
+    /// The values that the statement itself defines for those after it.
+    pub fn defines(&self) -> SmallVec<[ValueId; 2]> {
+        match self {
+            StmtKind::Let(v, _) => SmallVec::from_slice(&[*v]),
+            StmtKind::Reduce(r) => r.results.clone(),
+            StmtKind::Store { .. }
+            | StmtKind::Tile(_)
+            | StmtKind::Fill(..)
+            | StmtKind::Loop(_)
+            | StmtKind::Dot(_)
+            | StmtKind::Guard(..)
+            | StmtKind::Check { .. }
+            | StmtKind::Bind { .. }
+            | StmtKind::Barrier => SmallVec::new(),
+        }
+    }
+
     /// The memory that the statement itself touches.
     pub fn touches(&self) -> SmallVec<[Touch<'_>; 3]> {
         let whole = |tile, access| Touch { memory: Memory::Tile(tile), index: &[], masked: false, access };

@@ -264,16 +264,10 @@ impl<'k> Turn<'k> {
             if let Some(body) = kind.body() {
                 varies |= self.mark(body)?;
             }
-            match kind {
-                StmtKind::Let(v, expr) => {
-                    varies |= matches!(expr, Expr::Index(x) if x.mentions(self.column));
-                    self.varying.extend(varies.then_some(*v));
-                }
-                StmtKind::Reduce(r) => {
-                    varies |= r.yields.iter().any(|v| self.varying.contains(v));
-                    self.varying.extend(r.results.iter().filter(|_| varies));
-                }
-                StmtKind::Tile(_) => varies = true,
+            varies |= match kind {
+                StmtKind::Let(_, expr) => matches!(expr, Expr::Index(x) if x.mentions(self.column)),
+                StmtKind::Reduce(r) => r.yields.iter().any(|v| self.varying.contains(v)),
+                StmtKind::Tile(_) => true,
                 StmtKind::Store { .. }
                 | StmtKind::Fill(..)
                 | StmtKind::Loop(_)
@@ -281,7 +275,10 @@ impl<'k> Turn<'k> {
                 | StmtKind::Guard(..)
                 | StmtKind::Check { .. }
                 | StmtKind::Bind { .. }
-                | StmtKind::Barrier => {}
+                | StmtKind::Barrier => false,
+            };
+            if varies {
+                self.varying.extend(kind.defines());
             }
             any |= varies;
         }
@@ -496,7 +493,7 @@ impl<'k> Turn<'k> {
             let mut inside = FxHashSet::default();
             let mut names: FxHashMap<ValueId, ValueId> = FxHashMap::default();
             let mut before = Block::new();
-            for_each_statement(&l.body, &mut |kind| defined(kind, &mut inside));
+            for_each_statement(&l.body, &mut |kind| inside.extend(kind.defines()));
             rename(&mut l.body, &mut |v| {
                 if inside.contains(&v) || !self.varying.contains(&v) {
                     return v;
@@ -545,7 +542,7 @@ impl<'k> Turn<'k> {
                 return true;
             }
             let mut inside = Vec::new();
-            l.body.iter().for_each(|s| defined(&s.kind, &mut inside));
+            l.body.iter().for_each(|s| inside.extend(s.kind.defines()));
             for value in inside {
                 if let Some(t) = self.crossing.get(&value) {
                     let (to, index) = (Memory::Tile(*t), Vec::new());
@@ -663,23 +660,6 @@ fn replace(block: &mut Block, var: VarId, with: &Index) {
     // What stands for the variable has its range, so no simplification is lost by an unbounded one.
     let unbounded = |_: VarId| (i64::MIN / 4, i64::MAX / 4);
     for_each_index(block, &mut |x| *x = x.substitute(&|v| (v == var).then(|| with.clone()), &unbounded));
-}
-
-/// Notes the values that a statement itself defines.
-fn defined(kind: &StmtKind, out: &mut impl Extend<ValueId>) {
-    match kind {
-        StmtKind::Let(v, _) => out.extend([*v]),
-        StmtKind::Reduce(r) => out.extend(r.results.iter().copied()),
-        StmtKind::Store { .. }
-        | StmtKind::Tile(_)
-        | StmtKind::Fill(..)
-        | StmtKind::Loop(_)
-        | StmtKind::Dot(_)
-        | StmtKind::Guard(..)
-        | StmtKind::Check { .. }
-        | StmtKind::Bind { .. }
-        | StmtKind::Barrier => {}
-    }
 }
 
 /// Replaces the values that straight-line code and reductions in it read.

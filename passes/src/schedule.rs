@@ -186,13 +186,7 @@ fn rename_shared(kernel: &mut Kernel, root: &Stmt, finish: &mut Block) {
 }
 
 fn defined(block: &Block, out: &mut FxHashSet<ValueId>) {
-    for_each_statement(block, &mut |kind| match kind {
-        StmtKind::Let(v, _) => {
-            out.insert(*v);
-        }
-        StmtKind::Reduce(r) => out.extend(r.results.iter()),
-        _ => {}
-    });
+    for_each_statement(block, &mut |kind| out.extend(kind.defines()));
 }
 
 /// How the accesses below a loop lie along its variable.
