@@ -1,42 +1,18 @@
-//! Matrix multiplication of panels, on one thread: the one file that knows the libraries.
+//! Multiplication of matrices: the panels of contractions, on one thread.
 //!
-//! On x86-64 with AVX2 or AVX-512 it is the engine of `private-gemm-x86` (another project's internal crate, pinned to its
-//! exact version), elsewhere `gemm`. Both take strides; what they are not made for (strides of 0, one row or one column,
-//! a handful of elements) runs as plain loops.
+//! On x86-64 floats are multiplied in blocks (`blocks`) of vectors (`vector`), with kernels for each instruction set (`x86`);
+//! elsewhere by the `gemm` crate. Any distances between rows and columns will do, so operands are not copied to be transposed.
+
+#[cfg(target_arch = "x86_64")]
+mod blocks;
+#[cfg(target_arch = "x86_64")]
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use crate::cpu::{DotCall, half_word};
 use half::{bf16, f16};
 use lazuli_ir::half_code::Half;
-
-/// Below this many multiplications a call costs more than the loops.
-const SMALL: i64 = 512;
-
-/// A float type that the libraries multiply.
-trait Float: Copy + Default + 'static + std::ops::Add<Output = Self> + std::ops::AddAssign {
-    /// What `private-gemm-x86` calls it.
-    #[cfg(target_arch = "x86_64")]
-    const DTYPE: private_gemm_x86::DType;
-    const ONE: Self;
-    fn mul_add(self, a: Self, b: Self) -> Self;
-}
-
-impl Float for f32 {
-    #[cfg(target_arch = "x86_64")]
-    const DTYPE: private_gemm_x86::DType = private_gemm_x86::DType::F32;
-    const ONE: f32 = 1.0;
-    fn mul_add(self, a: f32, b: f32) -> f32 {
-        self.mul_add(a, b)
-    }
-}
-
-impl Float for f64 {
-    #[cfg(target_arch = "x86_64")]
-    const DTYPE: private_gemm_x86::DType = private_gemm_x86::DType::F64;
-    const ONE: f64 = 1.0;
-    fn mul_add(self, a: f64, b: f64) -> f64 {
-        self.mul_add(a, b)
-    }
-}
 
 /// `acc += a b` of `f32` matrices; operands that consist of halves are widened first.
 ///
@@ -108,31 +84,51 @@ unsafe fn widen(from: *const u8, half: i64, (m, row): (i64, i64), (n, column): (
     }
 }
 
-unsafe fn dot<T: Float>(c: &DotCall) {
-    if c.m <= 0 || c.n <= 0 || c.k <= 0 {
-        return;
-    }
-    let plain = c.m.saturating_mul(c.n).saturating_mul(c.k) <= SMALL
-        || c.acc_row <= 0
-        || c.acc_column <= 0
-        || [c.a_row, c.a_inner, c.b_inner, c.b_column].iter().any(|s| *s <= 0);
-    if plain {
-        // SAFETY: by the caller's contract.
-        unsafe { plain_loops::<T>(c) }
-    } else {
-        // SAFETY: by the caller's contract.
-        unsafe { library::<T>(c) }
+#[cfg(target_arch = "x86_64")]
+unsafe fn dot<T: x86::Float>(c: &DotCall) {
+    use blocks::{Matrix, Product};
+    let (Ok(m), Ok(n), Ok(k)) = (usize::try_from(c.m), usize::try_from(c.n), usize::try_from(c.k)) else { return };
+    let a = Matrix { data: c.a.cast(), row: c.a_row as isize, column: c.a_inner as isize };
+    let b = Matrix { data: c.b.cast(), row: c.b_inner as isize, column: c.b_column as isize };
+    if m > 0 && n > 0 && k > 0 {
+        // SAFETY: by the caller's contract; generated code says which vectors it was made for.
+        unsafe { T::product(&Product { m, n, k, c: c.acc.cast(), c_row: c.acc_row as isize, a, b }, c.vectors()) };
     }
 }
 
-unsafe fn plain_loops<T: Float>(c: &DotCall) {
-    // A row or column vector as accumulator sums in a register; all else runs along rows of the result.
-    if c.n == 1 || c.k > 4 * c.n {
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn dot<T: std::ops::Mul<Output = T> + std::ops::Add<Output = T> + From<u8> + Copy + 'static>(c: &DotCall) {
+    if c.m <= 0 || c.n <= 0 || c.k <= 0 {
+        return;
+    }
+    let one = T::from(1u8);
+    if [c.a_row, c.a_inner, c.b_inner, c.b_column].iter().any(|s| *s <= 0) {
         // SAFETY: by the caller's contract.
-        unsafe { inner_products::<T>(c) }
-    } else {
-        // SAFETY: by the caller's contract.
-        unsafe { rows(c, |x: T, a: T, b: T| a.mul_add(b, x)) }
+        return unsafe { rows(c, |x: T, a: T, b: T| x + a * b) };
+    }
+    // SAFETY: by the caller's contract.
+    unsafe {
+        gemm::gemm(
+            c.m as usize,
+            c.n as usize,
+            c.k as usize,
+            c.acc.cast::<T>(),
+            1,
+            c.acc_row as isize,
+            true,
+            c.a.cast::<T>(),
+            c.a_inner as isize,
+            c.a_row as isize,
+            c.b.cast::<T>(),
+            c.b_column as isize,
+            c.b_inner as isize,
+            one,
+            one,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
     }
 }
 
@@ -147,7 +143,7 @@ unsafe fn rows<T: Copy>(c: &DotCall, step: impl Fn(T, T, T) -> T) {
             for j in 0..c.n {
                 // SAFETY: as above.
                 unsafe {
-                    let out = acc.offset(at(i, c.acc_row, j, c.acc_column));
+                    let out = acc.offset(at(i, c.acc_row, j, 1));
                     *out = step(*out, x, *b.offset(at(k, c.b_inner, j, c.b_column)));
                 }
             }
@@ -155,106 +151,10 @@ unsafe fn rows<T: Copy>(c: &DotCall, step: impl Fn(T, T, T) -> T) {
     }
 }
 
-/// Each element as an inner product, in eight accumulators of a fixed order.
-unsafe fn inner_products<T: Float>(c: &DotCall) {
-    let (acc, a, b) = (c.acc.cast::<T>(), c.a.cast::<T>(), c.b.cast::<T>());
-    for i in 0..c.m {
-        for j in 0..c.n {
-            let mut sums = [T::default(); 8];
-            for k in 0..c.k {
-                // SAFETY: by the caller's contract.
-                let (x, y) = unsafe {
-                    (
-                        *a.offset((i * c.a_row + k * c.a_inner) as isize),
-                        *b.offset((k * c.b_inner + j * c.b_column) as isize),
-                    )
-                };
-                let sum = &mut sums[k as usize % 8];
-                *sum = x.mul_add(y, *sum);
-            }
-            let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;
-            let sum = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7));
-            // SAFETY: by the caller's contract.
-            unsafe { *acc.offset((i * c.acc_row + j * c.acc_column) as isize) += sum };
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-unsafe fn library<T: Float>(c: &DotCall) {
-    use private_gemm_x86::{Accum, DstKind, IType, InstrSet};
-    let instructions = if std::is_x86_feature_detected!("avx512f") {
-        InstrSet::Avx512
-    } else if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-        InstrSet::Avx256
-    } else {
-        // SAFETY: by the caller's contract.
-        return unsafe { plain_loops::<T>(c) };
-    };
-    let one = T::ONE;
-    // SAFETY: by the caller's contract; the instruction set was detected.
-    unsafe {
-        private_gemm_x86::gemm(
-            T::DTYPE,
-            IType::U64,
-            instructions,
-            c.m as usize,
-            c.n as usize,
-            c.k as usize,
-            c.acc.cast(),
-            c.acc_row as isize,
-            c.acc_column as isize,
-            std::ptr::null(),
-            std::ptr::null(),
-            DstKind::Full,
-            Accum::Add,
-            c.a.cast(),
-            c.a_row as isize,
-            c.a_inner as isize,
-            false,
-            std::ptr::null(),
-            0,
-            c.b.cast(),
-            c.b_inner as isize,
-            c.b_column as isize,
-            false,
-            (&raw const one).cast(),
-            1,
-        );
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-unsafe fn library<T: Float>(c: &DotCall) {
-    // SAFETY: by the caller's contract.
-    unsafe {
-        gemm::gemm(
-            c.m as usize,
-            c.n as usize,
-            c.k as usize,
-            c.acc.cast::<T>(),
-            c.acc_column as isize,
-            c.acc_row as isize,
-            true,
-            c.a.cast::<T>(),
-            c.a_inner as isize,
-            c.a_row as isize,
-            c.b.cast::<T>(),
-            c.b_column as isize,
-            c.b_inner as isize,
-            T::ONE,
-            T::ONE,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Vectors;
 
     /// A matrix with guard elements around, and its strides.
     fn operand(rows: i64, columns: i64, kind: usize) -> (Vec<f32>, usize, i64, i64) {
@@ -274,8 +174,20 @@ mod tests {
 
     #[test]
     fn all_strides_agree_with_plain_sums() {
+        for vectors in Vectors::available() {
+            with(vectors);
+        }
+    }
+
+    fn with(vectors: Vectors) {
         let shapes = [
             (1, 1, 1),
+            (2, 67, 40),
+            (3, 130, 9),
+            (6, 70, 5),
+            (14, 33, 20),
+            (15, 32, 20),
+            (200, 130, 300),
             (1, 40, 33),
             (40, 1, 33),
             (17, 9, 1),
@@ -307,7 +219,6 @@ mod tests {
                     k,
                     acc: acc.as_mut_ptr().cast(),
                     acc_row: row,
-                    acc_column: 1,
                     a: a[a0..].as_ptr().cast(),
                     a_row,
                     a_inner,
@@ -316,10 +227,11 @@ mod tests {
                     b_column,
                     a_half: 0,
                     b_half: 0,
+                    vectors: vectors.word(),
                 };
                 // SAFETY: the operands were sized for their strides.
                 unsafe { dot_f32(&call) };
-                assert_eq!(acc, expected, "{m}x{n}x{k}, operands {ka} {kb}");
+                assert_eq!(acc, expected, "{m}x{n}x{k}, operands {ka} {kb}, {vectors:?}");
             }
         }
     }
@@ -333,7 +245,6 @@ mod tests {
             k: 2,
             acc: acc.as_mut_ptr().cast(),
             acc_row: 1,
-            acc_column: 1,
             a: a.as_ptr().cast(),
             a_row: 2,
             a_inner: 1,
@@ -342,6 +253,7 @@ mod tests {
             b_column: 1,
             a_half: 0,
             b_half: 0,
+            vectors: 0,
         };
         // SAFETY: the matrices are as described.
         unsafe { dot_i64(&call) };

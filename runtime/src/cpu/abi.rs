@@ -4,6 +4,7 @@
 //! `args` is a table of words: four fixed ones, then a pointer a parameter, the run-time strides of all parameters, the
 //! extents, the scalars. Generated code holds no address: what it calls and its constants it finds through the table.
 
+use super::code::Vectors;
 use lazuli_ir::half_code::Half;
 use lazuli_ir::kernel::{Kernel, Stride};
 
@@ -112,7 +113,7 @@ pub(crate) fn half_word(half: Option<Half>) -> i64 {
     }
 }
 
-/// `acc[m,n] += a[m,k] b[k,n]`; strides in elements. Generated code writes it field by field, each a word.
+/// `acc[m,n] += a[m,k] b[k,n]`; strides in elements, columns of the accumulator are neighbours. Generated code writes it field by field, each a word.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DotCall {
@@ -121,7 +122,6 @@ pub(crate) struct DotCall {
     pub k: i64,
     pub acc: *mut u8,
     pub acc_row: i64,
-    pub acc_column: i64,
     pub a: *const u8,
     pub a_row: i64,
     pub a_inner: i64,
@@ -131,6 +131,15 @@ pub(crate) struct DotCall {
     /// Where an operand of an `f32` contraction consists of halves: which (see [`half_word`]).
     pub a_half: i64,
     pub b_half: i64,
+    /// The vectors that the code was made for (see [`Vectors::word`]).
+    pub vectors: i64,
+}
+
+impl DotCall {
+    /// The vectors that the code was made for.
+    pub(crate) fn vectors(&self) -> Vectors {
+        Vectors::ALL.into_iter().find(|v| v.word() == self.vectors).unwrap_or(Vectors::Portable)
+    }
 }
 
 /// Words of a [`DotCall`].

@@ -36,9 +36,21 @@ pub enum Vectors {
 }
 
 impl Vectors {
+    pub(crate) const ALL: [Vectors; 3] = [Vectors::Portable, Vectors::Avx2, Vectors::Avx512];
+
     /// Those that this machine has, narrow ones first.
     pub fn available() -> Vec<Vectors> {
-        [Vectors::Portable, Vectors::Avx2, Vectors::Avx512].into_iter().filter(|v| v.exist()).collect()
+        Vectors::ALL.into_iter().filter(|v| v.exist()).collect()
+    }
+
+    /// The widest that this machine has.
+    pub(crate) fn widest() -> Vectors {
+        Vectors::ALL.into_iter().rfind(|v| v.exist()).unwrap_or(Vectors::Portable)
+    }
+
+    /// How generated code names them.
+    pub(crate) fn word(self) -> i64 {
+        self as i64
     }
 
     fn exist(self) -> bool {

@@ -1,7 +1,7 @@
 //! What this machine does at most, measured once for each number of threads: what profiles compare kernels with.
 
 use super::abi::DotCall;
-use super::{host_target, threads};
+use super::{Vectors, host_target, threads};
 use lazuli_ir::{Error, ErrorKind, Limits, Result};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::Instant;
@@ -83,7 +83,6 @@ fn multiplied(threads: u32) -> Result<f64> {
             k,
             acc,
             acc_row: n,
-            acc_column: 1,
             a,
             a_row: n,
             a_inner: 1,
@@ -92,6 +91,7 @@ fn multiplied(threads: u32) -> Result<f64> {
             b_column: 1,
             a_half: 0,
             b_half: 0,
+            vectors: Vectors::widest().word(),
         };
         // SAFETY: three matrices of N times N elements, of which this thread alone holds the accumulator.
         unsafe { crate::gemm::dot_f32(&rows) };

@@ -119,11 +119,11 @@ impl Emitter<'_> {
         [m, n, base]: [Value; 3],
         columns: i64,
     ) -> Result<()> {
-        let (row, column) = (self.int(columns), self.int(1));
+        let (row, vectors) = (self.int(columns), self.int(self.machine.vectors().word()));
         let (a_half, b_half) = (self.half_word(&d.a)?, self.half_word(&d.b)?);
         let (a, a_row, a_inner) = self.operand(&d.a, d.row, inner)?;
         let (b, b_column, b_inner) = self.operand(&d.b, d.column, inner)?;
-        let words = [m, n, k, base, row, column, a, a_row, a_inner, b, b_inner, b_column, a_half, b_half];
+        let words = [m, n, k, base, row, a, a_row, a_inner, b, b_inner, b_column, a_half, b_half, vectors];
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, DOT_WORDS as u32 * 8, 3);
         let slot = self.func.create_sized_stack_slot(slot);
         let at = self.ins().stack_addr(types::I64, slot, 0);

@@ -27,6 +27,7 @@ mod strip;
 mod value;
 
 use super::abi::{self, Callee, Words};
+use super::code::Vectors;
 #[cfg(target_arch = "x86_64")]
 use super::wide::Family;
 use cranelift_codegen::ir::{
@@ -58,6 +59,21 @@ pub(crate) struct Machine {
     /// Strips are wanted as text too.
     #[cfg(target_arch = "x86_64")]
     pub list: bool,
+}
+
+impl Machine {
+    /// The vectors that code is made for.
+    fn vectors(&self) -> Vectors {
+        #[cfg(target_arch = "x86_64")]
+        let vectors = match self.wide {
+            None => Vectors::Portable,
+            Some(Family::Avx2) => Vectors::Avx2,
+            Some(Family::Avx512) => Vectors::Avx512,
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let vectors = Vectors::Portable;
+        vectors
+    }
 }
 
 /// The vector constants of a kernel; the first bytes are zeros, which masked loads read instead of what is out of range.

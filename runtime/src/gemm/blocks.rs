@@ -1,0 +1,302 @@
+//! Products of matrices in blocks: what a core of an x86-64 machine multiplies.
+//!
+//! The result is cut into panels of columns as wide as two vectors (more where there are few rows), the contraction into blocks whose
+//! panel of `b` fits the first-level cache, and rows into groups whose results stay in registers while a block is contracted
+//! ([`group`]). Per step of the contraction a group loads the panel's vectors and multiplies them with one number of `a` a row, so that
+//! the arithmetic units are busy and hardly anything else is. `b` is packed a panel at a time where its rows are far apart or its columns are not
+//! neighbours; `a` is read where it lies, or packed a group at a time where its rows are neighbours and its columns far apart.
+
+use super::vector::Vector;
+use std::cell::RefCell;
+use std::hint::black_box;
+
+/// Elements of the contraction that are one block.
+const DEPTH: usize = 256;
+/// Rows of a group at most.
+const MOST_ROWS: usize = 14;
+/// Bytes between neighbours in a column from which on a matrix may be packed.
+const FAR: usize = 1 << 10;
+/// Bytes that a column of a block may reach over before it is packed: a page for each entry of a small first-level TLB.
+const PAGES: usize = 64 << 12;
+/// Groups of rows that `b` is not worth packing for.
+const FEW: usize = 2;
+/// Rows up to which turning columns of `b` to rows costs more than it saves.
+const SKINNY: usize = 8;
+/// Panels of columns that `a` is worth packing for.
+const MANY: usize = 3;
+
+/// A matrix to read: distances are in elements.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<T> {
+    pub(super) data: *const T,
+    pub(super) row: isize,
+    pub(super) column: isize,
+}
+
+impl<T> Matrix<T> {
+    fn at(self, i: usize, j: usize) -> *const T {
+        self.data.wrapping_offset(i as isize * self.row + j as isize * self.column)
+    }
+
+    /// Whether neighbours in a column are so far apart that so many of them are in too many pages.
+    fn is_far(self, depth: usize) -> bool {
+        let apart = self.row.unsigned_abs() * size_of::<T>();
+        apart >= FAR && apart * depth > PAGES
+    }
+}
+
+/// `c += a b`; `c` is `m` by `n`, and neighbours in a row of it are neighbours in memory.
+#[derive(Clone, Copy)]
+pub(super) struct Product<T> {
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) c: *mut T,
+    pub(super) c_row: isize,
+    pub(super) a: Matrix<T>,
+    pub(super) b: Matrix<T>,
+}
+
+/// Rows of a panel that are contracted at once: the rows of `b` are as far apart as it says.
+pub(super) struct Group<T> {
+    k: usize,
+    c: *mut T,
+    c_row: isize,
+    a: Matrix<T>,
+    b: *const T,
+    b_row: isize,
+    /// Columns of the last vector.
+    last: usize,
+}
+
+/// A function that contracts a [`Group`] of so many rows and vectors.
+pub(super) type Kernel<T> = unsafe fn(&Group<T>);
+
+/// Writes a body once for each row, so that all of them are in registers.
+macro_rules! rows {
+    ($rows:ident, |$r:ident| $body:block) => { rows!(@ $rows $r $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13) };
+    (@ $rows:ident $r:ident $body:block $($i:literal)*) => {$(
+        if $i < $rows {
+            let $r: usize = $i;
+            $body
+        }
+    )*};
+}
+
+/// Contracts a group of `R` rows of `V` vectors.
+#[inline(always)]
+pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize>(g: &Group<X::Element>) {
+    // SAFETY: by the caller's contract: all that the group's extents reach is valid.
+    unsafe {
+        let part = X::part(g.last);
+        let mut sums = [[X::splat(X::Element::default()); V]; R];
+        // Three rows share an address: with one for all, or one for each, the code would compute them one from the other.
+        let mut rows = [g.a.data; MOST_ROWS / 3 + 1];
+        rows!(R, |r| {
+            if r % 3 == 0 {
+                rows[r / 3] = black_box(g.a.at(r, 0));
+            }
+        });
+        let mut b = g.b;
+        for _ in 0..g.k {
+            let mut columns = [X::splat(X::Element::default()); V];
+            for v in 0..V {
+                let from = b.wrapping_add(v * X::LANES);
+                columns[v] = if v + 1 == V { X::load_part(from, part) } else { X::load(from) };
+            }
+            rows!(R, |r| {
+                let x = X::splat(*rows[r / 3].wrapping_offset((r % 3) as isize * g.a.row));
+                for v in 0..V {
+                    sums[r][v] = X::mul_add(x, columns[v], sums[r][v]);
+                }
+            });
+            rows!(R, |r| {
+                if r % 3 == 0 {
+                    rows[r / 3] = rows[r / 3].wrapping_offset(g.a.column);
+                }
+            });
+            b = b.wrapping_offset(g.b_row);
+        }
+        rows!(R, |r| {
+            let row = g.c.wrapping_offset(r as isize * g.c_row);
+            for v in 0..V {
+                let to = row.wrapping_add(v * X::LANES);
+                if v + 1 == V {
+                    X::store_part(to, part, X::add(X::load_part(to, part), sums[r][v]));
+                } else {
+                    X::store(to, X::add(X::load(to), sums[r][v]));
+                }
+            }
+        });
+    }
+}
+
+/// A cache line: packed panels begin at one.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Line {
+    _bytes: [u8; 64],
+}
+
+thread_local! {
+    /// Space for a packed panel of `b` and the packed groups of `a`, kept by each thread.
+    static SPACE: [RefCell<Vec<Line>>; 2] = const { [const { RefCell::new(Vec::new()) }; 2] };
+}
+
+/// Multiplies, with kernels for these numbers of rows and vectors.
+///
+/// # Safety
+/// All elements that the extents and distances reach must lie in valid memory, those of the result apart from the
+/// operands', and the machine must have the kernels' instructions.
+#[inline(always)]
+pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usize, usize) -> Kernel<X::Element>) {
+    if p.a.column == 1 && p.b.row == 1 && p.b.column != 1 && p.m <= SKINNY {
+        // SAFETY: by the caller's contract.
+        return unsafe { inner_products::<X>(p) };
+    }
+    let widest = [8, 4].into_iter().find(|v| p.m <= rows_of::<X>(*v)).unwrap_or(2);
+    let panel = widest * X::LANES;
+    let groups = p.m.div_ceil(rows_of::<X>(widest));
+    let rows = |i: usize| (p.m * i / groups, p.m * (i + 1) / groups);
+    let group_width = p.m.div_ceil(groups).next_multiple_of(X::LANES);
+    let blocks = p.k.div_ceil(DEPTH);
+    let [mut packed_a, mut packed_b] = SPACE.with(|s| [s[0].take(), s[1].take()]);
+    for block in 0..blocks {
+        let (from, to) = (p.k * block / blocks, p.k * (block + 1) / blocks);
+        let depth = to - from;
+        let mut a = Matrix { data: p.a.at(0, from), ..p.a };
+        let turned = Matrix { data: a.data, row: a.column, column: a.row };
+        let pack_a = p.n >= MANY * panel && turned.column == 1 && turned.is_far(depth);
+        if pack_a {
+            let to: *mut X::Element = reserve(&mut packed_a, groups * depth * group_width);
+            for i in 0..groups {
+                let (first, end) = rows(i);
+                let group = Matrix { data: turned.at(0, first), ..turned };
+                // SAFETY: the space was made for all groups.
+                unsafe { pack::<X>(group, depth, end - first, to.add(i * depth * group_width), group_width) };
+            }
+            a = Matrix { data: to, row: 1, column: group_width as isize };
+        }
+        let mut j = 0;
+        while j < p.n {
+            let mut vectors = widest;
+            while vectors > 1 && (vectors - 1) * X::LANES >= p.n - j {
+                vectors /= 2;
+            }
+            let width = vectors * X::LANES;
+            let columns = width.min(p.n - j);
+            let mut b = Matrix { data: p.b.at(from, j), ..p.b };
+            if b.column != 1 || groups > FEW && b.is_far(depth) {
+                let to: *mut X::Element = reserve(&mut packed_b, depth * width);
+                // SAFETY: the space was made for the panel.
+                unsafe { pack::<X>(b, depth, columns, to, width) };
+                b = Matrix { data: to, row: width as isize, column: 1 };
+            }
+            for i in 0..groups {
+                let (first, end) = rows(i);
+                let start = if pack_a { a.data.wrapping_add(i * depth * group_width) } else { a.at(first, 0) };
+                let g = Group {
+                    k: depth,
+                    c: p.c.wrapping_offset(first as isize * p.c_row).wrapping_add(j),
+                    c_row: p.c_row,
+                    a: Matrix { data: start, ..a },
+                    b: b.data,
+                    b_row: b.row,
+                    last: columns - (vectors - 1) * X::LANES,
+                };
+                // SAFETY: by the caller's contract.
+                unsafe { kernel(end - first, vectors)(&g) };
+            }
+            j += columns;
+        }
+    }
+    SPACE.with(|s| {
+        s[0].replace(packed_a);
+        s[1].replace(packed_b);
+    });
+}
+
+/// Rows of a group whose results are so many vectors each.
+const fn rows_of<X: Vector>(vectors: usize) -> usize {
+    // The registers that two vectors of results a row leave: the panel's two, and a number of `a`.
+    let registers = 2 * X::ROWS + 2;
+    (registers - vectors) / vectors
+}
+
+/// Few rows of `a` times columns of `b` that lie as such: each element is a sum along both, and nothing is packed.
+#[inline(always)]
+unsafe fn inner_products<X: Vector>(p: &Product<X::Element>) {
+    const COLUMNS: usize = 4;
+    let zero = X::Element::default();
+    // SAFETY: by the caller's contract.
+    unsafe {
+        let (whole, part) = (p.k / X::LANES * X::LANES, X::part(p.k % X::LANES));
+        for j in (0..p.n).step_by(COLUMNS) {
+            // Columns beyond the last are the last one again.
+            let column = |c: usize| p.b.at(0, (j + c).min(p.n - 1));
+            for i in 0..p.m {
+                let a = p.a.at(i, 0);
+                let mut sums = [X::splat(zero); COLUMNS];
+                for k in (0..whole).step_by(X::LANES) {
+                    let x = X::load(a.add(k));
+                    for (c, sum) in sums.iter_mut().enumerate() {
+                        *sum = X::mul_add(x, X::load(column(c).add(k)), *sum);
+                    }
+                }
+                if whole < p.k {
+                    let x = X::load_part(a.add(whole), part);
+                    for (c, sum) in sums.iter_mut().enumerate() {
+                        *sum = X::mul_add(x, X::load_part(column(c).add(whole), part), *sum);
+                    }
+                }
+                for (c, sum) in sums.into_iter().enumerate().take(p.n - j) {
+                    let to = p.c.wrapping_offset(i as isize * p.c_row).wrapping_add(j + c);
+                    *to = *to + X::sum(sum);
+                }
+            }
+        }
+    }
+}
+
+/// Space for so many numbers.
+fn reserve<T>(space: &mut Vec<Line>, numbers: usize) -> *mut T {
+    let lines = (numbers * size_of::<T>()).div_ceil(size_of::<Line>());
+    if space.len() < lines {
+        space.resize(lines, Line { _bytes: [0; 64] });
+    }
+    space.as_mut_ptr().cast()
+}
+
+/// Copies a panel of columns, each row of it to `width` numbers; what no column stands for is zero.
+#[inline(always)]
+unsafe fn pack<X: Vector>(b: Matrix<X::Element>, depth: usize, columns: usize, to: *mut X::Element, width: usize) {
+    // SAFETY: by the caller's contract, as all here.
+    unsafe {
+        if b.column == 1 {
+            let (whole, part) = (columns / X::LANES * X::LANES, X::part(columns % X::LANES));
+            for k in 0..depth {
+                let (from, to) = (b.at(k, 0), to.add(k * width));
+                for v in (0..whole).step_by(X::LANES) {
+                    X::store(to.add(v), X::load(from.add(v)));
+                }
+                if whole < width {
+                    X::store(to.add(whole), X::load_part(from.add(whole), part));
+                }
+            }
+            return;
+        }
+        let (side, turned) = (X::SQUARE, if b.row == 1 { columns / X::SQUARE * X::SQUARE } else { 0 });
+        let deep = depth / side * side;
+        for j in (0..turned).step_by(side) {
+            for k in (0..deep).step_by(side) {
+                X::turn(b.at(k, j), b.column, to.add(k * width + j), width);
+            }
+        }
+        for k in 0..depth {
+            let known = if k < deep { turned } else { 0 };
+            for j in known..width {
+                *to.add(k * width + j) = if j < columns { *b.at(k, j) } else { X::Element::default() };
+            }
+        }
+    }
+}
