@@ -1,11 +1,13 @@
 //! How near each workload comes to what this machine can do at most: one JSON line for the machine, then one a workload.
 //!
-//!     cargo bench -q --bench limits -- [--threads 2] [--seconds 0.5] [--only NAME,..] [--format table] [--peers FILE]
+//!     cargo bench -q --bench limits -- [--threads 2] [--seconds 0.5] [--only NAME,..] [--format table] [--peers FILE] [--kernels true]
 //!
 //! The line of the machine holds `threads`, `memory_gb_s` and `cache_gb_s` (bytes read and written by a copy, in memory and in
 //! the threads' own caches), `cache_bytes` and `gflops` (fused multiply-adds). A workload's limit is the longer of two times:
 //! that of moving its `bytes` (inputs read once, results written once) and that of the `flops` of its contractions; `bound` says
 //! which, or `mixed` where neither is twice the other. `ratio` is `limit_s` over `time_s`, the median of compiled runs.
+//!
+//! With `--kernels true` a line follows for each kernel of the workload, with its time in a profile.
 //!
 //! As a table, these are the rows of `docs/performance.md`. A file of lines with `workload`, `engine` and `median_s`, as `peers`
 //! prints them for Lazuli, adds the best other engine.
@@ -79,9 +81,33 @@ fn row(line: &Value, peer: Option<&(String, f64)>) -> String {
     format!("| {name} | {megabytes:.2} | {gigaflop:.3} | {limit:.3} | {time:.3} | {ratio:.0} % | {peer} |")
 }
 
+/// The time of each kernel, from the profile in the middle of some.
+fn print_kernels(w: &Workload) -> Result<(), Failure> {
+    const PROFILES: usize = 21;
+    let program = w.compiled();
+    let one = || program.profile((&w.data, &w.parameters));
+    let mut profiles = std::iter::repeat_with(one).take(PROFILES).collect::<lazuli::Result<Vec<_>>>()?;
+    profiles.sort_by_key(|p| p.time());
+    for k in &profiles[PROFILES / 2].kernels {
+        println!(
+            "{}",
+            json!({
+                "kernel": k.name,
+                "time_s": k.time.map(|t| t.as_secs_f64()),
+                "gflops": k.gigaflops(),
+                "gb_s": k.gigabytes_per_second(),
+                "ratio": k.share_of_limit(),
+                "sources": k.sources,
+            })
+        );
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Failure> {
-    let arguments = Arguments::read(&["threads", "seconds", "only", "format", "peers"])?;
+    let arguments = Arguments::read(&["threads", "seconds", "only", "format", "peers", "kernels"])?;
     let table = arguments.list("format", &["json"]) == ["table"];
+    let kernels = arguments.number("kernels", false)?;
     let peers = arguments.list("peers", &[]).first().map(|file| best_peers(file)).transpose()?.unwrap_or_default();
     common::use_threads(arguments.number("threads", common::all_threads())?)?;
     let seconds = arguments.number("seconds", 0.5)?;
@@ -119,6 +145,9 @@ fn main() -> Result<(), Failure> {
             println!("{}", row(&line, peers.get(&name)));
         } else {
             println!("{line}");
+        }
+        if kernels {
+            print_kernels(&w)?;
         }
     }
     Ok(())
