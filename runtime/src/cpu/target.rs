@@ -10,7 +10,12 @@ use std::sync::LazyLock;
 /// The machine this process runs on, as passes see it. Its cores are those the process may use, however many threads were
 /// asked for: what is fused depends on them, and so may the bits of a sum, which must not depend on threads.
 pub fn host_target() -> &'static Target {
-    static HOST: LazyLock<Target> = LazyLock::new(|| Target { fma: has_fma(), ..Target::cpu(cores()) });
+    static HOST: LazyLock<Target> = LazyLock::new(|| {
+        let plain = Target::cpu(cores());
+        // What systems say of caches may be that of a virtual machine: nothing that no machine has.
+        let l2_bytes = cache_bytes(2).map_or(plain.l2_bytes, |n| n.clamp(256 << 10, 4 << 20));
+        Target { fma: has_fma(), l2_bytes, ..plain }
+    });
     &HOST
 }
 
@@ -86,16 +91,19 @@ pub(crate) fn has_rounding() -> bool {
 /// Bytes of the last cache, as far as the system says.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn last_cache_bytes() -> u64 {
-    static BYTES: LazyLock<u64> = LazyLock::new(|| {
-        let size = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size").unwrap_or_default();
-        let size = size.trim();
-        let (number, unit) = size.split_at(size.len().saturating_sub(1));
-        let unit = match unit {
-            "K" => 1 << 10,
-            "M" => 1 << 20,
-            _ => 0,
-        };
-        number.parse::<u64>().ok().map(|n| n * unit).filter(|n| *n > 0).unwrap_or(32 << 20)
-    });
+    static BYTES: LazyLock<u64> = LazyLock::new(|| cache_bytes(3).unwrap_or(32 << 20));
     *BYTES
+}
+
+/// Bytes of a core's unified cache of this level, where the system tells.
+fn cache_bytes(level: u32) -> Option<u64> {
+    let size = std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{level}/size")).ok()?;
+    let size = size.trim();
+    let (number, unit) = size.split_at(size.len().saturating_sub(1));
+    let unit = match unit {
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        _ => return None,
+    };
+    number.parse::<u64>().ok().map(|n| n * unit).filter(|n| *n > 0)
 }
