@@ -1,14 +1,16 @@
 //! Kernels over threads: the caller always works, helpers join while there are chunks to claim.
 //!
-//! All steps of a call stand in one list before it starts. The caller opens a step by writing its number into the cursor;
-//! whoever takes part claims chunk after chunk from it. Chunks are fixed by the plan and results never depend on who runs
-//! them. Helpers are detached jobs that own a reference to the call's state: they may start late, find the call closed
+//! All steps of a call stand in one list before it starts. The chunks of a step are divided into a share for each thread, with
+//! a cursor each. The caller opens a step by writing its number into the cursors; whoever takes part claims chunk after chunk from
+//! its own share, then from those of others. So a thread finds in its caches what it had in the step and in the call before.
+//! Chunks are fixed by the plan and results never depend on who runs them. Helpers are detached jobs that own a reference to the call's state: they may start late, find the call closed
 //! and leave. The caller waits for claimed chunks only, so a sleeping worker costs nothing.
 
 use super::abi::Entry;
 use super::code::KernelCode;
 use crate::allocator::{self, Block};
 use lazuli_ir::Result;
+use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -56,10 +58,65 @@ impl Steps {
 struct Call {
     steps: Arc<Steps>,
     words: Vec<u64>,
-    /// The open step in the upper half, the next chunk in the lower; `CLOSED` at the end.
-    cursor: AtomicU64,
+    /// For each share, the open step in the upper half, the next chunk in the lower; `CLOSED` at the end.
+    cursors: SmallVec<[AtomicU64; 4]>,
     done: AtomicU64,
     helpers: AtomicU32,
+}
+
+impl Call {
+    /// The first chunk of a share; that of the number of shares is the end.
+    fn first(&self, step: &Step, share: usize) -> u64 {
+        step.chunks() * share as u64 / self.cursors.len() as u64
+    }
+
+    fn close(&self) {
+        self.cursors.iter().for_each(|c| c.store(CLOSED, Ordering::Release));
+    }
+
+    fn is_closed(&self) -> bool {
+        self.cursors[0].load(Ordering::Acquire) == CLOSED
+    }
+
+    /// Claims a chunk and runs it, of this share or else of the one after it; `false` where none is left.
+    ///
+    /// # Safety
+    /// As for [`run`]; the caller of the call waits for every chunk that is claimed.
+    unsafe fn work(&self, share: usize, scratch: *mut u8) -> bool {
+        let shares = self.cursors.len();
+        (share..share + shares).any(|s| {
+            // SAFETY: by the contract.
+            unsafe { self.claim(s % shares, scratch) }
+        })
+    }
+
+    /// Claims a chunk of a share and runs it; `false` where none is left.
+    ///
+    /// # Safety
+    /// As for [`work`](Call::work).
+    unsafe fn claim(&self, share: usize, scratch: *mut u8) -> bool {
+        let cursor = &self.cursors[share];
+        let mut word = cursor.load(Ordering::Acquire);
+        loop {
+            let Some(step) = self.steps.steps.get((word >> 32) as usize) else { return false };
+            let chunk = word & u64::from(u32::MAX);
+            if chunk >= self.first(step, share + 1) {
+                return false;
+            }
+            match cursor.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Err(now) => word = now,
+                Ok(_) => {
+                    let begin = chunk * step.grain;
+                    let end = (begin + step.grain).min(step.iterations);
+                    let args = self.words.as_ptr().wrapping_add(step.first_word);
+                    // SAFETY: by the contract.
+                    unsafe { (step.entry)(args, scratch, begin as i64, end as i64) };
+                    self.done.fetch_add(1, Ordering::Release);
+                    return true;
+                }
+            }
+        }
+    }
 }
 
 const CLOSED: u64 = u64::MAX;
@@ -139,7 +196,7 @@ pub(crate) unsafe fn run(steps: &Arc<Steps>, words: Vec<u64>, mut times: Option<
         call = Some(Arc::new(Call {
             steps: steps.clone(),
             words: std::mem::take(&mut words),
-            cursor: AtomicU64::new(u64::from(u32::MAX)),
+            cursors: (0..=helpers).map(|_| AtomicU64::new(u64::from(u32::MAX))).collect(),
             done: AtomicU64::new(0),
             helpers: AtomicU32::new(0),
         }));
@@ -164,7 +221,7 @@ pub(crate) unsafe fn run(steps: &Arc<Steps>, words: Vec<u64>, mut times: Option<
         }
     }
     if let Some(call) = call {
-        call.cursor.store(CLOSED, Ordering::Release);
+        call.close();
     }
     Ok(())
 }
@@ -174,9 +231,12 @@ pub(crate) unsafe fn run(steps: &Arc<Steps>, words: Vec<u64>, mut times: Option<
 /// # Safety
 /// As for [`run`].
 unsafe fn share(call: &Arc<Call>, number: usize, helpers: usize, scratch: *mut u8) {
-    let chunks = call.steps.steps[number].chunks();
+    let step = &call.steps.steps[number];
+    let chunks = step.chunks();
     call.done.store(0, Ordering::Relaxed);
-    call.cursor.store((number as u64) << 32, Ordering::Release);
+    for (share, cursor) in call.cursors.iter().enumerate() {
+        cursor.store((number as u64) << 32 | call.first(step, share), Ordering::Release);
+    }
     let wanted = helpers.min(chunks as usize - 1);
     for _ in call.helpers.load(Ordering::Relaxed) as usize..wanted {
         call.helpers.fetch_add(1, Ordering::Relaxed);
@@ -186,14 +246,8 @@ unsafe fn share(call: &Arc<Call>, number: usize, helpers: usize, scratch: *mut u
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| help(&call)));
         });
     }
-    loop {
-        let word = call.cursor.load(Ordering::Acquire);
-        if word as u32 as u64 >= chunks {
-            break;
-        }
-        // SAFETY: by the contract.
-        unsafe { claim(call, word, scratch) };
-    }
+    // SAFETY: by the contract.
+    while unsafe { call.work(0, scratch) } {}
     let mut spins = 0u32;
     while call.done.load(Ordering::Acquire) < chunks {
         spins += 1;
@@ -202,38 +256,17 @@ unsafe fn share(call: &Arc<Call>, number: usize, helpers: usize, scratch: *mut u
     }
 }
 
-/// Claims the chunk that `word` names, and runs it. Does nothing where another was faster.
-///
-/// # Safety
-/// As for [`run`]; the caller of the call waits for the chunk once it is claimed.
-unsafe fn claim(call: &Call, word: u64, scratch: *mut u8) {
-    if call.cursor.compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-        return;
-    }
-    let step = &call.steps.steps[(word >> 32) as usize];
-    let begin = (word & u64::from(u32::MAX)) * step.grain;
-    let end = (begin + step.grain).min(step.iterations);
-    let args = call.words.as_ptr().wrapping_add(step.first_word);
-    // SAFETY: by the contract.
-    unsafe { (step.entry)(args, scratch, begin as i64, end as i64) };
-    call.done.fetch_add(1, Ordering::Release);
-}
-
 /// A helper: claims chunks of whatever step is open, until the call is closed or nothing happens for a while.
 fn help(call: &Call) {
     // Without scratch memory it leaves; the caller does the work.
     if let Ok(scratch) = scratch(call.steps.scratch_bytes) {
+        // The caller has the first share, each worker always the same other one.
+        let share = 1 + rayon::current_thread_index().unwrap_or(0) % (call.cursors.len() - 1);
         let mut idle: Option<Instant> = None;
-        loop {
-            let word = call.cursor.load(Ordering::Acquire);
-            if word == CLOSED {
-                break;
-            }
-            let open = call.steps.steps.get((word >> 32) as usize).map_or(0, Step::chunks);
-            if (word as u32 as u64) < open {
+        while !call.is_closed() {
+            // SAFETY: `run` was called with a correct table, and its caller waits for what is claimed.
+            if unsafe { call.work(share, scratch) } {
                 idle = None;
-                // SAFETY: `run` was called with a correct table, and its caller waits for what is claimed.
-                unsafe { claim(call, word, scratch) };
                 continue;
             }
             match idle {
