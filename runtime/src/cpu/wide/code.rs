@@ -83,6 +83,8 @@ pub(super) enum Op {
     StoreStreaming(u32),
     /// Waits for such writes, where the operand is not zero.
     Fence,
+    /// Asks for the cache line of an address.
+    Prefetch,
     /// The address of bytes of the pool.
     PoolAddress(u32),
     /// A byte or two bytes of memory, without sign.

@@ -430,6 +430,11 @@ impl Encoder<'_> {
                 self.emit(Code::Sfence, &[], None);
                 self.set_label(skip);
             }
+            Op::Prefetch => {
+                let Some(address) = inst.address else { return };
+                let m = self.address(address);
+                self.emit(Code::Prefetcht0_m8, &[Operand::Memory(m)], None);
+            }
             Op::StoreNarrow(bytes) => {
                 let v = self.general(inst.operands[0], 0);
                 // The value may be in the first scratch register: the address takes the second only.

@@ -39,6 +39,12 @@ enum Spread {
     Strided(i64),
 }
 
+/// Bytes of a cache line.
+const LINE: u32 = 64;
+/// How far ahead of what a loop reads it asks for lines, in bytes.
+const AHEAD: i32 = 1024;
+/// Bytes of rows that are worth it.
+const LONG_ROW: u32 = 1024;
 /// Distances between lanes up to which whole vectors are loaded, and lanes picked from them.
 const MOST_PICKED: i64 = 8;
 
@@ -262,6 +268,7 @@ impl Nest<'_> {
         }
         let tail = self.running.and_then(|l| l.tail);
         let parts = self.running.map_or(1, |l| l.parts);
+        let ahead = self.begins_stream(memory, index);
         let mut out = Regs::new();
         for part in 0..parts {
             let mask = if varies { self.access_mask(own.as_ref(), part as usize, unit) } else { tail.filter(|_| unit) };
@@ -273,10 +280,35 @@ impl Nest<'_> {
                 continue;
             }
             let mut address = address;
-            address.offset += (part * self.lanes * dtype.size() as u32) as i32;
+            let distance = part * self.lanes * dtype.size() as u32;
+            address.offset += distance as i32;
+            if ahead && distance.is_multiple_of(LINE) {
+                let mut inst = Inst::new(Op::Prefetch, None, &[]);
+                inst.address = Some(Address { offset: address.offset + AHEAD, ..address });
+                self.code.push(inst);
+            }
             out.push(self.load_vector(ty, dtype, address, mask, constant));
         }
         Val::Parts(out)
+    }
+
+    /// Whether a load is the first of those that walk a parameter as it lies: rows from end to end, one after the other. The
+    /// hardware sees that too, but only after a while and in each page again.
+    fn begins_stream(&mut self, memory: Memory, index: &[Index]) -> bool {
+        let (Memory::Param(p), Some(lanes)) = (memory, self.running) else { return false };
+        let param = &self.kernel.params[p.index()];
+        let whole = match (param.dims.as_slice(), lanes.length) {
+            ([Extent::Runtime(_)], None) => true,
+            ([.., Extent::Const(n)], Some(length)) => {
+                *n as i64 == length && *n * param.dtype.size() as u64 >= u64::from(LONG_ROW)
+            }
+            _ => false,
+        };
+        let begins = whole && index.last() == Some(&Index::var(lanes.var)) && !self.streams.contains(&p);
+        if begins {
+            self.streams.push(p);
+        }
+        begins
     }
 
     /// Lanes that lie apart.

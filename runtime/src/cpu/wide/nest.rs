@@ -105,6 +105,8 @@ pub(super) struct Lanes {
     pub parts: u32,
     /// The mask of lanes that exist, where not all do.
     pub tail: Option<Reg>,
+    /// Iterations of the loop, where they are known.
+    pub length: Option<i64>,
 }
 
 pub(super) struct Nest<'k> {
@@ -126,6 +128,8 @@ pub(super) struct Nest<'k> {
     pub heavy: bool,
     /// Bytes of the last cache.
     pub cache_bytes: u64,
+    /// What is read as one stream, and asked for ahead of it.
+    pub streams: SmallVec<[ParamId; 4]>,
     /// Registers that say whether stores go past the caches.
     pub streaming: SmallVec<[Reg; 2]>,
     /// What masks off stores and loads.
@@ -227,6 +231,7 @@ impl<'k> Nest<'k> {
             compared: FxHashMap::default(),
             heavy: false,
             cache_bytes: crate::cpu::target::last_cache_bytes(),
+            streams: SmallVec::new(),
             streaming: SmallVec::new(),
             masks: Vec::new(),
             tiles: Vec::new(),
@@ -473,7 +478,7 @@ impl<'k> Nest<'k> {
                 self.branch(Condition::GreaterEqual, c, limit, exit);
             }
             self.code.push(Inst::new(Op::Label(top), None, &[]));
-            self.lane_body(var, c, parts, None, body);
+            self.lane_body(Lanes { var, parts, tail: None, length }, c, body);
             self.advance(c, group);
             self.branch(Condition::Less, c, limit, top);
             self.code.push(Inst::new(Op::Label(exit), None, &[]));
@@ -494,18 +499,18 @@ impl<'k> Nest<'k> {
         }
         self.code.push(Inst::new(Op::Label(top), None, &[]));
         let tail = rest.is_none_or(|n| n % lanes != 0).then(|| self.tail_mask(c, end));
-        self.lane_body(var, c, 1, tail, body);
+        self.lane_body(Lanes { var, parts: 1, tail, length }, c, body);
         self.advance(c, lanes);
         self.branch(Condition::Less, c, end, top);
         self.code.push(Inst::new(Op::Label(exit), None, &[]));
         self.code.close();
     }
 
-    fn lane_body(&mut self, var: VarId, counter: Reg, parts: u32, tail: Option<Reg>, body: &mut dyn FnMut(&mut Self)) {
-        self.running = Some(Lanes { var, parts, tail });
-        self.vars.insert(var, counter);
+    fn lane_body(&mut self, lanes: Lanes, counter: Reg, body: &mut dyn FnMut(&mut Self)) {
+        self.running = Some(lanes);
+        self.vars.insert(lanes.var, counter);
         body(self);
-        self.vars.remove(&var);
+        self.vars.remove(&lanes.var);
         self.running = None;
     }
 
