@@ -26,8 +26,8 @@ struct Term {
 type Multiples = SmallVec<[(VarId, i64); 2]>;
 
 /// The address of an access, and how it moves along the lanes.
-struct Reached {
-    address: Address,
+pub struct Reached {
+    pub address: Address,
     spread: Spread,
 }
 
@@ -167,7 +167,7 @@ impl Nest<'_> {
     }
 
     /// The address of the first part's first lane.
-    fn access(&mut self, memory: Memory, index: &[Index]) -> Option<Reached> {
+    pub fn access(&mut self, memory: Memory, index: &[Index]) -> Option<Reached> {
         let size = self.dtype(memory).size() as i64;
         let (mut terms, word, constant) = self.terms(memory, index)?;
         let spread = match self.running {
@@ -435,7 +435,7 @@ impl Nest<'_> {
     }
 
     /// A load at whose end stands a register of a class.
-    fn read(&mut self, op: Op, class: Class, address: Address, masking: Masking, constant: bool) -> Reg {
+    pub fn read(&mut self, op: Op, class: Class, address: Address, masking: Masking, constant: bool) -> Reg {
         let mut inst = Inst::new(op, None, &[]);
         (inst.address, inst.masking) = (Some(address), masking);
         if constant {
@@ -614,7 +614,7 @@ impl Nest<'_> {
         Some(flag)
     }
 
-    fn write(&mut self, op: Op, operands: &[Reg], address: Address, mask: Option<Reg>, immediate: Option<i32>) {
+    pub fn write(&mut self, op: Op, operands: &[Reg], address: Address, mask: Option<Reg>, immediate: Option<i32>) {
         let mut inst = Inst::new(op, None, operands);
         inst.address = Some(address);
         inst.masking = mask.map_or(Masking::All, Masking::Merge);

@@ -5,6 +5,7 @@
 //! one at a time under a mask of the lanes that are left. Reductions are in `reduction`.
 
 mod reduction;
+mod turn;
 
 use super::code::{Class, Code, Condition, Count, Inst, Masking, Op, Reg};
 use super::encode::encode;
@@ -16,6 +17,7 @@ use lazuli_ir::kernel::{
 use lazuli_ir::{CompareOp, ExtentId, Index, Literal, Result, VarId};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use turn::Turn;
 
 /// The nest that becomes a strip.
 #[derive(Clone, Copy)]
@@ -152,7 +154,7 @@ pub(crate) fn strip(
     list: bool,
 ) -> Result<Option<Strip>> {
     let worth = match root {
-        Root::Loop(l) => l.axis.vector > 1 || has_vectors(&l.body),
+        Root::Loop(l) => l.axis.vector > 1 || has_vectors(&l.body) || Turn::of(kernel, l, family).is_some(),
         Root::Reduce(r) => r.axis.vector > 1 || has_vectors(&r.body),
     };
     if !worth {
@@ -431,6 +433,11 @@ impl<'k> Nest<'k> {
     /// The iterations of a loop in a range. `may_skip`: it may be empty.
     fn range_loop(&mut self, l: &Loop, range: (Count, Count), most: Option<i64>, may_skip: bool) {
         self.unfit |= l.step != 1;
+        if self.running.is_none()
+            && let Some(turn) = Turn::of(self.kernel, l, self.family)
+        {
+            return self.turn(&turn);
+        }
         if self.running.is_some() || l.axis.vector <= 1 {
             self.counted(range, 1, may_skip, &mut |e, counter| {
                 e.vars.insert(l.var, counter);

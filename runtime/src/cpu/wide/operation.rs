@@ -65,7 +65,7 @@ impl Nest<'_> {
         Op::Vector(v, self.bytes(ty))
     }
 
-    fn op(&mut self, v: Vector, ty: ScalarType, operands: &[Reg], immediate: Option<i32>) -> Reg {
+    pub fn op(&mut self, v: Vector, ty: ScalarType, operands: &[Reg], immediate: Option<i32>) -> Reg {
         let (op, class) = (self.vector_op(v, ty), self.class(ty));
         self.code.pure(op, class, operands, immediate)
     }
