@@ -38,6 +38,13 @@ fn dims_change_their_order() -> Result<()> {
             assert_eq!(added.to_vec::<f32>()?, sums, "{what}, with another operand");
             let twos: Vec<f32> = want.chunks(2).map(|p| p.iter().sum()).collect();
             assert_eq!(pairs.to_vec::<f32>()?, twos, "{what}, merged and summed");
+            for dtype in [DType::F64, DType::I64, DType::I32, DType::U8] {
+                let program = lazuli::compile(move |x: Tensor| x.permute(order).reshape([-1]));
+                let got = program.call(&tensor.to(dtype))?.to(DType::F64).to_vec::<f64>()?;
+                let same = tensor.to(dtype).to(DType::F64).to(DType::F32).to_vec::<f32>()?;
+                let want: Vec<f64> = permuted(&same, shape, order).into_iter().map(f64::from).collect();
+                assert_eq!(got, want, "{what} of {dtype}");
+            }
             let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b / 256.0;
             assert!(half.to_vec::<f32>()?.iter().zip(&want).all(near), "{what}, as a half");
         }
