@@ -3,6 +3,7 @@
 //! - A product with a vector is no multiplication of matrices: each element is read once, or a few times (a depthwise
 //!   convolution), and memory is all it takes. It becomes products and their sum, which run as any reduction does, with
 //!   whatever fuses to it.
+//! - A contraction with a softmax contracts its exponentials, and divides the sums: a result has fewer elements than what was summed.
 //! - A reshape that makes one dim of several, to contract over it, is taken apart where these do not lie as one.
 //! - An operand that a contraction would pack again and again is laid out once, before it. What is no matrix is packed
 //!   panel by panel; the smaller operand of a contraction with many panels (the weight of a convolution, whose channels lie
@@ -19,7 +20,7 @@ use crate::windows::rebuilt;
 use lazuli_ir::graph::Node;
 use lazuli_ir::{
     BinaryOp, DType, DimVec, DotDims, Graph, Index, Layout, NodeId, Op, ReduceOp, Result, Shape, Target, TargetKind,
-    Value, VarId,
+    UnaryOp, Value, VarId,
 };
 use smallvec::SmallVec;
 
@@ -39,11 +40,27 @@ pub(crate) fn prepare(
         return Ok(None);
     }
     let mut changes = 0;
+    let mut reads = vec![0u32; graph.len()];
+    let operands = graph.nodes().flat_map(|n| graph.operands(n).to_vec());
+    operands.chain(graph.outputs().iter().copied()).for_each(|v| reads[v.node.index()] += 1);
     let (new, back) = rebuilt(graph, |new, n, node, operands| {
         Ok(match &node.op {
             Op::Dot { dims, acc } if is_with_vector(dims, operands, new) => {
                 changes += 1;
                 summed(new, node, dims, *acc, operands)?
+            }
+            Op::Dot { dims, acc }
+                if reads[graph.operands(n)[0].node.index()] == 1
+                    && let Some((exponentials, sums)) = softmax(new, operands[0], dims, operands[1]) =>
+            {
+                changes += 1;
+                let dot = Op::Dot { dims: dims.clone(), acc: *acc };
+                let dot = new.add(dot, &[exponentials, operands[1]], node.sources.clone())?;
+                let free = dims.free(false, new.ty(exponentials).shape.rank());
+                let kept = (0..dims.batch.len() + free.len()).collect();
+                let shape = new.ty(dot).shape.clone();
+                let sums = new.add(Op::Broadcast { shape, dims: kept }, &[sums], node.sources.clone())?;
+                new.add(Op::Binary(BinaryOp::Div), &[dot, sums], node.sources.clone())?
             }
             Op::Dot { dims, acc } => {
                 let (mut dims, mut operands): (DotDims, DimVec<Value>) = (dims.clone(), operands.into());
@@ -70,6 +87,35 @@ fn is_with_vector(dims: &DotDims, operands: &[Value], graph: &Graph) -> bool {
         let extents = graph.ty(*v).shape.extents();
         dims.free(right, extents.len()).iter().all(|&d| extents[d] == 1)
     })
+}
+
+/// The exponentials and sums that a softmax over the contracted dims divides, where dividing what the contraction gives is
+/// less work. Exponentials of differences to the largest element are at most 1, and their sums at least 1, so neither
+/// order overflows where the other does not.
+fn softmax(graph: &Graph, x: Value, dims: &DotDims, other: Value) -> Option<(Value, Value)> {
+    let parts = |v: Value| (graph.op(v.node), graph.operands(v.node));
+    let shape = &graph.ty(x).shape;
+    let contract: DimVec<usize> = dims.contract.iter().map(|p| p.0).collect();
+    // A number a row, which is what a reduction over the contracted dims gives, or its operand.
+    let row = |v: Value, wanted: ReduceOp| {
+        let (Op::Broadcast { dims: kept, .. }, below) = parts(v) else { return None };
+        let (Op::Reduce { op, dims: reduced, .. }, from) = parts(below[0]) else { return None };
+        let rest = (0..shape.rank()).filter(|d| !reduced.contains(d));
+        let same = contract.len() == reduced.len() && contract.iter().all(|d| reduced.contains(d));
+        (*op == wanted && same && rest.eq(kept.iter().copied())).then_some((below[0], from[0]))
+    };
+    let (Op::Binary(BinaryOp::Div), ratio) = parts(x) else { return None };
+    let (sums, summed) = row(ratio[1], ReduceOp::Sum)?;
+    let (Op::Unary(UnaryOp::Exp), below) = parts(ratio[0]) else { return None };
+    let (Op::Binary(BinaryOp::Sub), difference) = parts(below[0]) else { return None };
+    let (_, largest) = row(difference[1], ReduceOp::Max)?;
+    let extents = graph.ty(other).shape.extents();
+    let results: usize = dims.free(true, extents.len()).iter().map(|&d| extents[d]).product();
+    let terms: usize = contract.iter().map(|&d| shape.extents()[d]).product();
+    let free = dims.free(false, shape.rank());
+    let ordered = dims.batch.iter().map(|p| p.0).chain(free).is_sorted();
+    let float = matches!(graph.ty(x).dtype, DType::F32 | DType::F64);
+    (summed == ratio[0] && largest == difference[0] && ordered && float && results <= terms).then_some((ratio[0], sums))
 }
 
 /// A contraction with a vector, as a sum of products.

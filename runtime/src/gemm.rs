@@ -14,16 +14,13 @@ use crate::cpu::{DotCall, half_word};
 use half::{bf16, f16};
 use lazuli_ir::half_code::Half;
 
-/// `acc += a b` of `f32` matrices; operands that consist of halves are widened first.
+/// `acc += a b` of `f32` matrices, or `acc = a b` where the accumulator is fresh; operands that consist of halves are widened first.
 ///
 /// # Safety
 /// All elements that the extents and strides reach must lie in valid memory, the accumulator's apart from the operands'.
 pub(crate) unsafe extern "C" fn dot_f32(call: *const DotCall) {
     // SAFETY: by the contract.
     let mut c = unsafe { *call };
-    if c.m <= 0 || c.n <= 0 || c.k <= 0 {
-        return;
-    }
     let (mut a, mut b) = (Vec::new(), Vec::new());
     // SAFETY: by the contract.
     unsafe {
@@ -39,7 +36,7 @@ pub(crate) unsafe extern "C" fn dot_f32(call: *const DotCall) {
     }
 }
 
-/// `acc += a b` of `f64` matrices.
+/// `acc += a b` of `f64` matrices, or `acc = a b` where the accumulator is fresh.
 ///
 /// # Safety
 /// As for [`dot_f32`].
@@ -90,18 +87,27 @@ unsafe fn dot<T: x86::Float>(c: &DotCall) {
     let (Ok(m), Ok(n), Ok(k)) = (usize::try_from(c.m), usize::try_from(c.n), usize::try_from(c.k)) else { return };
     let a = Matrix { data: c.a.cast(), row: c.a_row as isize, column: c.a_inner as isize };
     let b = Matrix { data: c.b.cast(), row: c.b_inner as isize, column: c.b_column as isize };
+    let (acc, c_row, fresh) = (c.acc.cast(), c.acc_row as isize, c.fresh != 0);
+    if k == 0 && fresh {
+        // SAFETY: by the caller's contract.
+        unsafe { clear::<T>(c) };
+    }
     if m > 0 && n > 0 && k > 0 {
         // SAFETY: by the caller's contract; generated code says which vectors it was made for.
-        unsafe { T::product(&Product { m, n, k, c: c.acc.cast(), c_row: c.acc_row as isize, a, b }, c.vectors()) };
+        unsafe { T::product(&Product { m, n, k, c: acc, c_row, fresh, a, b }, c.vectors()) };
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 unsafe fn dot<T: std::ops::Mul<Output = T> + std::ops::Add<Output = T> + From<u8> + Copy + 'static>(c: &DotCall) {
+    let one = T::from(1u8);
+    if c.fresh != 0 {
+        // SAFETY: by the caller's contract.
+        unsafe { clear::<T>(c) };
+    }
     if c.m <= 0 || c.n <= 0 || c.k <= 0 {
         return;
     }
-    let one = T::from(1u8);
     if [c.a_row, c.a_inner, c.b_inner, c.b_column].iter().any(|s| *s <= 0) {
         // SAFETY: by the caller's contract.
         return unsafe { rows(c, |x: T, a: T, b: T| x + a * b) };
@@ -129,6 +135,15 @@ unsafe fn dot<T: std::ops::Mul<Output = T> + std::ops::Add<Output = T> + From<u8
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+/// Writes zeros, which have no bits, to the accumulator.
+unsafe fn clear<T>(c: &DotCall) {
+    for i in 0..c.m.max(0) {
+        let row = c.acc.cast::<T>().wrapping_offset((i * c.acc_row) as isize);
+        // SAFETY: by the caller's contract.
+        unsafe { row.write_bytes(0, c.n.max(0) as usize) };
     }
 }
 
@@ -175,11 +190,12 @@ mod tests {
     #[test]
     fn all_strides_agree_with_plain_sums() {
         for vectors in Vectors::available() {
-            with(vectors);
+            with(vectors, false);
+            with(vectors, true);
         }
     }
 
-    fn with(vectors: Vectors) {
+    fn with(vectors: Vectors, fresh: bool) {
         let shapes = [
             (1, 1, 1),
             (2, 67, 40),
@@ -205,6 +221,9 @@ mod tests {
                 let row = n + 2;
                 let mut acc: Vec<f32> = (0..(m * row).max(1)).map(|i| (i % 5) as f32).collect();
                 let mut expected = acc.clone();
+                if fresh {
+                    (0..m * n).for_each(|i| expected[(i / n * row + i % n) as usize] = 0.0);
+                }
                 for i in 0..m {
                     for j in 0..n {
                         let at = |base: usize, i: i64, s: i64, j: i64, t: i64| (base as i64 + i * s + j * t) as usize;
@@ -228,6 +247,7 @@ mod tests {
                     a_half: 0,
                     b_half: 0,
                     vectors: vectors.word(),
+                    fresh: i64::from(fresh),
                 };
                 // SAFETY: the operands were sized for their strides.
                 unsafe { dot_f32(&call) };
@@ -254,6 +274,7 @@ mod tests {
             a_half: 0,
             b_half: 0,
             vectors: 0,
+            fresh: 0,
         };
         // SAFETY: the matrices are as described.
         unsafe { dot_i64(&call) };

@@ -133,6 +133,8 @@ pub(crate) struct DotCall {
     pub b_half: i64,
     /// The vectors that the code was made for (see [`Vectors::word`]).
     pub vectors: i64,
+    /// Not 0 where the accumulator's elements are not there yet, and stand for zeros.
+    pub fresh: i64,
 }
 
 impl DotCall {

@@ -92,6 +92,7 @@ fn multiplied(threads: u32) -> Result<f64> {
             a_half: 0,
             b_half: 0,
             vectors: Vectors::widest().word(),
+            fresh: 0,
         };
         // SAFETY: three matrices of N times N elements, of which this thread alone holds the accumulator.
         unsafe { crate::gemm::dot_f32(&rows) };

@@ -45,7 +45,7 @@ impl<T> Matrix<T> {
     }
 }
 
-/// `c += a b`; `c` is `m` by `n`, and neighbours in a row of it are neighbours in memory.
+/// `c += a b`, or `c = a b` where `c` is fresh; `c` is `m` by `n`, and neighbours in a row of it are neighbours in memory.
 #[derive(Clone, Copy)]
 pub(super) struct Product<T> {
     pub(super) m: usize,
@@ -53,6 +53,7 @@ pub(super) struct Product<T> {
     pub(super) k: usize,
     pub(super) c: *mut T,
     pub(super) c_row: isize,
+    pub(super) fresh: bool,
     pub(super) a: Matrix<T>,
     pub(super) b: Matrix<T>,
 }
@@ -62,6 +63,7 @@ pub(super) struct Group<T> {
     k: usize,
     c: *mut T,
     c_row: isize,
+    fresh: bool,
     a: Matrix<T>,
     b: *const T,
     b_row: isize,
@@ -121,10 +123,12 @@ pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize>(g: &Group<
             let row = g.c.wrapping_offset(r as isize * g.c_row);
             for v in 0..V {
                 let to = row.wrapping_add(v * X::LANES);
-                if v + 1 == V {
-                    X::store_part(to, part, X::add(X::load_part(to, part), sums[r][v]));
-                } else {
-                    X::store(to, X::add(X::load(to), sums[r][v]));
+                let sum = sums[r][v];
+                match (v + 1 == V, g.fresh) {
+                    (true, true) => X::store_part(to, part, sum),
+                    (true, false) => X::store_part(to, part, X::add(X::load_part(to, part), sum)),
+                    (false, true) => X::store(to, sum),
+                    (false, false) => X::store(to, X::add(X::load(to), sum)),
                 }
             }
         });
@@ -199,6 +203,7 @@ pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usi
                     k: depth,
                     c: p.c.wrapping_offset(first as isize * p.c_row).wrapping_add(j),
                     c_row: p.c_row,
+                    fresh: p.fresh && block == 0,
                     a: Matrix { data: start, ..a },
                     b: b.data,
                     b_row: b.row,
@@ -251,7 +256,7 @@ unsafe fn inner_products<X: Vector>(p: &Product<X::Element>) {
                 }
                 for (c, sum) in sums.into_iter().enumerate().take(p.n - j) {
                     let to = p.c.wrapping_offset(i as isize * p.c_row).wrapping_add(j + c);
-                    *to = *to + X::sum(sum);
+                    *to = if p.fresh { X::sum(sum) } else { *to + X::sum(sum) };
                 }
             }
         }

@@ -7,7 +7,8 @@ use super::value::Parts;
 use crate::cpu::abi::{Callee, DOT_WORDS, half_word};
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value, types};
 use lazuli_ir::half_code::Half;
-use lazuli_ir::kernel::{Dot, DotOperand, Extent, ScalarType, TileId};
+use lazuli_ir::kernel::{Dot, DotOperand, Extent, Memory, ScalarType, Stmt, StmtKind, TileId};
+use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{Error, Result, VarId};
 
 impl Emitter<'_> {
@@ -35,6 +36,21 @@ impl Emitter<'_> {
         }
         let outer = self.outer_dims(d)?;
         self.contract(d, 0, outer, callee, [m, n, acc], columns as i64)
+    }
+
+    /// Whether a contraction of floats that runs as one call is the first of these statements that touches the tile.
+    pub(super) fn is_written_by_dot(&self, t: TileId, rest: &[Stmt]) -> bool {
+        let touches = |s: &&Stmt| {
+            let mut any = false;
+            for_each_statement(std::slice::from_ref(*s), &mut |kind| {
+                any |= kind.touches().iter().any(|touch| touch.memory == Memory::Tile(t));
+            });
+            any
+        };
+        let Some(Stmt { kind: StmtKind::Dot(d), .. }) = rest.iter().find(touches) else { return false };
+        let float = matches!(self.kernel.tiles[t.index()].ty, ScalarType::F32 | ScalarType::F64);
+        let reads = [&d.a, &d.b].iter().any(|o| o.memory == Memory::Tile(t));
+        float && d.acc == t && !reads && d.contract.len() == 1 && self.mode.is_scalar()
     }
 
     /// How many of the contraction's dims do not continue, in both operands, what is inside of them: loops run over these.
@@ -123,7 +139,9 @@ impl Emitter<'_> {
         let (a_half, b_half) = (self.half_word(&d.a)?, self.half_word(&d.b)?);
         let (a, a_row, a_inner) = self.operand(&d.a, d.row, inner)?;
         let (b, b_column, b_inner) = self.operand(&d.b, d.column, inner)?;
-        let words = [m, n, k, base, row, a, a_row, a_inner, b, b_inner, b_column, a_half, b_half, vectors];
+        let fresh = self.zeros.take_if(|t| *t == d.acc).is_some();
+        let fresh = self.int(i64::from(fresh));
+        let words = [m, n, k, base, row, a, a_row, a_inner, b, b_inner, b_column, a_half, b_half, vectors, fresh];
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, DOT_WORDS as u32 * 8, 3);
         let slot = self.func.create_sized_stack_slot(slot);
         let at = self.ins().stack_addr(types::I64, slot, 0);

@@ -153,6 +153,8 @@ struct Flags {
 pub(crate) struct Emitter<'k> {
     kernel: &'k Kernel,
     machine: Machine,
+    /// A tile that holds zeros as far as the kernel can tell, and was not written.
+    zeros: Option<TileId>,
     pool: &'k mut Pool,
     func: Function,
     at: Block,
@@ -239,6 +241,7 @@ impl<'k> Emitter<'k> {
         let mut e = Emitter {
             kernel,
             machine,
+            zeros: None,
             pool,
             func,
             at,
@@ -372,8 +375,14 @@ impl<'k> Emitter<'k> {
     /// Emits statements in order. What a bound variable masks off, it does until the end of the block.
     fn block(&mut self, body: &Body) -> Result<()> {
         let mask = self.mask.clone();
-        for stmt in body {
-            self.statement(&stmt.kind)?;
+        for (n, stmt) in body.iter().enumerate() {
+            match &stmt.kind {
+                // A contraction that is the first to touch a tile of zeros writes it instead.
+                StmtKind::Fill(t, c) if c.bits() == 0 && self.is_written_by_dot(*t, &body[n + 1..]) => {
+                    self.zeros = Some(*t);
+                }
+                kind => self.statement(kind)?,
+            }
         }
         self.mask = mask;
         Ok(())
