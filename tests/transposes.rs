@@ -40,7 +40,7 @@ fn dims_change_their_order() -> Result<()> {
             assert_eq!(pairs.to_vec::<f32>()?, twos, "{what}, merged and summed");
             for dtype in [DType::F64, DType::I64, DType::I32, DType::U8] {
                 let program = lazuli::compile(move |x: Tensor| x.permute(order).reshape([-1]));
-                let got = program.call(&tensor.to(dtype))?.to(DType::F64).to_vec::<f64>()?;
+                let got = program.call(tensor.to(dtype))?.to(DType::F64).to_vec::<f64>()?;
                 let same = tensor.to(dtype).to(DType::F64).to(DType::F32).to_vec::<f32>()?;
                 let want: Vec<f64> = permuted(&same, shape, order).into_iter().map(f64::from).collect();
                 assert_eq!(got, want, "{what} of {dtype}");

@@ -39,7 +39,7 @@ impl<T> Matrix<T> {
     }
 
     /// Whether neighbours in a column are so far apart that so many of them are in too many pages.
-    fn is_far(self, depth: usize) -> bool {
+    fn is_far(&self, depth: usize) -> bool {
         let apart = self.row.unsigned_abs() * size_of::<T>();
         apart >= FAR && apart * depth > PAGES
     }
@@ -95,25 +95,25 @@ pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize>(g: &Group<
         // Three rows share an address: with one for all, or one for each, the code would compute them one from the other.
         let mut rows = [g.a.data; MOST_ROWS / 3 + 1];
         rows!(R, |r| {
-            if r % 3 == 0 {
+            if r.is_multiple_of(3) {
                 rows[r / 3] = black_box(g.a.at(r, 0));
             }
         });
         let mut b = g.b;
         for _ in 0..g.k {
             let mut columns = [X::splat(X::Element::default()); V];
-            for v in 0..V {
+            for (v, column) in columns.iter_mut().enumerate() {
                 let from = b.wrapping_add(v * X::LANES);
-                columns[v] = if v + 1 == V { X::load_part(from, part) } else { X::load(from) };
+                *column = if v + 1 == V { X::load_part(from, part) } else { X::load(from) };
             }
             rows!(R, |r| {
                 let x = X::splat(*rows[r / 3].wrapping_offset((r % 3) as isize * g.a.row));
-                for v in 0..V {
-                    sums[r][v] = X::mul_add(x, columns[v], sums[r][v]);
+                for (sum, &column) in sums[r].iter_mut().zip(&columns) {
+                    *sum = X::mul_add(x, column, *sum);
                 }
             });
             rows!(R, |r| {
-                if r % 3 == 0 {
+                if r.is_multiple_of(3) {
                     rows[r / 3] = rows[r / 3].wrapping_offset(g.a.column);
                 }
             });
@@ -121,9 +121,8 @@ pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize>(g: &Group<
         }
         rows!(R, |r| {
             let row = g.c.wrapping_offset(r as isize * g.c_row);
-            for v in 0..V {
+            for (v, &sum) in sums[r].iter().enumerate() {
                 let to = row.wrapping_add(v * X::LANES);
-                let sum = sums[r][v];
                 match (v + 1 == V, g.fresh) {
                     (true, true) => X::store_part(to, part, sum),
                     (true, false) => X::store_part(to, part, X::add(X::load_part(to, part), sum)),

@@ -135,9 +135,9 @@ impl Nest<'_> {
     /// The first quarters of some vectors, their second ones, and so on.
     fn quarters(&mut self, ty: ScalarType, x: &Regs) -> Regs {
         let mut swap = |a: Reg, b: Reg, which: i32| self.op(Vector::SwapQuarters, ty, &[a, b], Some(which));
-        match x.as_slice() {
-            &[a, b] => [swap(a, b, 0x20), swap(a, b, 0x31)].into_iter().collect(),
-            &[a, b, c, d] => {
+        match *x.as_slice() {
+            [a, b] => [swap(a, b, 0x20), swap(a, b, 0x31)].into_iter().collect(),
+            [a, b, c, d] => {
                 let (even, even2) = (swap(a, b, 0x88), swap(c, d, 0x88));
                 let (odd, odd2) = (swap(a, b, 0xdd), swap(c, d, 0xdd));
                 let halves = [(even, even2, 0x88), (odd, odd2, 0x88), (even, even2, 0xdd), (odd, odd2, 0xdd)];
