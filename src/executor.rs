@@ -13,9 +13,12 @@ use lazuli_ir::{DType, DimVec, Error, Layout, Literal, Op, PadDim, ReduceOp, Res
 use lazuli_passes::primitive::{self, Primitive};
 use lazuli_runtime::Array;
 
+/// Bytes of an operand from which on a program is worth its compilation where a loop would walk across memory.
+const LARGE: usize = 1 << 20;
+
 /// The value of `op`, of type `ty`, on these operands.
 pub(crate) fn run(op: &Op, ty: &TensorType, operands: &[&Array]) -> Result<Array> {
-    if primitive::checks(op, ty.dtype) {
+    if primitive::checks(op, ty.dtype) || walks_across(op, operands) {
         return program::run(op, operands);
     }
     match (op, operands) {
@@ -65,6 +68,26 @@ pub(crate) fn run(op: &Op, ty: &TensorType, operands: &[&Array]) -> Result<Array
             _,
         ) => Err(Error::internal(format!("{} of {} operands has no kernel", op.name(), operands.len()))),
     }
+}
+
+/// Whether the loop over the last dim, or those reduced, would walk across a large operand's memory: schedules that bring it in by
+/// squares or columns are made for known extents.
+fn walks_across(op: &Op, operands: &[&Array]) -> bool {
+    let across = |x: &&Array| {
+        let layout = x.layout();
+        let long = |d: &usize| layout.stride(*d) != 0 && !layout.shape.dim(*d).is_one();
+        let dims = (0..layout.shape.rank()).filter(long);
+        let Some(near) = dims.clone().min_by_key(|d| layout.stride(*d).unsigned_abs()) else { return false };
+        let walked = match op {
+            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) | Op::Reshape(_) => {
+                dims.last() == Some(near)
+            }
+            Op::Reduce { dims, .. } => dims.contains(&near),
+            _ => true,
+        };
+        !walked && x.ty().bytes() >= LARGE
+    };
+    operands.iter().any(across)
 }
 
 fn elementwise(primitive: Primitive, ty: &TensorType, operands: &[&Array]) -> Result<Array> {

@@ -51,3 +51,26 @@ fn dims_change_their_order() -> Result<()> {
     }
     Ok(())
 }
+
+/// Large operands that lie across what an operation walks run as programs made for their shapes, eagerly too.
+#[test]
+fn large_operands_are_walked_across_eagerly() -> Result<()> {
+    let (rows, columns) = (610, 701);
+    let x: Vec<f32> = (0..rows * columns).map(|i| (i % 997) as f32).collect();
+    let tensor = Tensor::from_vec(x.clone(), [rows, columns]);
+    let turned = permuted(&x, [1, rows, columns], [0, 2, 1]);
+    assert_eq!(tensor.t().reshape([-1]).to_vec::<f32>()?, turned);
+    let y = Tensor::arange(0..columns as i64).to(DType::F32).reshape([columns, 1]);
+    let sum = tensor.t() * 2.0 + &y;
+    let want: Vec<f32> = turned.iter().enumerate().map(|(i, v)| v * 2.0 + (i / rows) as f32).collect();
+    assert_eq!(sum.to_vec::<f32>()?, want);
+    let whole = tensor.t().to(DType::I64);
+    assert_eq!(whole.to_vec::<i64>()?, turned.iter().map(|v| *v as i64).collect::<Vec<_>>());
+    let columns_of = |j: usize| turned[j * rows..(j + 1) * rows].iter();
+    let sums: Vec<f32> = (0..columns).map(|j| columns_of(j).sum()).collect();
+    assert_eq!(tensor.sum(0).to_vec::<f32>()?, sums);
+    assert_eq!(tensor.t().sum(1).to_vec::<f32>()?, sums);
+    let largest: Vec<f32> = (0..columns).map(|j| columns_of(j).copied().fold(0.0, f32::max)).collect();
+    assert_eq!(tensor.amax(0).to_vec::<f32>()?, largest);
+    Ok(())
+}

@@ -283,16 +283,18 @@ fn window_elements(graph: &Graph, n: NodeId) -> DimVec<usize> {
     DimVec::new()
 }
 
-/// The order after a reshape: what becomes of dims lies where the first of them does.
+/// The order after a reshape: what becomes of dims lies where the innermost of them does.
 fn reshaped(order: &[usize], from: &Shape, to: &Shape) -> Option<Order> {
     let runs = reshape_runs(from, to).ok()?;
     let mut out = Order::new();
-    for d in order.iter().filter(|d| !from.dim(**d).is_one()) {
+    // From the innermost: where a run is interrupted, its innermost dim decides.
+    for d in order.iter().rev().filter(|d| !from.dim(**d).is_one()) {
         let (_, t) = runs.iter().find(|(f, _)| f.contains(d))?;
         if !out.contains(&t.start) {
-            out.extend(t.clone());
+            out.extend(t.clone().rev());
         }
     }
+    out.reverse();
     Some(out)
 }
 
@@ -329,6 +331,7 @@ mod tests {
         assert_eq!(order(&[1, 0], &[4, 6], &[4, 2, 3]), Some(vec![1, 2, 0]));
         assert_eq!(order(&[1, 2, 0], &[4, 2, 3], &[4, 6]), Some(vec![1, 0]));
         assert_eq!(order(&[2, 1, 0], &[4, 2, 3], &[4, 6]), Some(vec![1, 0]));
+        assert_eq!(order(&[0, 1, 3, 2], &[5, 4, 3, 7], &[5, 12, 7]), Some(vec![0, 2, 1]));
         assert_eq!(order(&[1, 0], &[4, 6], &[24]), Some(vec![0]));
     }
 
