@@ -39,7 +39,8 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn from_slice<T: Element>(elements: &[T], shape: impl IntoShape) -> Tensor {
-        Tensor::from_vec(elements.to_vec(), shape).named("from_slice", &[])
+        let shape = shape.into_shape();
+        Tensor::from_elements("from_slice", Array::from_slice(elements, &shape), shape, T::DTYPE)
     }
 
     /// Computes the value, and lends it where it lies, without copying: as a slice, or (feature `ndarray`) as an array view.

@@ -76,11 +76,11 @@ fn walks_across(op: &Op, operands: &[&Array]) -> bool {
     let across = |x: &&Array| {
         let layout = x.layout();
         let long = |d: &usize| layout.stride(*d) != 0 && !layout.shape.dim(*d).is_one();
-        let dims = (0..layout.shape.rank()).filter(long);
+        let mut dims = (0..layout.shape.rank()).filter(long);
         let Some(near) = dims.clone().min_by_key(|d| layout.stride(*d).unsigned_abs()) else { return false };
         let walked = match op {
             Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) | Op::Reshape(_) => {
-                dims.last() == Some(near)
+                dims.next_back() == Some(near)
             }
             Op::Reduce { dims, .. } => dims.contains(&near),
             _ => true,

@@ -137,7 +137,8 @@ pub fn workload(name: &str) -> Option<Workload> {
 
 /// Numbers in `[-0.5, 0.5) * scale + shift`: the top 24 bits of splitmix64 at each position.
 fn fill(seed: u64, shape: &[usize], scale: f32, shift: f32) -> Tensor {
-    Tensor::from_vec(numbers(seed, shape.iter().product(), scale, shift), shape)
+    // A copy into memory that large tensors get from Lazuli, as arrays of the peers lie in memory of NumPy.
+    Tensor::from_slice(&numbers(seed, shape.iter().product(), scale, shift), shape)
 }
 
 fn numbers(seed: u64, n: usize, scale: f32, shift: f32) -> Vec<f32> {

@@ -31,14 +31,18 @@ impl Array {
 
     /// The elements of a vector in row-major order, without copying them. Fails where their number is not the shape's.
     pub fn from_vec<T: Element>(elements: Vec<T>, shape: &Shape) -> Result<Array> {
-        shape.check(T::DTYPE)?;
-        if elements.len() != shape.elements() {
-            let message =
-                format!("{} elements do not fill shape {shape}, which has {}", elements.len(), shape.elements());
-            return Err(Error::new(ErrorKind::Shape, message));
-        }
+        fills::<T>(elements.len(), shape)?;
         let layout = Layout::contiguous(shape.clone());
         Ok(Array { buffer: Arc::new(Buffer::from_vec(elements)), dtype: T::DTYPE, layout })
+    }
+
+    /// The elements of a slice in row-major order, copied to storage of its own. Fails where their number is not the shape's.
+    pub fn from_slice<T: Element>(elements: &[T], shape: &Shape) -> Result<Array> {
+        fills::<T>(elements.len(), shape)?;
+        let array = Array::uninit(&TensorType { shape: shape.clone(), dtype: T::DTYPE })?;
+        // SAFETY: the array has room for all elements of its shape, nobody else knows it yet, and elements are plain numbers.
+        unsafe { array.as_ptr().cast::<T>().copy_from_nonoverlapping(elements.as_ptr(), elements.len()) };
+        Ok(array)
     }
 
     /// One value everywhere: one stored element, every stride 0.
@@ -272,6 +276,16 @@ fn merged(layout: &Layout) -> (Vec<usize>, Vec<i64>) {
         }
     }
     (extents, strides)
+}
+
+/// Whether so many elements fill a shape.
+fn fills<T: Element>(elements: usize, shape: &Shape) -> Result<()> {
+    shape.check(T::DTYPE)?;
+    if elements == shape.elements() {
+        return Ok(());
+    }
+    let message = format!("{elements} elements do not fill shape {shape}, which has {}", shape.elements());
+    Err(Error::new(ErrorKind::Shape, message))
 }
 
 #[cfg(test)]

@@ -10,30 +10,15 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::cpu::{DotCall, half_word};
-use half::{bf16, f16};
-use lazuli_ir::half_code::Half;
+use crate::cpu::DotCall;
 
-/// `acc += a b` of `f32` matrices, or `acc = a b` where the accumulator is fresh; operands that consist of halves are widened first.
+/// `acc += a b` of `f32` matrices, or `acc = a b` where the accumulator is fresh.
 ///
 /// # Safety
 /// All elements that the extents and strides reach must lie in valid memory, the accumulator's apart from the operands'.
 pub(crate) unsafe extern "C" fn dot_f32(call: *const DotCall) {
     // SAFETY: by the contract.
-    let mut c = unsafe { *call };
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    // SAFETY: by the contract.
-    unsafe {
-        if c.a_half != 0 {
-            widen(c.a, c.a_half, (c.m, c.a_row), (c.k, c.a_inner), &mut a);
-            (c.a, c.a_row, c.a_inner) = (a.as_ptr().cast(), c.k, 1);
-        }
-        if c.b_half != 0 {
-            widen(c.b, c.b_half, (c.k, c.b_inner), (c.n, c.b_column), &mut b);
-            (c.b, c.b_inner, c.b_column) = (b.as_ptr().cast(), c.n, 1);
-        }
-        dot::<f32>(&c);
-    }
+    unsafe { dot::<f32>(&*call) }
 }
 
 /// `acc += a b` of `f64` matrices, or `acc = a b` where the accumulator is fresh.
@@ -65,20 +50,6 @@ integer_dots! {
     dot_i32: i32;
     /// `acc += a b` of `i64` matrices; wraps.
     dot_i64: i64;
-}
-
-/// A matrix of halves as one of `f32` in row-major order.
-unsafe fn widen(from: *const u8, half: i64, (m, row): (i64, i64), (n, column): (i64, i64), out: &mut Vec<f32>) {
-    out.reserve_exact((m * n) as usize);
-    let from = from.cast::<u16>();
-    for i in 0..m {
-        for j in 0..n {
-            // SAFETY: by the caller's contract.
-            let bits = unsafe { *from.offset((i * row + j * column) as isize) };
-            let bf16 = half == half_word(Some(Half::BF16));
-            out.push(if bf16 { bf16::from_bits(bits).to_f32() } else { f16::from_bits(bits).to_f32() });
-        }
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -244,8 +215,6 @@ mod tests {
                     b: b[b0..].as_ptr().cast(),
                     b_inner,
                     b_column,
-                    a_half: 0,
-                    b_half: 0,
                     vectors: vectors.word(),
                     fresh: i64::from(fresh),
                 };
@@ -271,8 +240,6 @@ mod tests {
             b: b.as_ptr().cast(),
             b_inner: 1,
             b_column: 1,
-            a_half: 0,
-            b_half: 0,
             vectors: 0,
             fresh: 0,
         };

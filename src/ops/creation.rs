@@ -155,12 +155,19 @@ impl Tensor {
     #[track_caller]
     pub fn from_vec<T: Element>(elements: Vec<T>, shape: impl IntoShape) -> Tensor {
         let shape = shape.into_shape();
-        match Array::from_vec(elements, &shape) {
+        Tensor::from_elements("from_vec", Array::from_vec(elements, &shape), shape, T::DTYPE)
+    }
+
+    #[track_caller]
+    pub(crate) fn from_elements(
+        name: &'static str,
+        array: lazuli_ir::Result<Array>,
+        shape: Shape,
+        dtype: DType,
+    ) -> Tensor {
+        match array {
             Ok(array) => Tensor::from_array(Ok(array)),
-            Err(e) => {
-                let guess = lazuli_ir::TensorType { shape, dtype: T::DTYPE };
-                Tensor::fail_as(guess, "from_vec", &[], e.kind(), e.message())
-            }
+            Err(e) => Tensor::fail_as(lazuli_ir::TensorType { shape, dtype }, name, &[], e.kind(), e.message()),
         }
     }
 

@@ -5,7 +5,6 @@
 //! extents, the scalars. Generated code holds no address: what it calls and its constants it finds through the table.
 
 use super::code::Vectors;
-use lazuli_ir::half_code::Half;
 use lazuli_ir::kernel::{Kernel, Stride};
 
 /// Generated code.
@@ -104,15 +103,6 @@ impl Callee {
     }
 }
 
-/// How a [`DotCall`] says which half an operand consists of; 0 where it has the accumulator's type.
-pub(crate) fn half_word(half: Option<Half>) -> i64 {
-    match half {
-        None => 0,
-        Some(Half::F16) => 1,
-        Some(Half::BF16) => 2,
-    }
-}
-
 /// `acc[m,n] += a[m,k] b[k,n]`; strides in elements, columns of the accumulator are neighbours. Generated code writes it field by field, each a word.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -128,9 +118,6 @@ pub(crate) struct DotCall {
     pub b: *const u8,
     pub b_inner: i64,
     pub b_column: i64,
-    /// Where an operand of an `f32` contraction consists of halves: which (see [`half_word`]).
-    pub a_half: i64,
-    pub b_half: i64,
     /// The vectors that the code was made for (see [`Vectors::word`]).
     pub vectors: i64,
     /// Not 0 where the accumulator's elements are not there yet, and stand for zeros.

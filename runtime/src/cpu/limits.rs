@@ -89,8 +89,6 @@ fn multiplied(threads: u32) -> Result<f64> {
             b,
             b_inner: n,
             b_column: 1,
-            a_half: 0,
-            b_half: 0,
             vectors: Vectors::widest().word(),
             fresh: 0,
         };

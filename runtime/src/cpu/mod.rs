@@ -30,7 +30,7 @@ pub use launch::{LaunchArg, launch};
 pub use limits::limits;
 pub use target::host_target;
 
-pub(crate) use abi::{DotCall, half_word};
+pub(crate) use abi::DotCall;
 pub(crate) use launch::{reach, template};
 pub(crate) use status::Status;
 

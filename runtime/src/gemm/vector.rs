@@ -147,7 +147,11 @@ vector! {
     splat(x: f64) -> Self = _mm_set1_pd(x);
     part(lanes: usize) -> usize = lanes;
     load(from: *const f64) -> Self = _mm_loadu_pd(from);
-    load_part(from: *const f64, part: usize) -> Self = if part == 2 { Self::load(from) } else { _mm_load_sd(from) };
+    load_part(from: *const f64, part: usize) -> Self = match part {
+        0 => _mm_setzero_pd(),
+        1 => _mm_load_sd(from),
+        _ => Self::load(from),
+    };
     store(to: *mut f64, x: Self) = _mm_storeu_pd(to, x);
     store_part(to: *mut f64, part: usize, x: Self) = if part == 2 { Self::store(to, x) } else { _mm_store_sd(to, x) };
     add(a: Self, b: Self) -> Self = _mm_add_pd(a, b);

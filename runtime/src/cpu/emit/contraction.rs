@@ -4,9 +4,8 @@ use super::Emitter;
 use super::address::{Coefficient, Distance};
 use super::nest::Int;
 use super::value::Parts;
-use crate::cpu::abi::{Callee, DOT_WORDS, half_word};
+use crate::cpu::abi::{Callee, DOT_WORDS};
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value, types};
-use lazuli_ir::half_code::Half;
 use lazuli_ir::kernel::{Dot, DotOperand, Extent, Memory, ScalarType, Stmt, StmtKind, TileId};
 use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{Error, Result, VarId};
@@ -136,12 +135,11 @@ impl Emitter<'_> {
         columns: i64,
     ) -> Result<()> {
         let (row, vectors) = (self.int(columns), self.int(self.machine.vectors().word()));
-        let (a_half, b_half) = (self.half_word(&d.a)?, self.half_word(&d.b)?);
         let (a, a_row, a_inner) = self.operand(&d.a, d.row, inner)?;
         let (b, b_column, b_inner) = self.operand(&d.b, d.column, inner)?;
         let fresh = self.zeros.take_if(|t| *t == d.acc).is_some();
         let fresh = self.int(i64::from(fresh));
-        let words = [m, n, k, base, row, a, a_row, a_inner, b, b_inner, b_column, a_half, b_half, vectors, fresh];
+        let words = [m, n, k, base, row, a, a_row, a_inner, b, b_inner, b_column, vectors, fresh];
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, DOT_WORDS as u32 * 8, 3);
         let slot = self.func.create_sized_stack_slot(slot);
         let at = self.ins().stack_addr(types::I64, slot, 0);
@@ -153,15 +151,12 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Which half an operand consists of: 0 for none.
-    fn half_word(&mut self, o: &DotOperand) -> Result<Value> {
-        let dtype = self.place(o.memory)?.dtype;
-        Ok(self.int(half_word(Half::of(dtype))))
-    }
-
     /// An operand's first element, and the distances in elements along its outer and the contraction variable.
     fn operand(&mut self, o: &DotOperand, outer: VarId, inner: Option<VarId>) -> Result<(Value, Value, Value)> {
         let place = self.place(o.memory)?;
+        if place.dtype.size() == 2 {
+            return Err(Error::internal("a contraction of halves that were not widened"));
+        }
         let distance = self.distance(&place, &o.index)?;
         let (at, offset) = self.address(place.base, &distance, 0)?;
         let at = self.ins().iadd_imm_s(at, i64::from(offset));
