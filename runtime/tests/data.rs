@@ -313,10 +313,10 @@ fn sums_of_noise_are_close_and_rows_reduce_by_lane() {
 
 #[test]
 fn contractions_of_all_types() {
-    for dtype in [DType::U8, DType::I32, DType::I64, DType::F16, DType::BF16, DType::F32, DType::F64] {
+    // Halves are widened where they are packed.
+    for dtype in [DType::U8, DType::I32, DType::I64, DType::F32, DType::F64] {
         let ty = lazuli_ir::kernel::ScalarType::from(dtype).name();
-        let held = lazuli_ir::kernel::ScalarType::from(dtype).dtype();
-        let zero = match held {
+        let zero = match dtype {
             DType::I64 => "0".to_owned(),
             DType::F32 => "0.0".to_owned(),
             DType::F64 => "0.0f64".to_owned(),
@@ -343,9 +343,9 @@ fn contractions_of_all_types() {
                 let buffers = [
                     values(m * k).into_buffer(),
                     values(24 * k).into_buffer(),
-                    KernelData::zeros(held, m * 24).into_buffer(),
+                    KernelData::zeros(dtype, m * 24).into_buffer(),
                 ];
-                let tolerance = match (held, random) {
+                let tolerance = match (dtype, random) {
                     (DType::F64, true) => 1e-13,
                     (_, true) => 2e-5,
                     (_, false) => 0.0,
