@@ -304,9 +304,9 @@ impl Nest<'_> {
             }
             _ => false,
         };
-        let begins = whole && index.last() == Some(&Index::var(lanes.var)) && !self.streams.contains(&p);
+        let begins = whole && index.last() == Some(&Index::var(lanes.var)) && !self.read_ahead.contains(&p);
         if begins {
-            self.streams.push(p);
+            self.read_ahead.push(p);
         }
         begins
     }

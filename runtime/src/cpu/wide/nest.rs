@@ -131,7 +131,7 @@ pub(super) struct Nest<'k> {
     /// Bytes of the last cache.
     pub cache_bytes: u64,
     /// What is read as one stream, and asked for ahead of it.
-    pub streams: SmallVec<[ParamId; 4]>,
+    pub read_ahead: SmallVec<[ParamId; 4]>,
     /// Registers that say whether stores go past the caches.
     pub streaming: SmallVec<[Reg; 2]>,
     /// What masks off stores and loads.
@@ -233,7 +233,7 @@ impl<'k> Nest<'k> {
             compared: FxHashMap::default(),
             heavy: false,
             cache_bytes: crate::cpu::target::last_cache_bytes(),
-            streams: SmallVec::new(),
+            read_ahead: SmallVec::new(),
             streaming: SmallVec::new(),
             masks: Vec::new(),
             tiles: Vec::new(),
