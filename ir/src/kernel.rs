@@ -251,7 +251,7 @@ pub enum Memory {
 pub enum MachineOp {
     /// `a * b + c` on `f32`, rounded once.
     Fma,
-    /// `a * 2^b` on `f32`, rounded once; `b` is a whole number from -252 to 254, or NaN where `a` is.
+    /// `a * 2^b` on `f32`, rounded once; `b` is a whole number up to 254, or NaN where `a` is. Below -252 the result is 0.
     Scale,
     /// The bits of an `f32` as `i32`.
     BitsOfF32,

@@ -30,11 +30,29 @@ fn integer_of(e: &mut dyn Emit, shifted: ValueId) -> ValueId {
 
 /// `x` within `low..=high`; NaN stays.
 fn clamp(e: &mut dyn Emit, x: ValueId, low: f64, high: f64) -> ValueId {
-    let (low, high) = (e.number(x, low), e.number(x, high));
+    let low = e.number(x, low);
     let below = e.lt(x, low);
     let x = e.select(below, low, x);
+    at_most(e, x, high)
+}
+
+/// `x`, or `high` where that is less; NaN stays.
+fn at_most(e: &mut dyn Emit, x: ValueId, high: f64) -> ValueId {
+    let high = e.number(x, high);
     let above = e.lt(high, x);
     e.select(above, high, x)
+}
+
+/// What scales to 0, so far below the smallest number that processors do not stop to look at an underflow: one by a little takes
+/// sixty times as long as a product. Whole steps of it are still exact.
+const VANISHES: f64 = -1e5;
+
+/// The argument of an exponential that is 0 below `low` and overflows above `high`.
+fn exponent_within(e: &mut dyn Emit, x: ValueId, low: f64, high: f64) -> ValueId {
+    let (low, vanishes) = (e.number(x, low), e.number(x, VANISHES));
+    let below = e.lt(x, low);
+    let x = e.select(below, vanishes, x);
+    at_most(e, x, high)
 }
 
 /// What of `x = n ln 2 + r` is needed.
@@ -61,7 +79,7 @@ fn exp_polynomial(e: &mut dyn Emit, r: ValueId) -> ValueId {
 
 /// `e^x`: a polynomial in `r`, scaled.
 pub(super) fn exp(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    let x = clamp(e, x, -104.0, 89.0);
+    let x = exponent_within(e, x, -104.0, 89.0);
     let Reduced { n, r, .. } = reduced_by_ln2(e, x);
     let (p, one) = (exp_polynomial(e, r), e.f32(1.0));
     let p = e.fma(p, r, one);
@@ -71,7 +89,7 @@ pub(super) fn exp(e: &mut dyn Emit, x: ValueId) -> ValueId {
 
 /// `2^x`: `x = n + r` exactly, a polynomial in `r`, scaled.
 pub(super) fn exp2(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    let x = clamp(e, x, -151.0, 129.0);
+    let x = exponent_within(e, x, -151.0, 129.0);
     let (magic, one) = (e.f32(MAGIC), e.f32(1.0));
     let shifted = e.add(x, magic);
     let n = e.sub(shifted, magic);
@@ -104,6 +122,10 @@ pub(super) fn expm1(e: &mut dyn Emit, argument: ValueId) -> ValueId {
 /// The code of [`MachineOp::Scale`] where there is no instruction: two exact steps, so that subnormal results and overflow round
 /// once.
 pub fn scale(e: &mut dyn Emit, a: ValueId, b: ValueId) -> ValueId {
+    // Twice the least power of a normal number takes anything to 0.
+    let least = e.f32(-252.0);
+    let below = e.lt(b, least);
+    let b = e.select(below, least, b);
     let (n, one) = (e.convert(ScalarType::I32, b), e.i32(1));
     let half = e.machine(MachineOp::ShiftRight, &[n, one]);
     let rest = e.sub(n, half);
