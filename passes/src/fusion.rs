@@ -634,11 +634,31 @@ impl<'a> Fusion<'a> {
         Ok(())
     }
 
+    /// The values that are computed element by element, and from nothing that has as many elements: their readers had better
+    /// make them than their producers store them.
+    fn expanding(&self) -> Vec<NodeId> {
+        let elements = |n: NodeId| self.shape(n).elements();
+        let mut expands = vec![false; self.graph.len()];
+        for n in self.graph.nodes().filter(|n| self.group_of[n.index()].is_some()) {
+            let loops = matches!(self.graph.op(n), Op::Reduce { .. } | Op::WindowSum { .. });
+            let by_element = !loops && !self.is_routine(n) && !self.is_bound_to_loops(n);
+            let smaller = |r: &NodeId| expands[r.index()] || elements(*r) < elements(n);
+            expands[n.index()] = by_element && self.reads[n.index()].iter().all(smaller);
+        }
+        self.graph.nodes().filter(|n| expands[n.index()]).collect()
+    }
+
     fn merge_along_edges(&mut self) -> Result<()> {
+        let producers: Vec<NodeId> = self.graph.nodes().filter(|n| self.group_of[n.index()].is_some()).collect();
+        self.merge_edges_of(&self.expanding())?;
+        self.merge_edges_of(&producers)
+    }
+
+    fn merge_edges_of(&mut self, producers: &[NodeId]) -> Result<()> {
         let mut tried: FxHashMap<(usize, usize), (usize, usize)> = FxHashMap::default();
         loop {
             let mut changed = false;
-            for p in self.graph.nodes().filter(|n| self.group_of[n.index()].is_some()).collect::<Vec<_>>() {
+            for &p in producers {
                 for c in self.users[p.index()].clone() {
                     let (a, b) = (self.group_index(p), self.group_index(c));
                     let sizes = (self.groups[a].members.len(), self.groups[b].members.len());

@@ -395,22 +395,25 @@ fn vectorize(kernel: &Kernel, block: &mut Block) {
                 }
             }
             StmtKind::Reduce(r) => {
-                if has_loops(&r.body) {
-                    vectorize(kernel, &mut r.body);
-                    continue;
-                }
                 let Some(&(v, extent)) = r.vars.last() else { continue };
                 let mut r_lie = Lie::default();
                 lie(kernel, &r.body, v, &mut r_lie);
                 let wide = extent.known().is_none_or(|n| n >= u64::from(LANES));
-                if wide && r_lie.stuck == 0 && r_lie.bad <= r_lie.good {
+                let inner = has_loops(&r.body);
+                let better = r_lie.bad <= r_lie.good && (!inner || r_lie.bad < loss_inside(kernel, &r.body));
+                if wide && r_lie.stuck == 0 && better {
                     r.axis.vector = LANES;
+                    if inner {
+                        continue;
+                    }
                     let most = match weight(&r.body) {
                         0..=4 => 8,
                         5..=24 => 4,
                         _ => 2,
                     };
                     r.axis.unroll = unroll(most, extent);
+                } else if inner {
+                    vectorize(kernel, &mut r.body);
                 }
             }
             StmtKind::Guard(_, body) => vectorize(kernel, body),
