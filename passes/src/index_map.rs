@@ -168,7 +168,7 @@ pub fn operand_index(
 /// The index into `to` of the element at `index` of `from`, two shapes of the same elements in row-major order.
 ///
 /// Runs of dims with equal products are mapped by themselves, so that dims which a reshape leaves alone stay free of
-/// division.
+/// division. The first dim of a run takes all that is left: an index beyond the shape is wanted under a mask that is false.
 fn reshape_index(from: &Shape, to: &Shape, index: &[Index], ranges: Ranges<'_>) -> Result<Vec<Index>> {
     let mut out = Vec::with_capacity(to.rank());
     for (f, t) in reshape_runs(from, to)? {
@@ -180,10 +180,11 @@ fn reshape_index(from: &Shape, to: &Shape, index: &[Index], ranges: Ranges<'_>) 
         for d in t.clone() {
             divisor = divisor.saturating_mul(extent(to.dim(d))?);
         }
-        for d in t {
+        for d in t.clone() {
             let n = extent(to.dim(d))?;
             divisor /= n.max(1);
-            out.push(linear.floor_div(divisor, ranges).modulo(n, ranges));
+            let digit = linear.floor_div(divisor, ranges);
+            out.push(if d == t.start { digit } else { digit.modulo(n, ranges) });
         }
     }
     Ok(out)

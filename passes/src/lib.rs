@@ -42,6 +42,7 @@ mod split;
 mod tests;
 mod tiling;
 mod vjp_rules;
+mod unroll;
 mod windows;
 
 pub use autodiff::vjp;

@@ -86,10 +86,54 @@ fn piece(kernel: &mut Kernel, l: &Loop, (first, last): (i64, i64), conditions: &
     let var = kernel.new_var(kernel.vars[l.var.0 as usize].clone());
     vars.insert(l.var, Index::var(var).plus(first));
     let mut body = body;
-    let unbounded = |_: VarId| (i64::MIN / 4, i64::MAX / 4);
-    for_each_index(&mut body, &mut |x| *x = x.substitute(&|v| vars.get(&v).cloned(), &unbounded));
+    for_each_index(&mut body, &mut |x| *x = x.substitute(&|v| vars.get(&v).cloned(), &UNBOUNDED));
     let extent = Extent::Const((last - first + 1) as u64);
     Loop { var, extent, step: 1, limit: None, axis: l.axis, body }
+}
+
+/// A copy of statements for one value of some variables, with what the copy calls values that are asked for.
+pub(crate) fn copy_at(
+    kernel: &mut Kernel,
+    block: &Block,
+    at: &FxHashMap<VarId, i64>,
+    asked: &[ValueId],
+) -> (Block, Vec<ValueId>) {
+    let mut known: FxHashMap<ValueId, bool> = FxHashMap::default();
+    let fixed = |v: VarId| at.get(&v).map(|c| Index::constant(*c));
+    for_each_bound(block, &mut |value, x, c| {
+        if let Some(x) = x.substitute(&fixed, &UNBOUNDED).as_constant() {
+            known.insert(value, x >= c);
+        }
+    });
+    let mut own = Own { kernel, known, names: FxHashMap::default(), vars: FxHashMap::default() };
+    let mut body = own.block(block);
+    let asked = asked.iter().map(|v| own.name(*v)).collect();
+    let vars = std::mem::take(&mut own.vars);
+    let with = |v: VarId| fixed(v).or_else(|| vars.get(&v).cloned());
+    for_each_index(&mut body, &mut |x| *x = x.substitute(&with, &UNBOUNDED));
+    (body, asked)
+}
+
+const UNBOUNDED: fn(VarId) -> (i64, i64) = |_| (i64::MIN / 4, i64::MAX / 4);
+
+/// Calls `f` with each comparison `index >= constant`.
+fn for_each_bound(block: &Block, f: &mut dyn FnMut(ValueId, &Index, i64)) {
+    let mut indices: FxHashMap<ValueId, Index> = FxHashMap::default();
+    let mut constants: FxHashMap<ValueId, i64> = FxHashMap::default();
+    for_each_statement(block, &mut |kind| match kind {
+        StmtKind::Let(v, Expr::Index(x)) => {
+            indices.insert(*v, x.clone());
+        }
+        StmtKind::Let(v, Expr::Const(Literal::I64(c))) => {
+            constants.insert(*v, *c);
+        }
+        StmtKind::Let(v, Expr::Compare(CompareOp::Ge, a, b)) => {
+            if let (Some(x), Some(c)) = (indices.get(a), constants.get(b)) {
+                f(*v, x, *c);
+            }
+        }
+        _ => {}
+    });
 }
 
 /// Comparisons that hold for a range of a variable, both ends included.
@@ -100,30 +144,18 @@ struct Conditions {
 
 impl Conditions {
     fn note(&mut self, block: &Block, var: VarId) {
-        let mut indices: FxHashMap<ValueId, &Index> = FxHashMap::default();
-        let mut constants: FxHashMap<ValueId, i64> = FxHashMap::default();
-        for_each_statement(block, &mut |kind| match kind {
-            StmtKind::Let(v, Expr::Index(x)) => {
-                indices.insert(*v, x);
-            }
-            StmtKind::Let(v, Expr::Const(Literal::I64(c))) => {
-                constants.insert(*v, *c);
-            }
-            StmtKind::Let(v, Expr::Compare(CompareOp::Ge, a, b)) => {
-                if let (Some(x), Some(c)) = (indices.get(a), constants.get(b))
-                    && let [(_, factor)] = x.terms()
-                    && x.coefficient(var) == Some(*factor)
-                {
-                    // factor * v + offset >= c
-                    let least = c - x.offset();
-                    match factor {
-                        1 => self.found.push((*v, least, i64::MAX)),
-                        -1 => self.found.push((*v, i64::MIN, -least)),
-                        _ => {}
-                    }
+        for_each_bound(block, &mut |v, x, c| {
+            if let [(_, factor)] = x.terms()
+                && x.coefficient(var) == Some(*factor)
+            {
+                // factor * v + offset >= c
+                let least = c - x.offset();
+                match factor {
+                    1 => self.found.push((v, least, i64::MAX)),
+                    -1 => self.found.push((v, i64::MIN, -least)),
+                    _ => {}
                 }
             }
-            _ => {}
         });
     }
 

@@ -17,6 +17,7 @@ use crate::merge_loops::merge_loops;
 use crate::pieces::cut_conditions;
 use crate::renumber::renumber;
 use crate::tiling::{Stage, innermost, strided_loads, through_tiles};
+use crate::unroll::write_out;
 use lazuli_ir::kernel::{
     Axis, Binding, Block, Expr, Extent, Kernel, Memory, ParamId, Scope, Stmt, StmtKind, Stride, ValueId,
 };
@@ -37,6 +38,7 @@ pub fn schedule_cpu(kernel: &mut Kernel, target: &Target) -> Vec<u64> {
     if !cut_transposes(kernel, &mut body) {
         turn_columns(kernel, &mut body, target);
         vectorize(kernel, &mut body);
+        write_out(kernel, &mut body);
     }
     kernel.body = body;
     bind_threads(kernel, target);
