@@ -22,18 +22,20 @@ pub struct StepUse {
     pub writes: Vec<NodeId>,
 }
 
-/// The parameters that a kernel reads only at the index where it writes another: pairs (read, written).
+/// The parameters that a kernel reads only at the index where it writes another, and before it does: pairs (read, written).
 pub fn in_place_pairs(kernel: &Kernel) -> Vec<(ParamId, ParamId)> {
-    let mut loads: Vec<(ParamId, Option<&[Index]>)> = Vec::new();
-    let mut stores: Vec<(ParamId, &[Index])> = Vec::new();
+    let mut loads: Vec<(ParamId, Option<&[Index]>, usize)> = Vec::new();
+    let mut stores: Vec<(ParamId, &[Index], usize)> = Vec::new();
+    let mut statement = 0;
     for block in [&kernel.body, &kernel.finish] {
         for_each_statement(block, &mut |kind| {
             // A contraction reads more of an operand than one element.
             let one = !matches!(kind, StmtKind::Dot(_));
+            statement += 1;
             for t in kind.touches() {
                 match (t.memory, t.access) {
-                    (Memory::Param(p), Access::Read) => loads.push((p, (one && !t.masked).then_some(t.index))),
-                    (Memory::Param(p), _) => stores.push((p, t.index)),
+                    (Memory::Param(p), Access::Read) => loads.push((p, (one && !t.masked).then_some(t.index), statement)),
+                    (Memory::Param(p), _) => stores.push((p, t.index, statement)),
                     (Memory::Tile(_), _) => {}
                 }
             }
@@ -46,9 +48,9 @@ pub fn in_place_pairs(kernel: &Kernel) -> Vec<(ParamId, ParamId)> {
     for read in of(Access::Read) {
         for write in of(Access::Write) {
             let (r, w) = (&kernel.params[read.index()], &kernel.params[write.index()]);
-            let mut written = stores.iter().filter(|(p, _)| *p == write);
-            let (Some((_, at)), None) = (written.next(), written.next()) else { continue };
-            let same = loads.iter().filter(|(p, _)| *p == read).all(|(_, x)| *x == Some(*at));
+            let mut written = stores.iter().filter(|(p, ..)| *p == write);
+            let (Some((_, at, stored)), None) = (written.next(), written.next()) else { continue };
+            let same = loads.iter().filter(|(p, ..)| *p == read).all(|(_, x, loaded)| *x == Some(*at) && loaded < stored);
             if same && (r.dtype, &r.dims, &r.strides) == (w.dtype, &w.dims, &w.strides) {
                 pairs.push((read, write));
             }

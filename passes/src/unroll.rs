@@ -57,7 +57,7 @@ fn straightened(kernel: &mut Kernel, block: &mut Block) -> FxHashMap<ValueId, Va
         }
     }
     let straight = |s: &Stmt| matches!(s.kind, StmtKind::Let(..) | StmtKind::Store { .. });
-    let names = if out.iter().all(straight) { define_once(&mut out) } else { FxHashMap::default() };
+    let names = if out.iter().all(straight) { define_once(&kernel.values, &mut out) } else { FxHashMap::default() };
     *block = out;
     names
 }
@@ -145,8 +145,8 @@ impl Emit for Lets<'_> {
 }
 
 /// Defines each value once: copies repeat what does not differ between them. A store ends what loads are known to give.
-fn define_once(block: &mut Block) -> FxHashMap<ValueId, ValueId> {
-    let mut known: FxHashMap<Expr, ValueId> = FxHashMap::default();
+fn define_once(types: &[ScalarType], block: &mut Block) -> FxHashMap<ValueId, ValueId> {
+    let mut known: FxHashMap<(ScalarType, Expr), ValueId> = FxHashMap::default();
     let mut names: FxHashMap<ValueId, ValueId> = FxHashMap::default();
     let mut kept = Block::with_capacity(block.len());
     for mut s in std::mem::take(block) {
@@ -154,16 +154,17 @@ fn define_once(block: &mut Block) -> FxHashMap<ValueId, ValueId> {
         match &mut s.kind {
             StmtKind::Let(v, expr) => {
                 *expr = expr.map_operands(&mut |o| name(&o));
-                if let Some(first) = known.get(expr) {
+                let key = (types[v.index()], expr.clone());
+                if let Some(first) = known.get(&key) {
                     names.insert(*v, *first);
                     continue;
                 }
-                known.insert(expr.clone(), *v);
+                known.insert(key, *v);
             }
             StmtKind::Store { value, mask, .. } => {
                 *value = name(value);
                 *mask = mask.as_ref().map(name);
-                known.retain(|e, _| !matches!(e, Expr::Load { .. }));
+                known.retain(|(_, e), _| !matches!(e, Expr::Load { .. }));
             }
             _ => {}
         }

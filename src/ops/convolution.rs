@@ -2,7 +2,7 @@
 
 use crate::Tensor;
 use crate::promotion::wide;
-use lazuli_ir::{DType, DimVec, DotDims, Error, ErrorKind, Literal, Op, Result, Shape, WindowDim};
+use lazuli_ir::{DType, DimVec, DotDims, Error, ErrorKind, Literal, Op, PadDim, Result, Shape, WindowDim};
 
 /// What surrounds the input of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,33 +212,43 @@ impl Tensor {
             return Tensor::fail(name, &given, ErrorKind::Shape, message);
         }
         let sides: DimVec<(i64, i64)> = [(0, 0), (0, 0)].into_iter().chain((0..N).map(cut)).collect();
-        if stride == [1; N] && places.iter().all(|n| *n > 0) {
-            // A convolution with the kernel turned around, of an input with zeros all around.
-            let reach = |i: usize| (window(i).span() as i64 - 1, window(i).span() as i64 - 1);
-            let around = (0..2 + g).map(|_| (0, 0)).chain((0..N).map(reach)).collect::<DimVec<(i64, i64)>>();
-            let x = x.padded(name, &around, Literal::zero(x.dtype()));
-            let slide = (0..N).map(|i| WindowDim { dim: 2 + g + i, ..window(i) }).collect();
-            let x = Tensor::record(name, Op::Window(slide), &[&x]);
-            let w = Tensor::record(name, Op::Flip((2 + g..2 + g + N).collect()), &[&w]);
-            let pairs = [(1 + g, g)].into_iter().chain((0..N).map(|i| (2 + g + N + i, 2 + g + i)));
-            let dims = DotDims { batch: (0..g).map(|_| (1, 0)).collect(), contract: pairs.collect() };
-            let product = Tensor::record(name, Op::Dot { dims, acc: x.dtype() }, &[&x, &w]);
-            let order = [g].into_iter().chain(0..g).chain([1 + g + N]).chain(1 + g..1 + g + N).collect();
-            let whole = [batch, outputs].into_iter().chain((0..N).map(extent));
-            let y = product.permuted(name, Ok(order)).shaped(name, Ok(Shape::new(whole)));
-            let y = y.padded(name, &sides, Literal::zero(y.dtype()));
-            return finished(name, y, bias.as_ref(), batched).rounded(name, self.dtype(), &given);
-        }
-        let dims = DotDims { batch: (0..g).map(|_| (1, 0)).collect(), contract: smallvec::smallvec![(1 + g, g)] };
+        // Element `q stride + r` of the result is made from elements `t stride + r` of the kernel, at `q - t`: for each phase `r` a
+        // convolution with the part of the kernel that it meets, turned around, of an input with zeros all around.
+        let zeros = Literal::zero(x.dtype());
+        // Where there is a stride, zeros between the elements of the kernel are its dilation.
+        let gap = |i: usize| if stride[i] > 1 { dilation[i] - 1 } else { 0 };
+        let length = |i: usize| kernel[i] + (kernel[i] - 1) * gap(i);
+        let reach = |i: usize| length(i).div_ceil(stride[i]);
+        let fill = |i: usize| PadDim { low: 0, high: reach(i) * stride[i] - length(i), interior: gap(i) };
+        let fills = (0..2 + g).map(|_| PadDim { low: 0, high: 0, interior: 0 }).chain((0..N).map(fill)).collect();
+        let w = Tensor::record(name, Op::Pad(fills), &[&w, &Tensor::splat(zeros, &Shape::scalar())]);
+        let own = w.extent_shape().extents()[..2 + g].iter().copied().collect::<DimVec<usize>>();
+        let phases = own.into_iter().chain((0..N).flat_map(|i| [reach(i), stride[i]]));
+        let w = w.shaped(name, Ok(Shape::new(phases)));
+        let w = Tensor::record(name, Op::Flip((0..N).map(|i| 2 + g + 2 * i).collect()), &[&w]);
+        let slide = |i: usize| WindowDim {
+            dim: 2 + g + i,
+            size: reach(i),
+            stride: 1,
+            dilation: dilation[i] - gap(i),
+        };
+        let beside = |i: usize| (slide(i).span() as i64 - 1, slide(i).span() as i64 - 1);
+        let around = (0..2 + g).map(|_| (0, 0)).chain((0..N).map(beside)).collect::<DimVec<(i64, i64)>>();
+        let x = x.padded(name, &around, zeros);
+        let x = Tensor::record(name, Op::Window((0..N).map(slide).collect()), &[&x]);
+        let counts: DimVec<usize> = x.extent_shape().extents()[2 + g..2 + g + N].into();
+        let pairs = [(1 + g, g)].into_iter().chain((0..N).map(|i| (2 + g + N + i, 2 + g + 2 * i)));
+        let dims = DotDims { batch: (0..g).map(|_| (1, 0)).collect(), contract: pairs.collect() };
         let product = Tensor::record(name, Op::Dot { dims, acc: x.dtype() }, &[&x, &w]);
-        // [groups, batch, .., outputs, window] becomes [batch, groups * outputs, .., window].
-        let places_at = 1 + g..1 + g + N;
-        let order = [g].into_iter().chain(0..g).chain([1 + g + N]).chain(places_at).chain(2 + g + N..2 + g + 2 * N);
-        let order = order.collect();
-        let merged = [batch, outputs].into_iter().chain(places.iter().copied()).chain(kernel.iter().copied());
-        let windows = product.permuted(name, Ok(order)).shaped(name, Ok(Shape::new(merged)));
-        let whole = Shape::new([batch, outputs].into_iter().chain((0..N).map(extent)));
-        let y = Tensor::record(name, Op::WindowSum { dims: (0..N).map(window).collect(), shape: whole }, &[&windows]);
+        // [groups, batch, .., outputs, phases] becomes [batch, groups * outputs, ..].
+        let places = (0..N).flat_map(|i| [1 + g + i, 2 + g + N + i]);
+        let order = [g].into_iter().chain(0..g).chain([1 + g + N]).chain(places).collect();
+        let merged = [batch, outputs].into_iter().chain((0..N).map(|i| counts[i] * stride[i]));
+        let y = product.permuted(name, Ok(order)).shaped(name, Ok(Shape::new(merged)));
+        // Phases fill up the last place; the result ends where the kernel does.
+        let extra = |i: usize| extent(i) as i64 - (counts[i] * stride[i]) as i64;
+        let sides: DimVec<(i64, i64)> =
+            sides.iter().enumerate().map(|(d, (low, high))| (*low, high + d.checked_sub(2).map_or(0, extra))).collect();
         let y = y.padded(name, &sides, Literal::zero(y.dtype()));
         finished(name, y, bias.as_ref(), batched).rounded(name, self.dtype(), &given)
     }
