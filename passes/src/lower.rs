@@ -500,7 +500,6 @@ impl Lowering<'_> {
 
     fn write_value(&mut self, i: InstanceId) -> Result<()> {
         let instance = self.plan.instances[i].clone();
-        let mask = instance.mask.map(|m| self.value(m)).transpose()?;
         if let Some(tile) = self.tiles.get(&i).copied()
             && tile.written
         {
@@ -509,6 +508,7 @@ impl Lowering<'_> {
             self.values[i] = Some(self.emit(ty, Expr::Load { from: Memory::Tile(tile.id), index, mask: None }));
             return Ok(());
         }
+        let mask = instance.mask.map(|m| self.value(m)).transpose()?;
         let value = match &instance.source {
             Source::Load(n) => {
                 let param = *self.params.get(n).ok_or_else(|| Error::internal("a load of no parameter"))?;
