@@ -127,6 +127,8 @@ pub struct SortCall {
     pub dim: usize,
     /// Largest first.
     pub descending: bool,
+    /// How many of a line are wanted: those behind them are not written.
+    pub count: usize,
     /// What it stands for.
     pub cost: KernelCost,
 }

@@ -46,7 +46,7 @@ enum Work {
     /// A kernel, with its arguments.
     Kernel { kernel: usize, args: Vec<NodeId>, extents: Vec<u64>, checks: Vec<CheckSite> },
     /// A sort of a stored value, seen through a layout.
-    Sort { operand: NodeId, layout: Layout, dim: usize, descending: bool },
+    Sort { operand: NodeId, layout: Layout, dim: usize, descending: bool, count: usize },
 }
 
 /// Compiles an optimised graph whose inputs lie in memory as `layouts` say (offsets do not count).
@@ -198,12 +198,28 @@ fn sort_step(graph: &Graph, g: &PlannedGroup) -> Result<GroupStep> {
         return Err(Error::internal(format!("{} is no routine", graph.op(n).name())));
     };
     let args = vec![operand, n];
+    let count = wanted(graph, n, dim);
     Ok(GroupStep {
-        work: Work::Sort { operand, layout, dim, descending },
+        work: Work::Sort { operand, layout, dim, descending, count },
         cost: cost(graph, g, &args),
         uses: StepUse { args, in_place: Vec::new(), writes: g.outputs.clone() },
         members: g.members.clone(),
     })
+}
+
+/// How many elements along a dim, from the first, are read of a value: all, or as many as slices of it reach.
+fn wanted(graph: &Graph, n: NodeId, dim: usize) -> usize {
+    let all = graph.node(n).types[0].shape.extents()[dim];
+    let live = graph.live();
+    let mut most = 0;
+    let reads = |user: NodeId| graph.operands(user).iter().any(|v| v.node == n);
+    for user in graph.nodes().filter(|u| live[u.index()] && reads(*u)) {
+        match graph.op(user) {
+            Op::Slice(kept) => most = most.max(kept[dim].stop),
+            _ => return all,
+        }
+    }
+    if graph.outputs().iter().any(|v| v.node == n) { all } else { most.min(all) }
 }
 
 fn cost(graph: &Graph, g: &PlannedGroup, args: &[NodeId]) -> KernelCost {
@@ -274,7 +290,7 @@ fn assemble(
         let cost = s.cost.clone();
         let (kernel, args, extents, checks) = match &s.work {
             Work::Kernel { kernel, args, extents, checks } => (*kernel, args, extents, checks),
-            Work::Sort { operand, layout, dim, descending } => {
+            Work::Sort { operand, layout, dim, descending, count } => {
                 // The views of inputs are relative to the pointer a call passes, which is at the first element already.
                 let offset = match graph.op(*operand) {
                     Op::Input { index, .. } => layout.offset - layouts[*index].offset,
@@ -283,8 +299,8 @@ fn assemble(
                 let layout = Layout { offset, ..layout.clone() };
                 let result = *s.uses.writes.first().ok_or_else(|| Error::internal("a sort that nobody reads"))?;
                 let (operand, result) = (buffer(*operand)?, buffer(result)?);
-                let (dim, descending) = (*dim, *descending);
-                calls.push(Step::Sort(SortCall { operand, layout, result, dim, descending, cost }));
+                let (dim, descending, count) = (*dim, *descending, *count);
+                calls.push(Step::Sort(SortCall { operand, layout, result, dim, descending, count, cost }));
                 continue;
             }
         };

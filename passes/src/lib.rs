@@ -41,8 +41,8 @@ mod split;
 #[cfg(test)]
 mod tests;
 mod tiling;
-mod vjp_rules;
 mod unroll;
+mod vjp_rules;
 mod windows;
 
 pub use autodiff::vjp;

@@ -34,7 +34,9 @@ pub fn in_place_pairs(kernel: &Kernel) -> Vec<(ParamId, ParamId)> {
             statement += 1;
             for t in kind.touches() {
                 match (t.memory, t.access) {
-                    (Memory::Param(p), Access::Read) => loads.push((p, (one && !t.masked).then_some(t.index), statement)),
+                    (Memory::Param(p), Access::Read) => {
+                        loads.push((p, (one && !t.masked).then_some(t.index), statement))
+                    }
                     (Memory::Param(p), _) => stores.push((p, t.index, statement)),
                     (Memory::Tile(_), _) => {}
                 }
@@ -50,7 +52,8 @@ pub fn in_place_pairs(kernel: &Kernel) -> Vec<(ParamId, ParamId)> {
             let (r, w) = (&kernel.params[read.index()], &kernel.params[write.index()]);
             let mut written = stores.iter().filter(|(p, ..)| *p == write);
             let (Some((_, at, stored)), None) = (written.next(), written.next()) else { continue };
-            let same = loads.iter().filter(|(p, ..)| *p == read).all(|(_, x, loaded)| *x == Some(*at) && loaded < stored);
+            let same =
+                loads.iter().filter(|(p, ..)| *p == read).all(|(_, x, loaded)| *x == Some(*at) && loaded < stored);
             if same && (r.dtype, &r.dims, &r.strides) == (w.dtype, &w.dims, &w.strides) {
                 pairs.push((read, write));
             }

@@ -4,9 +4,9 @@
 //! conditions as constants, what no element needs is gone, and nothing is carried from one to the next but values.
 
 use crate::pieces::copy_at;
-use lazuli_ir::{ReduceOp, VarId};
 use lazuli_ir::kernel::{Axis, Block, Emit, Expr, Extent, Kernel, Reduce, ScalarType, Stmt, StmtKind, ValueId};
 use lazuli_ir::kernel_walk::for_each_statement;
+use lazuli_ir::{ReduceOp, VarId};
 use rustc_hash::FxHashMap;
 
 /// Elements of what is written out, at most.
@@ -45,10 +45,12 @@ fn straightened(kernel: &mut Kernel, block: &mut Block) -> FxHashMap<ValueId, Va
     for mut s in std::mem::take(block) {
         inside(kernel, &mut s);
         match &s.kind {
-            StmtKind::Loop(l) if l.step == 1 && l.limit.is_none() => match points(&[(l.var, l.extent)], &l.body, l.axis) {
-                Some(points) => out.extend(points.iter().flat_map(|at| copy_at(kernel, &l.body, at, &[]).0)),
-                None => out.push(s),
-            },
+            StmtKind::Loop(l) if l.step == 1 && l.limit.is_none() => {
+                match points(&[(l.var, l.extent)], &l.body, l.axis) {
+                    Some(points) => out.extend(points.iter().flat_map(|at| copy_at(kernel, &l.body, at, &[]).0)),
+                    None => out.push(s),
+                }
+            }
             StmtKind::Reduce(r) => match points(&r.vars, &r.body, r.axis) {
                 Some(points) => written(kernel, r, &points, &s, &mut out),
                 None => out.push(s),
@@ -71,7 +73,11 @@ fn points(vars: &[(VarId, Extent)], body: &Block, axis: Axis) -> Option<Vec<FxHa
     });
     let extents = vars.iter().map(|(_, e)| e.known()).collect::<Option<Vec<u64>>>()?;
     let count: u64 = extents.iter().product();
-    if axis != Axis::default() || !plain || !(1..=MOST_ELEMENTS).contains(&count) || count * statements > MOST_STATEMENTS {
+    if axis != Axis::default()
+        || !plain
+        || !(1..=MOST_ELEMENTS).contains(&count)
+        || count * statements > MOST_STATEMENTS
+    {
         return None;
     }
     let point = |n: u64| {

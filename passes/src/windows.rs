@@ -34,7 +34,8 @@ pub(crate) fn rewrite(graph: &Graph) -> Result<Option<(Graph, Vec<NodeId>)>> {
         Op::WindowSum { dims, shape } if has_phases(dims) => {
             changes += 1;
             windows.insert(n, operands[0]);
-            let kept: DimVec<SliceDim> = shape.extents().iter().map(|&n| SliceDim { start: 0, stop: n, step: 1 }).collect();
+            let kept: DimVec<SliceDim> =
+                shape.extents().iter().map(|&n| SliceDim { start: 0, stop: n, step: 1 }).collect();
             by_phases(new, dims, &kept, operands[0], &node.sources)
         }
         // What padded the operand of a convolution or a pooling cuts the sum of its gradient; phases begin there.
@@ -173,7 +174,8 @@ fn by_phases(graph: &mut Graph, dims: &[WindowDim], kept: &[SliceDim], x: Value,
     let (y, places) = apart(graph, x, dims, &elements, &low, sources)?;
     // The phases become dims like any others; where there is one only, it needs none.
     let phased: DimVec<usize> = (0..dims.len()).filter(|i| dims[*i].stride > 1).collect();
-    let order = (0..rank).chain(phased.iter().map(|&i| places[rank + i] + 1)).chain(elements.iter().map(|&d| places[d]));
+    let order =
+        (0..rank).chain(phased.iter().map(|&i| places[rank + i] + 1)).chain(elements.iter().map(|&d| places[d]));
     let y = graph.add(Op::Permute(order.collect()), &[y], sources.clone())?;
     let inner: lazuli_ir::WindowDims = dims.iter().zip(&low).map(|(w, low)| in_phase(w, *low)).collect();
     let mut sum: DimVec<usize> = counts[..rank].into();
@@ -211,7 +213,8 @@ pub(crate) fn convolved(
     sources: &Sources,
 ) -> Result<Option<Value>> {
     let strided = dims.iter().any(|w| w.stride > 1);
-    if (strided && !has_phases(dims)) || dims.iter().all(|w| w.stride >= w.size && w.dilation == 1) || shape.is_empty() {
+    if (strided && !has_phases(dims)) || dims.iter().all(|w| w.stride >= w.size && w.dilation == 1) || shape.is_empty()
+    {
         return Ok(None);
     }
     if let Op::Reshape(_) = graph.op(x.node)

@@ -188,7 +188,7 @@ impl Inner {
         let operand = self.program.buffers.get(call.operand.0 as usize).ok_or_else(missing)?;
         let result = self.program.buffers.get(call.result.0 as usize).ok_or_else(missing)?;
         check_sort(&self.program, operand, result, call)?;
-        let plan = Arc::new(SortPlan::new(operand.dtype, &call.layout, call.dim, call.descending));
+        let plan = Arc::new(SortPlan::new(operand.dtype, &call.layout, call.dim, call.descending, call.count));
         let first_word = self.words.len();
         self.words.resize(first_word + sort::WORDS, 0);
         self.words[first_word + sort::PLAN] = Arc::as_ptr(&plan) as u64;

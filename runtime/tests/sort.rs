@@ -57,12 +57,16 @@ fn naive(data: &KernelData, layout: &Layout, dim: usize, descending: bool) -> Ve
 }
 
 fn sorted(data: &KernelData, layout: &Layout, dim: usize, descending: bool) -> Vec<i64> {
+    first(data, layout, dim, descending, usize::MAX)
+}
+
+fn first(data: &KernelData, layout: &Layout, dim: usize, descending: bool, count: usize) -> Vec<i64> {
     let array = support::array(data).with_layout(layout.clone()).unwrap();
-    let outputs = program(data, layout, dim, descending).run(vec![Argument { array, donated: false }]).unwrap();
+    let outputs = program(data, layout, dim, descending, count).run(vec![Argument { array, donated: false }]).unwrap();
     outputs[0].to_vec().unwrap()
 }
 
-fn program(data: &KernelData, layout: &Layout, dim: usize, descending: bool) -> Executable {
+fn program(data: &KernelData, layout: &Layout, dim: usize, descending: bool, count: usize) -> Executable {
     let elements = layout.shape.elements();
     let mut view = layout.clone();
     view.offset = 0;
@@ -73,6 +77,7 @@ fn program(data: &KernelData, layout: &Layout, dim: usize, descending: bool) -> 
         result: BufferId(1),
         dim,
         descending,
+        count,
         cost: KernelCost::default(),
     };
     let program = Program {
@@ -126,6 +131,24 @@ fn sorts_are_stable_in_every_layout() {
 }
 
 #[test]
+fn the_first_few_are_those_of_the_whole_line() {
+    for dtype in [DType::F32, DType::F64, DType::U8] {
+        let data = values(dtype, 5 * 700);
+        let layout = Layout::contiguous([5, 700].into());
+        for descending in [false, true] {
+            let all = sorted(&data, &layout, 1, descending);
+            for count in [1, 2, 63, 64, 65, 400, 699, 700] {
+                let few = first(&data, &layout, 1, descending, count);
+                for line in 0..5 {
+                    let from = line * 700;
+                    assert_eq!(few[from..from + count], all[from..from + count], "{dtype} {count} of line {line}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn sorts_that_reach_outside_are_refused() {
     let data = values(DType::F32, 10);
     let call = |layout: Layout, elements| {
@@ -136,6 +159,7 @@ fn sorts_that_reach_outside_are_refused() {
             result: BufferId(1),
             dim: 0,
             descending: false,
+            count: 10,
             cost: KernelCost::default(),
         };
         Program {
@@ -210,7 +234,8 @@ fn times() {
         let n = shape[0] * shape[1];
         let data = support::cast(dtype, (0..n as u64).map(|i| Literal::I64(i64::from(philox(1, 1, i) >> 8))));
         let layout = Layout::contiguous(shape.into());
-        let (program, array) = (program(&data, &layout, 1, false), support::array(&data).with_layout(layout).unwrap());
+        let (program, array) =
+            (program(&data, &layout, 1, false, usize::MAX), support::array(&data).with_layout(layout).unwrap());
         for _ in 0..3 {
             let start = std::time::Instant::now();
             program.run(vec![Argument { array: array.clone(), donated: false }]).unwrap();

@@ -226,12 +226,7 @@ impl Tensor {
         let phases = own.into_iter().chain((0..N).flat_map(|i| [reach(i), stride[i]]));
         let w = w.shaped(name, Ok(Shape::new(phases)));
         let w = Tensor::record(name, Op::Flip((0..N).map(|i| 2 + g + 2 * i).collect()), &[&w]);
-        let slide = |i: usize| WindowDim {
-            dim: 2 + g + i,
-            size: reach(i),
-            stride: 1,
-            dilation: dilation[i] - gap(i),
-        };
+        let slide = |i: usize| WindowDim { dim: 2 + g + i, size: reach(i), stride: 1, dilation: dilation[i] - gap(i) };
         let beside = |i: usize| (slide(i).span() as i64 - 1, slide(i).span() as i64 - 1);
         let around = (0..2 + g).map(|_| (0, 0)).chain((0..N).map(beside)).collect::<DimVec<(i64, i64)>>();
         let x = x.padded(name, &around, zeros);

@@ -2,7 +2,8 @@
 //!
 //! A line's elements become integers whose order is that of the sort (NaN largest, `-0.0` equal to `0.0`, all bits inverted
 //! where it descends), each beside its index. Pairs differ, so any sort of them is a stable one of the elements, and needs no
-//! memory but the thread's scratch. Lines are claimed by threads as the iterations of kernels are.
+//! memory but the thread's scratch. Where only the first few of a line are wanted, the rest is dropped on the way: what does not
+//! come before the worst of them never enters. Lines are claimed by threads as the iterations of kernels are.
 
 use super::abi;
 use half::{bf16, f16};
@@ -14,6 +15,8 @@ use lazuli_ir::Layout;
 pub(crate) struct SortPlan {
     dtype: DType,
     descending: bool,
+    /// Indices of a line that are wanted.
+    count: usize,
     /// Elements of a line, and the distances between neighbours in operand and result.
     length: usize,
     stride: i64,
@@ -31,12 +34,13 @@ pub(crate) const PLAN: usize = abi::PARAMS + 2;
 pub(crate) const WORDS: usize = abi::PARAMS + 3;
 
 impl SortPlan {
-    pub(crate) fn new(dtype: DType, layout: &Layout, dim: usize, descending: bool) -> SortPlan {
+    pub(crate) fn new(dtype: DType, layout: &Layout, dim: usize, descending: bool, count: usize) -> SortPlan {
         let (extents, strides) = (layout.shape.extents(), layout.shape.strides());
         let mut outer: Vec<(usize, i64, i64)> =
             extents.iter().zip(layout.strides.iter().zip(&strides)).map(|(n, (s, r))| (*n, *s, *r)).collect();
         let (length, stride, result_stride) = if dim < outer.len() { outer.remove(dim) } else { (1, 0, 0) };
-        SortPlan { dtype, descending, length, stride, result_stride, offset: layout.offset, outer }
+        let count = count.min(length);
+        SortPlan { dtype, descending, count, length, stride, result_stride, offset: layout.offset, outer }
     }
 
     /// The number of lines.
@@ -106,20 +110,42 @@ unsafe fn sort_line(plan: &SortPlan, from: *const u8, to: *mut i64, scratch: *mu
     if packs(plan.dtype, plan.length) {
         // SAFETY: by the contract; the memory is initialised, as all of the allocator's is.
         let pairs = unsafe { std::slice::from_raw_parts_mut(scratch.cast::<u64>(), plan.length) };
-        for (i, pair) in pairs.iter_mut().enumerate() {
-            *pair = key(i) << 32 | i as u64;
-        }
-        pairs.sort_unstable();
-        pairs.iter().enumerate().for_each(|(i, pair)| store(i, pair & u64::from(u32::MAX)));
+        let first = first((0..plan.length).map(|i| key(i) << 32 | i as u64), plan.count, pairs);
+        first.iter().enumerate().for_each(|(i, pair)| store(i, pair & u64::from(u32::MAX)));
         return;
     }
     // SAFETY: as above.
     let pairs = unsafe { std::slice::from_raw_parts_mut(scratch.cast::<[u64; 2]>(), plan.length) };
-    for (i, pair) in pairs.iter_mut().enumerate() {
-        *pair = [key(i), i as u64];
+    let first = first((0..plan.length).map(|i| [key(i), i as u64]), plan.count, pairs);
+    first.iter().enumerate().for_each(|(i, pair)| store(i, pair[1]));
+}
+
+/// The least `count` of some pairs in order, in space for all of them.
+fn first<P: Ord + Copy>(pairs: impl Iterator<Item = P>, count: usize, space: &mut [P]) -> &[P] {
+    /// Pairs that are held beside the wanted ones before the rest is dropped, at least.
+    const BESIDE: usize = 64;
+    if count == 0 {
+        return &[];
     }
-    pairs.sort_unstable();
-    pairs.iter().enumerate().for_each(|(i, pair)| store(i, pair[1]));
+    let full = space.len().min(count + count.max(BESIDE));
+    let (mut held, mut worst) = (0, None);
+    for pair in pairs {
+        if worst.is_some_and(|worst| pair > worst) {
+            continue;
+        }
+        if held == full {
+            space[..held].select_nth_unstable(count - 1);
+            worst = Some(space[count - 1]);
+            held = count;
+            if pair > space[count - 1] {
+                continue;
+            }
+        }
+        space[held] = pair;
+        held += 1;
+    }
+    space[..held].sort_unstable();
+    &space[..held.min(count)]
 }
 
 /// An element as an integer in the order of the sort, in the low bits: those of its size, of 32 at least.
