@@ -2,12 +2,15 @@
 //!
 //! - [`Buffer`] and [`Array`]: a tensor's value, on the caching [`allocator`].
 //! - `cpu`: Kernel IR to machine code, and the threads that run it.
+//! - `cuda`: Kernel IR to CUDA C, and the NVIDIA GPUs that run it.
 //! - `executor`: runs a compiled program.
 
 pub mod allocator;
 mod array;
 mod buffer;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod executor;
 mod gemm;
 
