@@ -109,9 +109,10 @@ fn materialised(array: Array) -> Result<Array> {
         return Ok(array);
     }
     let (n, shape) = (layout.shape.elements(), layout.shape.clone());
-    match array.literal_at_first() {
+    match array.literal_at_first()? {
         None => Ok(array),
-        Some(l) => with_element!(l.dtype(), T => Array::from_vec(filled(T::from_literal(l), n)?, &shape)),
+        Some(l) => with_element!(l.dtype(), T => Array::from_vec(filled(T::from_literal(l), n)?, &shape))?
+            .to_device(array.device()),
     }
 }
 

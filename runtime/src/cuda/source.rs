@@ -35,7 +35,28 @@ impl Launch {
             Extent::Const(n) => *n,
             Extent::Runtime(e) => extents.get(e.0 as usize).copied().unwrap_or(0),
         };
-        self.grid.iter().map(|(extent, step)| of(extent).div_ceil((*step).max(1))).product()
+        let blocks: u64 = self.grid.iter().map(|(extent, step)| of(extent).div_ceil((*step).max(1))).product();
+        // The results of a reduction of nothing are stored as well.
+        if self.partial_words > 0 { blocks.max(1) } else { blocks }
+    }
+}
+
+/// What the checks of a launch found, as it lies in device memory: zeros where none failed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckStatus {
+    /// Larger for a lower site, and there for a lower linear index; 0 where no check failed.
+    pub key: u64,
+    /// The value that failed.
+    pub value: i64,
+    /// Held by the thread that writes the value.
+    pub lock: u64,
+}
+
+impl CheckStatus {
+    /// The site of the check that failed first, and the value that failed.
+    pub fn first(&self) -> Option<(u32, i64)> {
+        (self.key != 0).then_some(((!self.key >> 44) as u32, self.value))
     }
 }
 
