@@ -2,12 +2,14 @@
 //!
 //! - [`Buffer`] and [`Array`]: a tensor's value, on the caching [`allocator`].
 //! - `cpu`: Kernel IR to machine code, and the threads that run it.
+//! - `cuda`: Kernel IR to CUDA C.
 //! - `executor`: runs a compiled program.
 
 pub mod allocator;
 mod array;
 mod buffer;
 pub mod cpu;
+pub mod cuda;
 mod executor;
 mod gemm;
 
