@@ -1,9 +1,38 @@
-//! CUDA C of a kernel, and how it is launched.
+//! Kernel IR to CUDA C.
+//!
+//! A kernel becomes one `__global__` function. What stands outside of loops over threads is run by all threads of a block
+//! alike, so that each of them has every value; what it stores, one thread stores. A loop over lanes, warps or threads of a
+//! block gives each of them every n-th iteration. The loops over the grid are one linear `blockIdx.x`. A reduction over lanes
+//! ends in a butterfly of shuffles, one over a block goes through shared memory: every thread has the result. So the
+//! text follows the kernel statement by statement, and needs no analysis but that of indices.
+//!
+//! - `printer`: the function around the statements, and the statements in order.
+//! - `operation`: arithmetic; functions that are expansions of Kernel IR are printed once and called.
+//! - `index`: indices and addresses.
+//! - `memory`: loads, stores and tiles.
+//! - `nest`: loops, and who runs their iterations.
+//! - `reduction`: accumulators, trees of threads, partial results of blocks.
+//! - `contraction`: products of matrices through shared memory.
+//! - `types`: types and constants as C has them, and names.
 
+mod contraction;
+mod index;
+mod memory;
+mod nest;
+mod operation;
+mod printer;
+mod reduction;
+mod types;
+
+use lazuli_ir::Result;
 use lazuli_ir::kernel::{Extent, Kernel};
-use lazuli_ir::{Error, Result};
 
 /// CUDA C of a kernel, without the prelude, and how it is launched.
+///
+/// The function's arguments are words of 8 bytes, in this order: a pointer for each parameter; each run-time stride, by
+/// parameter and dim; each run-time extent; each run-time scalar, in the low bytes of its word, halves as `f32`; the address of
+/// a [`CheckStatus`], where the kernel has checks; the address of the partial results and that of the ticket, a 32-bit counter, where it has
+/// partial results. Status and ticket are zeros at the launch; the last block leaves the ticket at 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
     /// The `extern "C" __global__` function's name.
@@ -17,8 +46,8 @@ pub struct Source {
 /// How a kernel is launched.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Launch {
-    /// Blocks: the product over these of `ceil(extent / step)`. The kernel decodes `blockIdx.x` itself; y and z are 1. Empty:
-    /// one block.
+    /// Blocks: the product over these of extent divided by step, rounded up. The kernel takes `blockIdx.x` apart itself; y and z
+    /// are 1. Empty: one block.
     pub grid: Vec<(Extent, u64)>,
     /// Threads of a block (one dimension).
     pub threads: u32,
@@ -29,13 +58,16 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Blocks of a launch with these run-time extents.
+    /// The number of blocks; 0 where there is nothing to do.
     pub fn blocks(&self, extents: &[u64]) -> u64 {
-        let of = |extent: &Extent| match extent {
-            Extent::Const(n) => *n,
-            Extent::Runtime(e) => extents.get(e.0 as usize).copied().unwrap_or(0),
+        let one = |(extent, step): &(Extent, u64)| {
+            let n = match extent {
+                Extent::Const(n) => *n,
+                Extent::Runtime(e) => extents.get(e.0 as usize).copied().unwrap_or(0),
+            };
+            n.div_ceil((*step).max(1))
         };
-        let blocks: u64 = self.grid.iter().map(|(extent, step)| of(extent).div_ceil((*step).max(1))).product();
+        let blocks = self.grid.iter().map(one).fold(1, u64::saturating_mul);
         // The results of a reduction of nothing are stored as well.
         if self.partial_words > 0 { blocks.max(1) } else { blocks }
     }
@@ -60,10 +92,13 @@ impl CheckStatus {
     }
 }
 
-/// What every program's text begins with: types, conversions, functions. Needs no header.
-pub const PRELUDE: &str = "";
-
 /// Prints a scheduled kernel. `name` is unique in its program.
+///
+/// # Errors
+/// What a schedule for a GPU does not leave in a kernel, such as loops over the threads of a CPU.
 pub fn print(kernel: &Kernel, name: &str) -> Result<Source> {
-    Err(Error::internal(format!("kernel {} cannot be printed as {name}", kernel.name)))
+    printer::print(kernel, name)
 }
+
+/// What every program's text begins with: types, conversions, functions. Needs no header.
+pub const PRELUDE: &str = include_str!("source/prelude.cuh");
