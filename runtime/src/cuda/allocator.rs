@@ -10,7 +10,7 @@ use super::driver::{Address, FailureKind};
 use super::gpu::{Gpu, Queue};
 use crate::allocator::{MemoryStats, class_of};
 use lazuli_ir::{Error, ErrorKind, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The smallest block: what the driver aligns to.
@@ -28,7 +28,8 @@ pub(super) struct Pool {
 
 #[derive(Debug, Default)]
 struct State {
-    free: BTreeMap<usize, Vec<Address>>,
+    /// By size. The lowest address goes first, so that calls that take and drop the same sizes get the same blocks.
+    free: BTreeMap<usize, BTreeSet<Address>>,
     live: BTreeMap<Address, Live>,
     stats: MemoryStats,
     /// The largest use ever.
@@ -99,7 +100,7 @@ impl Pool {
         if let Some(live) = state.live.remove(&address) {
             state.stats.in_use -= live.size;
             state.stats.cached += live.size;
-            state.free.entry(live.size).or_default().push(address);
+            state.free.entry(live.size).or_default().insert(address);
         }
     }
 }
@@ -111,7 +112,7 @@ pub(super) fn acquire(queue: &mut Queue, bytes: usize, purpose: &'static str) ->
     let size = size.ok_or_else(|| out_of_memory(queue, bytes, purpose))?;
     let cached = {
         let mut state = gpu.pool.lock();
-        let cached = state.free.get_mut(&size).and_then(Vec::pop);
+        let cached = state.free.get_mut(&size).and_then(BTreeSet::pop_first);
         if cached.is_some() {
             state.stats.cached -= size;
         }

@@ -74,11 +74,15 @@ impl Cache {
     }
 }
 
-/// Everything that the code depends on.
+/// Everything that the code depends on. Comments, which name the user's lines, are not part of it: a program that only moved in
+/// its file is not compiled again.
 fn key(text: &str, options: &[String], version: (i32, i32)) -> Vec<u8> {
-    let mut key = format!("NVRTC {}.{}\n{}\n", version.0, version.1, options.join(" ")).into_bytes();
-    key.extend_from_slice(text.as_bytes());
-    key
+    let mut key = format!("NVRTC {}.{}\n{}\n", version.0, version.1, options.join(" "));
+    for line in text.lines() {
+        key.push_str(line.split_once("//").map_or(line, |(code, _)| code).trim_end());
+        key.push('\n');
+    }
+    key.into_bytes()
 }
 
 /// FNV-1a over bytes, from a start of its own: a hash that is the same in every process and version.
@@ -148,6 +152,8 @@ mod tests {
         assert_eq!(cache.get(&a).as_deref(), Some(&b"code of a"[..]));
         assert_eq!(cache.get(&b).as_deref(), Some(&b""[..]));
         assert_eq!(cache.get(&key("a", &nvrtc::options(90), (13, 1))), None);
+        assert_eq!(a, key("a // src/main.rs:1:2", &nvrtc::options(90), version()));
+        assert_ne!(a, key("a b", &nvrtc::options(90), version()));
         cache.put(&a, b"other code");
         assert_eq!(cache.get(&a).as_deref(), Some(&b"other code"[..]));
         // Another key under the same name is no hit.
