@@ -1,12 +1,13 @@
 //! The back end of a device: the one place that chooses between them.
 
+use crate::allocator::{self, MemoryStats};
 use crate::arguments::LaunchArg;
 use crate::buffer::Buffer;
 use crate::cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda::{self, Gpu};
 use lazuli_ir::kernel::Kernel;
-use lazuli_ir::{Device, Error, ErrorKind, Result, Target};
+use lazuli_ir::{Device, Error, ErrorKind, Limits, Result, Target};
 
 /// What runs on a device.
 pub(crate) enum Backend {
@@ -21,7 +22,8 @@ pub(crate) fn backend(device: Device) -> Result<Backend> {
         Device::Cpu => Ok(Backend::Cpu),
         #[cfg(feature = "cuda")]
         Device::Cuda(ordinal) => cuda::gpu(ordinal).map(Backend::Cuda),
-        device => {
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => {
             let message = format!("there is no device {device}: lazuli was built without its feature `cuda`");
             Err(Error::new(ErrorKind::Device, message))
         }
@@ -37,6 +39,95 @@ pub fn target(device: Device) -> Result<&'static Target> {
         Backend::Cpu => Ok(cpu::host_target()),
         #[cfg(feature = "cuda")]
         Backend::Cuda(gpu) => Ok(gpu.target()),
+    }
+}
+
+/// Gets a device ready.
+///
+/// # Errors
+/// There is no such device.
+pub fn open(device: Device) -> Result<()> {
+    backend(device).map(drop)
+}
+
+/// The number of GPUs. Fails where there is no driver, or none that is new enough.
+pub fn cuda_count() -> Result<usize> {
+    #[cfg(feature = "cuda")]
+    {
+        cuda::device_count()
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        backend(Device::Cuda(0)).map(|_| 0)
+    }
+}
+
+/// A device's name.
+pub fn name(device: Device) -> Result<String> {
+    match backend(device)? {
+        Backend::Cpu => Ok("CPU".to_owned()),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => Ok(gpu.properties().name.clone()),
+    }
+}
+
+/// Bytes of a GPU's memory that are free, and all.
+pub fn memory(device: Device) -> Result<(u64, u64)> {
+    match backend(device)? {
+        Backend::Cpu => Err(Error::new(ErrorKind::Device, "the CPU's memory is the system's; ask for that of a GPU")),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => gpu.memory(),
+    }
+}
+
+/// Waits until all work on a device is done, and tells what failed on it.
+pub fn synchronise(device: Device) -> Result<()> {
+    match backend(device)? {
+        Backend::Cpu => Ok(()),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => gpu.synchronise(),
+    }
+}
+
+/// What lazuli holds of a device's memory, in bytes.
+pub fn memory_stats(device: Device) -> Result<MemoryStats> {
+    match backend(device)? {
+        Backend::Cpu => Ok(allocator::memory_stats()),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => Ok(gpu.memory_stats()),
+    }
+}
+
+/// Starts a new measurement of [`MemoryStats::peak`].
+pub fn reset_peak(device: Device) -> Result<()> {
+    match backend(device)? {
+        Backend::Cpu => allocator::reset_peak(),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => gpu.reset_peak(),
+    }
+    Ok(())
+}
+
+/// What a device does at most: a CPU as measured, a GPU as its clocks and widths say.
+pub fn limits(device: Device) -> Result<Limits> {
+    match backend(device)? {
+        Backend::Cpu => cpu::limits(),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => Ok(gpu.limits()),
+    }
+}
+
+/// CUDA C of kernels that were scheduled for a GPU, without the prelude.
+pub fn text(kernels: &[Kernel]) -> Result<String> {
+    #[cfg(feature = "cuda")]
+    {
+        let (_, sources) = cuda::text(kernels)?;
+        Ok(sources.into_iter().map(|s| s.text).collect::<Vec<_>>().join("\n"))
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        let message = format!("no CUDA C for {} kernels: lazuli was built without its feature `cuda`", kernels.len());
+        Err(Error::new(ErrorKind::Device, message))
     }
 }
 

@@ -7,10 +7,12 @@
 
 use super::chain::Module;
 use super::signature::{LayoutClass, LeafSignature, Signature};
+use crate::node::meeting_place;
+use crate::tensor::apart;
 use crate::trace::{self, TraceId};
 use crate::tree::Structure;
 use crate::{Compilation, Error, ErrorKind, Report, Result, Tensor, generator};
-use lazuli_ir::{Element, Source, with_element};
+use lazuli_ir::{Device, Element, Source, with_element};
 use lazuli_passes::Options;
 use lazuli_runtime::Array;
 use std::sync::Arc;
@@ -36,16 +38,17 @@ struct Leaf {
 impl Arguments {
     /// Computes the leaves' values and lets the tensors go.
     pub(crate) fn evaluate(structure: Structure, leaves: Vec<Tensor>, options: Options) -> Result<Arguments> {
+        let device = meeting_place(leaves.iter().map(|t| &*t.node)).map_err(|[a, b]| apart(a, b))?;
         let mut evaluated = Vec::with_capacity(leaves.len());
         let mut signatures = Vec::with_capacity(leaves.len());
         for tensor in leaves {
             let (weak, requires_grad) = (tensor.is_weak(), tensor.history.is_some());
             let (array, sole) = tensor.into_array()?;
-            let array = materialised(array)?;
+            let array = materialised(placed(array, device)?)?;
             signatures.push(LeafSignature { ty: array.ty(), weak, layout: LayoutClass::of(array.layout()) });
             evaluated.push(Leaf { array, requires_grad, sole });
         }
-        Ok(Arguments { signature: Signature::new(structure, signatures, options), leaves: evaluated })
+        Ok(Arguments { signature: Signature::new(structure, signatures, device, options), leaves: evaluated })
     }
 
     pub(crate) fn signature(&self) -> &Signature {
@@ -98,6 +101,14 @@ impl Ownership {
             Ownership::Lent => "kept: its storage is lent and not to be written",
             Ownership::Strided => "kept: its elements do not lie in row-major order",
         }
+    }
+}
+
+/// An argument where the program runs.
+fn placed(array: Array, device: Option<Device>) -> Result<Array> {
+    match device {
+        Some(device) if device != array.device() => array.to_device(device),
+        _ => Ok(array),
     }
 }
 

@@ -33,7 +33,7 @@ handles!(
 );
 
 /// What a device is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Properties {
     /// Its name.
     pub name: String,
@@ -47,6 +47,10 @@ pub struct Properties {
     pub shared_bytes: u64,
     /// Bytes of second-level cache.
     pub l2_bytes: u64,
+    /// Cycles in a microsecond.
+    pub cycles_per_us: f64,
+    /// Bytes that memory moves in a microsecond.
+    pub memory_bytes_per_us: f64,
 }
 
 /// What a failure means for the device.
@@ -77,13 +81,14 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Error {
-        let kind = match failure.kind {
+impl Failure {
+    /// As an error. Not by `From`: a second type that becomes an [`Error`] by `?` would leave users' closures without a type.
+    pub fn error(&self) -> Error {
+        let kind = match self.kind {
             FailureKind::OutOfMemory => ErrorKind::Memory,
             FailureKind::Lost | FailureKind::Refused => ErrorKind::Device,
         };
-        Error::new(kind, format!("the CUDA driver failed: {failure}"))
+        Error::new(kind, format!("the CUDA driver failed: {self}"))
     }
 }
 

@@ -12,7 +12,7 @@ use super::nvidia::{self, Nvidia};
 use super::pending::{Pending, Work};
 use super::staging::Staging;
 use crate::allocator::MemoryStats;
-use lazuli_ir::{Error, ErrorKind, Result, Target};
+use lazuli_ir::{Error, ErrorKind, Limits, Result, Target};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -80,7 +80,7 @@ pub fn gpu(ordinal: usize) -> Result<&'static Gpu> {
         let message = format!("there is no CUDA device {ordinal}: {devices}, counted from 0");
         return Err(Error::new(ErrorKind::Device, message));
     }
-    let gpu = Gpu::open(ordinal, Box::new(Nvidia::open(ordinal)?), true);
+    let gpu = Gpu::open(ordinal, Box::new(Nvidia::open(ordinal).map_err(|f| f.error())?), true);
     gpus.insert(ordinal, gpu);
     Ok(gpu)
 }
@@ -133,9 +133,21 @@ impl Gpu {
         &self.target
     }
 
+    /// What it does at most, as its clocks and widths say.
+    pub fn limits(&self) -> Limits {
+        /// Fused multiply-adds of `f32` that a multiprocessor starts in a cycle.
+        const LANES: f64 = 128.0;
+        /// How many times as much the second cache moves as memory, about.
+        const CACHE: f64 = 2.0;
+        let p = self.properties();
+        let flops = 2.0 * LANES * f64::from(p.multiprocessors) * p.cycles_per_us;
+        let cached = CACHE * p.memory_bytes_per_us;
+        Limits::new(p.multiprocessors, p.memory_bytes_per_us, cached, p.l2_bytes / 2, flops)
+    }
+
     /// Bytes of its memory that are free, and all.
     pub fn memory(&self) -> Result<(u64, u64)> {
-        Ok(self.driver.memory()?)
+        self.driver.memory().map_err(|f| f.error())
     }
 
     /// What lazuli holds of its memory.
@@ -199,7 +211,7 @@ impl Queue {
     pub(super) fn check<T>(&mut self, outcome: Outcome<T>) -> Result<T> {
         outcome.map_err(|failure| match failure.kind {
             FailureKind::Lost => self.lose(&failure),
-            FailureKind::OutOfMemory | FailureKind::Refused => failure.into(),
+            FailureKind::OutOfMemory | FailureKind::Refused => failure.error(),
         })
     }
 

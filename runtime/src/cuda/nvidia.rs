@@ -146,6 +146,8 @@ fn properties(device: sys::CUdevice) -> Outcome<Properties> {
     };
     let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let memory_khz = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?;
+    let bus_bits = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
     Ok(Properties {
         name: result::device::get_name(device).named("cuDeviceGetName")?,
         sm: major * 10 + minor,
@@ -154,6 +156,9 @@ fn properties(device: sys::CUdevice) -> Outcome<Properties> {
         multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         shared_bytes: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?.into(),
         l2_bytes: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?.into(),
+        cycles_per_us: f64::from(attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?) / 1e3,
+        // Twice a cycle, as wide as the bus.
+        memory_bytes_per_us: 2.0 * f64::from(memory_khz) / 1e3 * f64::from(bus_bits) / 8.0,
     })
 }
 

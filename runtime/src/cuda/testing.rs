@@ -85,6 +85,8 @@ impl Fake {
             multiprocessors: 132,
             shared_bytes: 227 << 10,
             l2_bytes: 50 << 20,
+            cycles_per_us: 2e3,
+            memory_bytes_per_us: 3.3e6,
         };
         Fake(Arc::new(Inner { properties, state: Mutex::default(), launcher: Mutex::default() }))
     }
