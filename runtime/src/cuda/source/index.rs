@@ -141,11 +141,9 @@ impl Printer<'_> {
         let text = self.sum(x, wide);
         let (low, _) = x.range(&|v| self.ranges[v.0 as usize]);
         if low >= 0 {
-            return if x.as_var().is_some() {
-                format!("({text} {operator} {d})")
-            } else {
-                format!("(({text}) {operator} {d})")
-            };
+            // One variable or quotient needs no parentheses of its own.
+            let one = matches!(x.terms(), [(_, 1)]) && x.offset() == 0;
+            return if one { format!("({text} {operator} {d})") } else { format!("(({text}) {operator} {d})") };
         }
         let ty = if wide { "long long" } else { self.index_type };
         format!("{function}<{ty}>({text}, {d})")

@@ -7,7 +7,6 @@
 use super::printer::Printer;
 use super::types::{c_type, literal, loaded, memory_type, stored};
 use lazuli_ir::half_code::Half;
-use lazuli_ir::index::Atom;
 use lazuli_ir::kernel::{
     Access, Binding, Block, Expr, Loop, Memory, Reduce, ScalarType, Scope, StmtKind, TileId, ValueId,
 };
@@ -226,16 +225,8 @@ impl Printer<'_> {
     /// Whether neighbours along a variable are neighbours in memory, and each group of them starts at a whole one.
     fn is_wide(&self, param: usize, index: &[Index], v: VarId, lanes: u32) -> bool {
         let address = self.address(param, index);
-        let lanes = i64::from(lanes);
-        let whole = |(atom, c): &(Atom, i64)| match atom {
-            Atom::Var(w) if *w == v => *c == 1,
-            Atom::Var(w) => (c * self.steps[w.0 as usize] as i64) % lanes == 0,
-            Atom::Extent(_) | Atom::Div(..) | Atom::Mod(..) => c % lanes == 0,
-        };
-        address.products.is_empty()
-            && address.sum.coefficient(v) == Some(1)
-            && address.sum.offset() % lanes == 0
-            && address.sum.terms().iter().all(whole)
+        let start = address.sum.add_scaled(&v.into(), -1);
+        address.products.is_empty() && !start.mentions(v) && self.is_multiple(&start, lanes)
     }
 
     /// Reads the vectors of a loop, or declares those that are written; `first` is the first of the elements.
@@ -249,7 +240,7 @@ impl Printer<'_> {
             }
             let (from, at) = (&self.params[w.param], self.address_text(&self.address(w.param, &w.index)));
             let text =
-                format!("const lz_vector<{ty}, {lanes}> {name} = lz_read<{lanes}>({from} + ({at}), {whole}, {count});");
+                format!("const lz_vector<{ty}, {lanes}> {name} = lz_read<{lanes}>(&{from}[{at}], {whole}, {count});");
             self.line(text);
         }
     }
@@ -271,7 +262,7 @@ impl Printer<'_> {
         for w in wide.iter().filter(|w| w.stores) {
             let (to, name) = (&self.params[w.param], &w.name);
             let at = self.address_text(&self.address(w.param, &w.index));
-            self.line(format!("lz_write<{lanes}>({to} + ({at}), {name}, {whole}, {count});"));
+            self.line(format!("lz_write<{lanes}>(&{to}[{at}], {name}, {whole}, {count});"));
         }
         for w in wide {
             self.names.release(&w.name);

@@ -163,7 +163,7 @@ impl<'k> Printer<'k> {
         let mut ends: Vec<String> = Vec::new();
         let mut counter = None;
         match own {
-            Some(own) if !number.is_empty() => {
+            Some(own) if !number.is_empty() || own == 1 => {
                 if !covered {
                     ends.push(format!("{first} < {}", self.extent(i.extent)));
                 }
@@ -269,12 +269,13 @@ impl<'k> Printer<'k> {
     }
 
     /// Whether an index is a multiple of a number wherever it is computed.
-    fn is_multiple(&self, x: &Index, of: u32) -> bool {
-        let of = i64::from(of);
-        x.offset() % of == 0
+    pub(super) fn is_multiple(&self, x: &Index, of: u32) -> bool {
+        let n = i64::from(of);
+        x.offset() % n == 0
             && x.terms().iter().all(|(atom, c)| match atom {
-                Atom::Var(v) => (c * self.steps[v.0 as usize] as i64) % of == 0,
-                Atom::Extent(_) | Atom::Div(..) | Atom::Mod(..) => c % of == 0,
+                Atom::Var(v) => c.wrapping_mul(self.steps[v.0 as usize] as i64) % n == 0,
+                Atom::Mod(x, d) => c % n == 0 || (d % n == 0 && self.is_multiple(x, of)),
+                Atom::Extent(_) | Atom::Div(..) => c % n == 0,
             })
     }
 

@@ -117,11 +117,12 @@ fn holds(kernel: &Kernel, what: &dyn Fn(&StmtKind) -> bool) -> bool {
 fn threads(kernel: &Kernel) -> u64 {
     let mut most = 32;
     let wanted = |binding: Binding, extent: Option<u64>, vector: u32| match binding {
-        Binding::Block | Binding::Grid(_) => {
+        Binding::Block => {
             let n = extent.map_or(THREADS, |n| n.div_ceil(u64::from(vector)));
-            // Long rows have few blocks.
-            if n > 16 * THREADS { 4 * THREADS } else { n.min(THREADS) }
+            // Long rows have few blocks: a thread has about eight groups of elements.
+            if n > THREADS { (n / 8).next_power_of_two().clamp(THREADS, 4 * THREADS) } else { n }
         }
+        Binding::Grid(_) => THREADS,
         Binding::Warp => extent.map_or(THREADS, |n| n.saturating_mul(32)).min(THREADS),
         Binding::Lane | Binding::Serial | Binding::Parallel => 32,
     };

@@ -3,7 +3,8 @@
 use super::nest::{Iterations, times};
 use super::printer::Printer;
 use super::types::{c_type, literal};
-use lazuli_ir::kernel::{Binding, Extent, Reduce, Reducer, ScalarType, ValueId};
+use lazuli_ir::kernel::{Binding, Extent, Reduce, Reducer, ScalarType, StmtKind, ValueId};
+use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{ReduceOp, Result};
 
 impl<'k> Printer<'k> {
@@ -24,8 +25,11 @@ impl<'k> Printer<'k> {
         self.identities(r);
         self.accumulate(r, None)?;
         match r.axis.binding {
-            Binding::Lane => self.lane_tree(r, 16),
-            Binding::Block => self.block_tree(r),
+            Binding::Lane => self.lane_tree(r),
+            Binding::Block => {
+                self.lane_tree(r)?;
+                self.warp_tree(r)
+            }
             Binding::Serial | Binding::Warp | Binding::Parallel | Binding::Grid(_) => Ok(()),
         }
     }
@@ -43,7 +47,11 @@ impl<'k> Printer<'k> {
     /// Prints the loops of a reduction; `chunk` is the part of the first variable that the block takes, as its first value and its
     /// end.
     fn accumulate(&mut self, r: &Reduce, chunk: Option<(&str, &str)>) -> Result<()> {
-        let binding = if chunk.is_some() { Binding::Block } else { r.axis.binding };
+        let binding = match chunk {
+            None => r.axis.binding,
+            Some(_) if lanes_share(r) => Binding::Warp,
+            Some(_) => Binding::Block,
+        };
         match (r.vars.as_slice(), chunk) {
             ([(var, extent)], None) => {
                 let one = Iterations {
@@ -85,6 +93,7 @@ impl<'k> Printer<'k> {
         };
         let outer = self.place;
         self.place.block |= binding == Binding::Block;
+        self.place.warp |= binding == Binding::Warp;
         self.place.lane |= binding == Binding::Lane;
         let ty = self.index_type;
         let inner: Vec<String> = r.vars[1..].iter().map(|(_, e)| self.extent(*e)).collect();
@@ -162,11 +171,11 @@ impl<'k> Printer<'k> {
         (first..self.types.len() as u32).map(ValueId).collect()
     }
 
-    /// Combines the accumulators of the lanes of a warp, those whose numbers differ by `widest` first: each has the result.
-    fn lane_tree(&mut self, r: &Reduce, widest: u32) -> Result<()> {
+    /// Combines the accumulators of the lanes of a warp: each has the result.
+    fn lane_tree(&mut self, r: &Reduce) -> Result<()> {
         let names: Vec<String> = r.results.iter().map(|v| self.value(*v)).collect();
         self.pragma("unroll");
-        self.open(format!("for (int m = {widest}; m > 0; m /= 2)"));
+        self.open("for (int m = 16; m > 0; m /= 2)");
         let others: Vec<String> = names.iter().map(|n| format!("lz_other({n}, m)")).collect();
         let mut received = Vec::new();
         for ((name, other), v) in names.iter().zip(others).zip(&r.results) {
@@ -190,9 +199,8 @@ impl<'k> Printer<'k> {
         Ok(())
     }
 
-    /// Combines the accumulators of all threads of a block: each has the result.
-    fn block_tree(&mut self, r: &Reduce) -> Result<()> {
-        self.lane_tree(r, 16)?;
+    /// Combines the accumulators of the warps of a block, which all lanes of each have: so has each thread the result.
+    fn warp_tree(&mut self, r: &Reduce) -> Result<()> {
         let warps = self.threads / 32;
         if warps == 1 {
             return Ok(());
@@ -220,7 +228,7 @@ impl<'k> Printer<'k> {
                 _ => format!("{name} = lane < {warps} ? {shared}[lane] : {identity};"),
             });
         }
-        self.lane_tree(r, 16)
+        self.lane_tree(r)
     }
 
     /// The root of a kernel that is a reduction over the grid: a block takes a chunk of the first variable, and the block that is
@@ -233,7 +241,10 @@ impl<'k> Printer<'k> {
         self.line(format!("const {ty} {last} = lz_min(({ty})({first} + {chunk}), ({ty}){end});"));
         self.identities(r);
         self.accumulate(r, Some((&first, &last)))?;
-        self.block_tree(r)?;
+        if !lanes_share(r) {
+            self.lane_tree(r)?;
+        }
+        self.warp_tree(r)?;
         let words = Self::partial_words(r);
         let names: Vec<String> = r.results.iter().map(|v| self.value(*v)).collect();
         self.open("if (thread == 0)");
@@ -280,6 +291,17 @@ impl<'k> Printer<'k> {
         self.block(&self.kernel.finish)?;
         Ok((vec![(extent, chunk)], words))
     }
+}
+
+/// Whether the lanes of a warp share what a reduction does for one element.
+fn lanes_share(r: &Reduce) -> bool {
+    let mut found = false;
+    for_each_statement(&r.body, &mut |s| match s {
+        StmtKind::Loop(l) => found |= l.axis.binding == Binding::Lane,
+        StmtKind::Reduce(inner) => found |= inner.axis.binding == Binding::Lane,
+        _ => {}
+    });
+    found
 }
 
 /// The sum or product of floats as an operator.
