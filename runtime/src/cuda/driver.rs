@@ -6,7 +6,7 @@
 //! Calls may come from any thread; those that submit work must not overlap, which the callers see to.
 
 use super::cache;
-use lazuli_ir::{Error, ErrorKind, Result};
+use lazuli_ir::{Error, ErrorKind, Kernel, Result};
 use std::fmt;
 
 macro_rules! handles {
@@ -155,6 +155,9 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
     /// A function that may be launched with up to this much dynamic shared memory.
     fn function(&self, module: Module, name: &str, shared_bytes: u32) -> Outcome<Function>;
+
+    /// Tells which kernel a function is, for drivers that run kernels by other means than their machine code.
+    fn introduce(&self, _function: Function, _kernel: &Kernel) {}
 
     /// Launches a function; `words` are its arguments.
     ///

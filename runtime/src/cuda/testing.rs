@@ -2,13 +2,15 @@
 //! misuse.
 //!
 //! Addresses are real ones of this process that are never handed out twice, so what is launched can be run on the host
-//! (see [`Fake::set_launcher`]), and what still holds an address that was freed shows. By itself the fake runs nothing.
+//! (see [`Fake::set_launcher`] and [`Fake::evaluate`]), and what still holds an address that was freed shows. By itself the fake runs nothing.
+
+mod evaluator;
 
 use super::driver::{
     Address, Driver, Event, Failure, FailureKind, Function, Graph, GraphExec, Module, Outcome, Properties, Shape,
 };
 use super::gpu;
-use lazuli_ir::Result;
+use lazuli_ir::{Kernel, Result};
 use std::alloc::Layout;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +24,8 @@ pub type Launcher = Box<dyn Fn(&Launched<'_>) -> std::result::Result<(), String>
 pub struct Launched<'a> {
     /// The text of the program that the function is in, prelude included.
     pub text: &'a str,
+    /// The kernel that the text is of.
+    pub kernel: &'a Kernel,
     /// The function's name.
     pub function: &'a str,
     /// Blocks and threads.
@@ -62,6 +66,7 @@ struct State {
     capture: Option<Vec<Node>>,
     modules: BTreeMap<u64, Arc<str>>,
     functions: BTreeMap<u64, (u64, Arc<str>)>,
+    kernels: BTreeMap<u64, Arc<Kernel>>,
     graphs: BTreeMap<u64, Vec<Node>>,
     execs: BTreeMap<u64, Vec<Node>>,
     events: BTreeMap<u64, bool>,
@@ -100,6 +105,20 @@ impl Fake {
     /// Runs what is launched from now on.
     pub fn set_launcher(&self, launcher: Launcher) {
         *self.0.launcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(launcher));
+    }
+
+    /// Runs what is launched from now on by the meaning of its kernels: see [`evaluator`].
+    pub fn evaluate(&self) {
+        let fake = Arc::downgrade(&self.0);
+        self.set_launcher(Box::new(move |launched| match fake.upgrade() {
+            Some(inner) => evaluator::run(&Fake(inner), launched),
+            None => Ok(()),
+        }));
+    }
+
+    /// Whether so many bytes from an address on lie in an allocation.
+    pub fn holds(&self, at: u64, bytes: usize) -> bool {
+        matches!(self.state().allocation(at), Some((start, size, true)) if at + bytes as u64 <= start + size as u64)
     }
 
     /// After `working` more calls of this name (as in the log), one fails.
@@ -158,15 +177,17 @@ impl Fake {
     fn run(&self, nodes: &[Node]) -> Outcome {
         let launcher = self.0.launcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for node in nodes {
-            let (text, name) = {
+            let (text, name, kernel) = {
                 let mut state = self.state();
                 state.check_launch(node);
                 let Some((module, name)) = state.functions.get(&node.function.0).cloned() else { continue };
-                let Some(text) = state.modules.get(&module).cloned() else { continue };
-                (text, name)
+                let text = state.modules.get(&module).cloned();
+                let (Some(text), Some(kernel)) = (text, state.kernels.get(&node.function.0).cloned()) else { continue };
+                (text, name, kernel)
             };
             if let Some(launcher) = &launcher {
-                let launched = Launched { text: &text, function: &name, shape: node.shape, words: &node.words };
+                let launched =
+                    Launched { text: &text, kernel: &kernel, function: &name, shape: node.shape, words: &node.words };
                 launcher(&launched).map_err(|message| Failure { kind: FailureKind::Lost, call: "launch", message })?;
             }
         }
@@ -334,6 +355,10 @@ impl Driver for Fake {
         let function = state.new_handle();
         state.functions.insert(function, (module.0, name.into()));
         Ok(Function(function))
+    }
+
+    fn introduce(&self, function: Function, kernel: &Kernel) {
+        self.state().kernels.insert(function.0, Arc::new(kernel.clone()));
     }
 
     unsafe fn launch(&self, function: Function, shape: Shape, words: &[u64]) -> Outcome {
