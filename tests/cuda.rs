@@ -218,6 +218,35 @@ fn cuda_devices_are_told_about() -> Result<()> {
 /// The same function of tensors on the CPU and on the device: the same bits, or (`close`) nearly so.
 fn agrees(name: &str, close: bool, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor + Send + Sync) {
     let (device, fake) = gpu();
+    if nvrtc() {
+        fake.compile();
+    }
+    agrees_on(device, name, close, inputs, &f);
+    assert_eq!(fake.misuses(), [""; 0], "{name}");
+    if let Ok(device) = Device::cuda(0) {
+        agrees_on(device, name, close, inputs, &f);
+    }
+}
+
+/// Whether NVRTC is there, where it need not be.
+fn nvrtc() -> bool {
+    match lazuli_runtime::cuda::nvrtc::version() {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(std::env::var_os("LAZULI_REQUIRE_NVRTC").is_none_or(|v| v != "1"), "{error}");
+            println!("CUDA C is not compiled: {}", error.message());
+            false
+        }
+    }
+}
+
+fn agrees_on(
+    device: Device,
+    name: &str,
+    close: bool,
+    inputs: &[Tensor],
+    f: &(impl Fn(&[Tensor]) -> Tensor + Send + Sync),
+) {
     let there: Vec<Tensor> = inputs.iter().map(|x| x.to(device)).collect();
     let compiled = lazuli::compile(|inputs: Vec<Tensor>| f(&inputs));
     let expected = f(inputs);
@@ -239,7 +268,6 @@ fn agrees(name: &str, close: bool, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> T
             );
         }
     }
-    assert_eq!(fake.misuses(), [""; 0], "{name}");
 }
 
 #[test]
@@ -328,4 +356,12 @@ fn cuda_wrong_indices_are_told_when_a_value_is_read() -> Result<()> {
     assert_eq!(eager.to_vec::<f32>().unwrap_err().kind(), ErrorKind::Index);
     assert_eq!(fake.misuses(), [""; 0]);
     Ok(())
+}
+
+#[test]
+fn cuda_device_tests_run_where_there_is_a_device() {
+    if let Err(error) = Device::cuda(0) {
+        assert!(std::env::var_os("LAZULI_REQUIRE_GPU").is_none_or(|v| v != "1"), "{error}");
+        println!("tests on a GPU were skipped: {}", error.message());
+    }
 }

@@ -9,11 +9,12 @@ mod evaluator;
 use super::driver::{
     Address, Driver, Event, Failure, FailureKind, Function, Graph, GraphExec, Module, Outcome, Properties, Shape,
 };
-use super::gpu;
+use super::{gpu, nvrtc};
 use lazuli_ir::{Kernel, Result};
 use std::alloc::Layout;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What runs a launch on the host.
@@ -42,6 +43,8 @@ struct Inner {
     properties: Properties,
     state: Mutex<State>,
     launcher: Mutex<Option<Arc<Launcher>>>,
+    /// Whether NVRTC must take every text.
+    compiled: AtomicBool,
 }
 
 /// A recorded launch.
@@ -93,7 +96,12 @@ impl Fake {
             cycles_per_us: 2e3,
             memory_bytes_per_us: 3.3e6,
         };
-        Fake(Arc::new(Inner { properties, state: Mutex::default(), launcher: Mutex::default() }))
+        Fake(Arc::new(Inner {
+            properties,
+            state: Mutex::default(),
+            launcher: Mutex::default(),
+            compiled: AtomicBool::new(false),
+        }))
     }
 
     /// Makes it a device of this process, and gives its ordinal. Without `caching` memory goes back to the driver as soon
@@ -114,6 +122,11 @@ impl Fake {
             Some(inner) => evaluator::run(&Fake(inner), launched),
             None => Ok(()),
         }));
+    }
+
+    /// From now on NVRTC compiles every text as well, and what it does not take is an error.
+    pub fn compile(&self) {
+        self.0.compiled.store(true, Ordering::Relaxed);
     }
 
     /// Whether so many bytes from an address on lie in an allocation.
@@ -265,6 +278,9 @@ impl Driver for Fake {
     }
 
     fn assemble(&self, text: &str) -> Result<Vec<u8>> {
+        if self.0.compiled.load(Ordering::Relaxed) {
+            nvrtc::compile(text, self.0.properties.sm)?;
+        }
         Ok(text.as_bytes().to_vec())
     }
 
