@@ -36,7 +36,7 @@ pub(crate) fn prepare(
     orders: &Orders,
     target: &Target,
 ) -> Result<Option<(Graph, Vec<NodeId>)>> {
-    if target.kind != TargetKind::Cpu || !graph.nodes().any(|n| matches!(graph.op(n), Op::Dot { .. })) {
+    if !graph.nodes().any(|n| matches!(graph.op(n), Op::Dot { .. })) {
         return Ok(None);
     }
     let mut changes = 0;
@@ -62,7 +62,8 @@ pub(crate) fn prepare(
                 let sums = new.add(Op::Broadcast { shape, dims: kept }, &[sums], node.sources.clone())?;
                 new.add(Op::Binary(BinaryOp::Div), &[dot, sums], node.sources.clone())?
             }
-            Op::Dot { dims, acc } => {
+            // A GPU reads operands where they lie.
+            Op::Dot { dims, acc } if target.kind == TargetKind::Cpu => {
                 let (mut dims, mut operands): (DotDims, DimVec<Value>) = (dims.clone(), operands.into());
                 let whole = split(graph, layouts, orders, n, new, &mut dims, &mut operands)?;
                 changes += usize::from(!whole);
