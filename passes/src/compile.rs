@@ -150,7 +150,7 @@ fn schedule_all(lowered: &mut [Option<Lowered>], target: &Target, options: &Opti
     let one = |l: &mut Lowered| match target.kind {
         TargetKind::Cpu if options.runs(Pass::Schedule) => schedule_cpu(&mut l.kernel, target),
         TargetKind::Nvidia(_) if options.runs(Pass::Schedule) => {
-            schedule_gpu(&mut l.kernel);
+            schedule_gpu(&mut l.kernel, target);
             Vec::new()
         }
         TargetKind::Cpu | TargetKind::Nvidia(_) => Vec::new(),
