@@ -6,6 +6,10 @@
 //! can find, a race, shows as a difference between [`Schedule`]s: threads run until they wait, in another order in each.
 
 mod build;
+#[cfg(feature = "machine-code")]
+mod case;
+#[cfg(feature = "machine-code")]
+mod run;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -17,6 +21,10 @@ use std::sync::{Mutex, PoisonError};
 
 use build::Folder;
 pub use build::{available, compiler};
+#[cfg(feature = "machine-code")]
+pub use case::GpuCase;
+#[cfg(feature = "machine-code")]
+pub use run::{Failure, KernelSet, run};
 use worker::Worker;
 
 /// The order in which the threads of a block run. Those of a warp run until they wait for others, in order of lanes.
