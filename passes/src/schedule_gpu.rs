@@ -5,16 +5,24 @@
 //! - Rows (`rows`): a short row is a warp's, a longer one a block's, which walk along it; a row tile lies in their registers,
 //!   since every pass gives an element to the same thread. Rows that are columns of memory, rows that are walked in order, and
 //!   the shortest ones are a thread's: neighbouring threads then read neighbouring elements.
-//! - A reduction at the root: blocks take chunks, and what they find is combined by the last one (`rows`).
+//! - A reduction at the root: blocks take chunks, and what they find is combined by the last one (`chunks`). Few long columns are
+//!   shared by the warps of a block (`columns`).
 //! - Contractions (`contraction`): panels are blocks, their tile is shared by the block, and the contraction is staged in chunks.
 //! - What is several loops in sequence runs in one block, which meets between them.
 //!
+//! - Kernels of single primitives (`primitive`) have run-time extents.
+//!
 //! A nest that threads share is one loop first (`flatten`): its variables are quotients and remainders of one number.
 
+mod chunks;
+mod columns;
 mod contraction;
 mod elementwise;
 mod flatten;
+mod primitive;
 mod rows;
+
+pub(crate) use primitive::schedule_gpu_primitive;
 
 use crate::merge_loops::merge_loops;
 use crate::renumber::renumber;

@@ -9,20 +9,42 @@ const CHUNK: u64 = 32;
 
 /// Binds the loops around and behind contractions.
 pub(super) fn bind(kernel: &mut Kernel, mut body: Block) -> Block {
-    panel(kernel, &mut body, 0);
+    perfect(&mut body);
+    panel(kernel, &mut body, Some(0));
     body
 }
 
-fn panel(kernel: &mut Kernel, block: &mut Block, depth: u8) {
-    let root = block.len() == 1;
+/// Moves what stands before the one loop with contractions into it, and so on inside.
+fn perfect(block: &mut Block) {
+    let Some((last, before)) = block.split_last() else { return };
+    let moves = |s: &Stmt| matches!(s.kind, StmtKind::Let(..) | StmtKind::Bind { .. } | StmtKind::Check { .. });
+    if !holds_dot(std::slice::from_ref(last)) || !before.iter().all(moves) {
+        return;
+    }
+    let Some(mut root) = block.pop() else { return };
+    if let StmtKind::Loop(l) = &mut root.kind {
+        let mut inner = std::mem::take(block);
+        inner.append(&mut l.body);
+        l.body = inner;
+        perfect(&mut l.body);
+    }
+    block.push(root);
+}
+
+/// Binds what stands in a block; `depth` counts loops of the perfect nest at the root.
+fn panel(kernel: &mut Kernel, block: &mut Block, depth: Option<u8>) {
+    let depth = depth.filter(|_| block.len() == 1);
     let mut out = Block::new();
     for mut s in std::mem::take(block) {
         let mut after = None;
         match &mut s.kind {
             StmtKind::Loop(l) if holds_dot(&l.body) => {
-                let grid = root && depth < u8::MAX;
-                l.axis.binding = if grid { Binding::Grid(depth.min(2)) } else { Binding::Serial };
-                panel(kernel, &mut l.body, if grid { depth + 1 } else { u8::MAX });
+                l.axis.binding = depth.map_or(Binding::Serial, |d| Binding::Grid(d.min(2)));
+                panel(kernel, &mut l.body, depth.map(|d| d + 1));
+                if depth.is_none() {
+                    // The next iteration writes the tiles that this one reads.
+                    l.body.push(StmtKind::Barrier.into());
+                }
             }
             StmtKind::Loop(l) => epilogue(l),
             StmtKind::Tile(t) => kernel.tiles[t.index()].scope = Scope::Block,

@@ -1,6 +1,6 @@
 //! Elementwise kernels: all elements in one order, each thread some of them.
 
-use super::flatten::{digits, substitute};
+use super::flatten::{below, digits, substitute};
 use crate::schedule::stride;
 use crate::tiling::{Stage, strided_loads, through_tiles};
 use lazuli_ir::index::Atom;
@@ -51,7 +51,8 @@ pub(super) fn bind(kernel: &mut Kernel, body: Block, nest: &[(VarId, u64)], targ
         last.1 = columns / u64::from(lanes);
     }
     let (count, size) = (counted.iter().map(|c| c.1).product::<u64>(), THREADS * own);
-    let range = |_: VarId| (0, (count + size) as i64);
+    let own = [start, inside];
+    let range = below(&own, count + size);
     let number = Index::var(start).add(&inside.into());
     let mut with = digits(&counted, &number, &range);
     let vector = Axis { vector: lanes, ..Axis::default() };
@@ -134,8 +135,11 @@ fn multiple(kernel: &Kernel, p: usize, index: &[Index], v: VarId) -> u64 {
     terms.chain([sum.offset()]).map(|c| 1u64 << c.unsigned_abs().trailing_zeros().min(6)).min().unwrap_or(1)
 }
 
+/// Loops from the outermost to the innermost.
+type Nest = Vec<(VarId, u64)>;
+
 /// An order of the loops in which something is read across memory, along the second innermost; and what.
-fn across(kernel: &Kernel, body: &Block, nest: &[(VarId, u64)]) -> Option<(Vec<(VarId, u64)>, Vec<ValueId>)> {
+fn across(kernel: &Kernel, body: &Block, nest: &[(VarId, u64)]) -> Option<(Nest, Vec<ValueId>)> {
     let root = body.first()?;
     let last = nest.len().checked_sub(1)?;
     (0..last).rev().find_map(|at| {

@@ -21,6 +21,11 @@ pub(super) fn digits(
     out
 }
 
+/// The ranges of these variables up to a number; of others, nothing is known.
+pub(super) fn below(vars: &[VarId], n: u64) -> impl Fn(VarId) -> (i64, i64) + use<'_> {
+    move |v| (0, if vars.contains(&v) { n as i64 } else { i64::MAX / 4 })
+}
+
 /// Puts indices for variables. `range` is that of the variables in the indices.
 pub(super) fn substitute(block: &mut Block, with: &FxHashMap<VarId, Index>, range: &dyn Fn(VarId) -> (i64, i64)) {
     for_each_index(block, &mut |x| *x = x.substitute(&|v| with.get(&v).cloned(), range));

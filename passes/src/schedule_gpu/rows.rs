@@ -10,32 +10,28 @@
 //!
 //! A body without loops around it is one row: a reduction of its own is cut into chunks for the grid, anything else is a block's.
 
+use super::chunks::chunks;
+use super::columns::column_warps;
 use super::elementwise::{lanes, one};
-use super::flatten::{digits, flatten, substitute};
+use super::flatten::{below, digits, flatten, substitute};
 use super::{is_ordered, meet, reduces_in_order};
 use crate::schedule::stride;
 use crate::tiling::innermost;
-use lazuli_ir::kernel::{
-    Axis, Binding, Block, Extent, Kernel, Memory, Reduce, Scope, Stmt, StmtKind, Tile, TileId, ValueId,
-};
+use lazuli_ir::kernel::{Axis, Binding, Block, Extent, Kernel, Memory, Scope, Stmt, StmtKind, TileId};
 use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{Index, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Elements of a row that are not worth sharing.
-const SHORT: u64 = 16;
+pub(super) const SHORT: u64 = 16;
 /// Elements of the longest row that a warp walks.
 const WARP_ROW: u64 = 1024;
 /// Warps of a block that walk rows at most.
-const WARPS: u64 = 8;
+pub(super) const WARPS: u64 = 8;
 /// Elements of a row that a thread may have in registers.
 const REGISTERS: u64 = 64;
-/// Elements of a reduction at the root that are worth a block of their own.
-const CHUNK: u64 = 8192;
-/// Blocks that share a reduction at the root at most.
-const MOST_CHUNKS: u64 = 1024;
 /// Threads of a block.
-const THREADS: u64 = 256;
+pub(super) const THREADS: u64 = 256;
 
 /// Binds a kernel that is no perfect nest over straight-line code.
 pub(super) fn bind(kernel: &mut Kernel, body: Block, target: &Target) -> Block {
@@ -102,7 +98,7 @@ pub(super) fn has_compounds(block: &Block) -> bool {
 }
 
 /// Elements that a statement walks.
-fn elements(s: &Stmt) -> u64 {
+pub(super) fn elements(s: &Stmt) -> u64 {
     let inside = |b: &Block| b.iter().map(elements).max().unwrap_or(0).max(1);
     match &s.kind {
         StmtKind::Loop(l) => l.extent.known().unwrap_or(u64::MAX).saturating_mul(inside(&l.body)),
@@ -116,7 +112,7 @@ fn elements(s: &Stmt) -> u64 {
 }
 
 /// Whether a statement holds a loop whose iterations follow each other.
-fn must_follow(s: &Stmt) -> bool {
+pub(super) fn must_follow(s: &Stmt) -> bool {
     let mut found = false;
     for_each_statement(std::slice::from_ref(s), &mut |kind| {
         found |= match kind {
@@ -129,7 +125,7 @@ fn must_follow(s: &Stmt) -> bool {
 }
 
 /// Whether most of what a row reads lies along the loop around it, and not along the row.
-fn lie_across(kernel: &Kernel, row: &Block, around: VarId) -> bool {
+pub(super) fn lie_across(kernel: &Kernel, row: &Block, around: VarId) -> bool {
     fn count(kernel: &Kernel, block: &Block, around: VarId, own: &mut Vec<VarId>, found: &mut (u32, u32)) {
         for s in block {
             let depth = own.len();
@@ -161,7 +157,7 @@ fn lie_across(kernel: &Kernel, row: &Block, around: VarId) -> bool {
 }
 
 /// Whether a row is reductions and loops over straight-line code, none of which waits for another by way of memory.
-fn is_simple(kernel: &Kernel, row: &Block) -> bool {
+pub(super) fn is_simple(kernel: &Kernel, row: &Block) -> bool {
     let straight = |s: &Stmt| match &s.kind {
         StmtKind::Loop(_) => innermost(s).is_some(),
         StmtKind::Reduce(r) => !has_compounds(&r.body),
@@ -195,7 +191,8 @@ fn share_rows(kernel: &mut Kernel, outer: &[(VarId, u64)], mut row: Block, size:
     let rows: u64 = outer.iter().map(|o| o.1).product();
     let name = outer.last().map_or_else(|| "row".to_owned(), |o| kernel.vars[o.0.0 as usize].clone());
     let (start, inside) = (kernel.new_var(format!("{name}0")), kernel.new_var(name));
-    let range = |_: VarId| (0, (rows + size) as i64);
+    let own = [start, inside];
+    let range = below(&own, rows + size);
     let number = Index::var(start).add(&inside.into());
     substitute(&mut row, &digits(outer, &number, &range), &range);
     let limit = (!rows.is_multiple_of(size)).then(|| Index::constant(rows as i64).add_scaled(&start.into(), -1));
@@ -205,7 +202,7 @@ fn share_rows(kernel: &mut Kernel, outer: &[(VarId, u64)], mut row: Block, size:
 }
 
 /// Several elements in flight; short loops are no loops at all, so that what they keep stays in registers.
-fn unroll(block: &mut Block) {
+pub(super) fn unroll(block: &mut Block) {
     for s in block {
         let (extent, axis) = match &mut s.kind {
             StmtKind::Loop(l) => (l.extent, &mut l.axis),
@@ -218,110 +215,6 @@ fn unroll(block: &mut Block) {
         };
         if let Some(body) = s.kind.body_mut() {
             unroll(body);
-        }
-    }
-}
-
-/// Few long columns: each warp of a block walks a part of all columns of a group, and what the warps found is combined by way of
-/// shared memory. `None` where a row is more than one reduction and what is made of it, or there is enough to do without.
-fn column_warps(kernel: &mut Kernel, outer: &[(VarId, u64)], row: &Block, rows: u64, target: &Target) -> Option<Block> {
-    let at = row.iter().position(|s| matches!(s.kind, StmtKind::Reduce(_)))?;
-    let alone =
-        row.iter().enumerate().all(|(i, s)| i == at || matches!(s.kind, StmtKind::Let(..) | StmtKind::Store { .. }));
-    let StmtKind::Reduce(r) = &row[at].kind else { return None };
-    let (var, extent) = *r.vars.first()?;
-    let n = extent.known()?;
-    let warps = (0..=WARPS.ilog2()).rev().map(|p| 1 << p).find(|w| n.is_multiple_of(*w)).filter(|w| *w > 1)?;
-    let enough = u64::from(target.cores) * THREADS * 4;
-    if !alone || rows >= enough || elements(&row[at]) < 64 {
-        return None;
-    }
-    let (before, after) = (&row[..at], &row[at + 1..]);
-    // Values before the reduction are made twice: for its elements, and for what follows.
-    let mut first: Block = before.to_vec();
-    let mut second: Block = before.iter().chain(after).cloned().collect();
-    let name = outer.last().map_or_else(|| "column".to_owned(), |o| kernel.vars[o.0.0 as usize].clone());
-    let start = kernel.new_var(format!("{name}0"));
-    let [column, again] = [0, 1].map(|_| kernel.new_var(name.clone()));
-    let (warp, part, found) =
-        (kernel.new_var("warp"), kernel.new_var(kernel.vars[var.0 as usize].clone()), kernel.new_var("warp"));
-    let types: Vec<_> = r.reducers.iter().flat_map(|x| x.types()).collect();
-    let mut partial = r.clone();
-    let own = n / warps;
-    partial.vars[0] = (part, Extent::Const(own));
-    partial.axis.unroll = if own <= SHORT && partial.vars.len() == 1 { own as u32 } else { 4 };
-    unroll(&mut partial.body);
-    partial.results = types.iter().map(|ty| kernel.new_value(*ty)).collect();
-    let place = Index::var(warp).times(own as i64).add(&part.into());
-    let wide = |_: VarId| (0, i64::MAX / 4);
-    substitute(&mut partial.body, &FxHashMap::from_iter([(var, place)]), &wide);
-    let mut body = Block::new();
-    let mut tiles = Vec::new();
-    for ty in &types {
-        let dims = [warps, 32];
-        let name = format!("found{}", kernel.tiles.len());
-        let (dims, valid) = (dims.into_iter().collect(), [None, None].into_iter().collect());
-        kernel.tiles.push(Tile { name, ty: *ty, dims, valid, scope: Scope::Block });
-        tiles.push(TileId(kernel.tiles.len() as u32 - 1));
-        body.push(StmtKind::Tile(TileId(kernel.tiles.len() as u32 - 1)).into());
-    }
-    let results = partial.results.clone();
-    first.push(Stmt { kind: StmtKind::Reduce(partial), sources: row[at].sources.clone() });
-    for (t, value) in tiles.iter().zip(&results) {
-        let index = vec![warp.into(), column.into()];
-        first.push(StmtKind::Store { to: Memory::Tile(*t), index, value: *value, mask: None }.into());
-    }
-    let mut gather = Block::new();
-    let mut yields = smallvec::SmallVec::new();
-    for (t, ty) in tiles.iter().zip(&types) {
-        let v = kernel.new_value(*ty);
-        let index = vec![found.into(), again.into()];
-        gather
-            .push(StmtKind::Let(v, lazuli_ir::kernel::Expr::Load { from: Memory::Tile(*t), index, mask: None }).into());
-        yields.push(v);
-    }
-    let combined = Reduce {
-        vars: smallvec::smallvec![(found, Extent::Const(warps))],
-        reducers: r.reducers.clone(),
-        axis: Axis { unroll: warps as u32, ..Axis::default() },
-        chunk: 0,
-        body: gather,
-        yields,
-        results: r.results.clone(),
-    };
-    rename(kernel, &mut second);
-    second.insert(0, Stmt { kind: StmtKind::Reduce(combined), sources: row[at].sources.clone() });
-    let range = |_: VarId| (0, (rows + 32) as i64);
-    let limit = (!rows.is_multiple_of(32)).then(|| Index::constant(rows as i64).add_scaled(&start.into(), -1));
-    for (block, own) in [(&mut first, column), (&mut second, again)] {
-        let number = Index::var(start).add(&own.into());
-        substitute(block, &digits(outer, &number, &range), &range);
-    }
-    let axis = |binding| Axis { binding, ..Axis::default() };
-    let columns = one(column, Extent::Const(32), 1, limit.clone(), axis(Binding::Lane), first);
-    body.append(&mut one(warp, Extent::Const(warps), 1, None, axis(Binding::Warp), columns));
-    body.push(StmtKind::Barrier.into());
-    body.append(&mut one(again, Extent::Const(32), 1, limit, axis(Binding::Lane), second));
-    Some(one(start, Extent::Const(rows), 32, None, axis(Binding::Grid(0)), body))
-}
-
-/// Gives the values that straight-line code defines new numbers.
-fn rename(kernel: &mut Kernel, block: &mut Block) {
-    let mut names: FxHashMap<ValueId, ValueId> = FxHashMap::default();
-    for s in block {
-        let of = |v: ValueId| names.get(&v).copied().unwrap_or(v);
-        match &mut s.kind {
-            StmtKind::Let(v, expr) => {
-                *expr = expr.map_operands(&mut |o| of(o));
-                let new = kernel.new_value(kernel.values[v.index()]);
-                names.insert(*v, new);
-                *v = new;
-            }
-            StmtKind::Store { value, mask, .. } => {
-                *value = of(*value);
-                *mask = mask.map(of);
-            }
-            _ => {}
         }
     }
 }
@@ -352,7 +245,7 @@ fn block_row(kernel: &mut Kernel, mut row: Block) -> Block {
 }
 
 /// Who walks what stands in a row.
-fn share(kernel: &mut Kernel, row: &mut Block, binding: Binding) {
+pub(super) fn share(kernel: &mut Kernel, row: &mut Block, binding: Binding) {
     let lanes =
         if row.iter().any(|s| matches!(s.kind, StmtKind::Tile(_))) { alike(kernel, row, binding) } else { None };
     for s in row {
@@ -365,11 +258,9 @@ fn share_one(kernel: &mut Kernel, s: &mut Stmt, binding: Binding, lanes: Option<
         StmtKind::Loop(l) if has_compounds(&l.body) && (is_ordered(l) || is_few(l.extent, &l.body)) => {
             inside(kernel, &mut l.body, binding);
         }
-        StmtKind::Loop(l) => {
-            if !is_ordered(l) {
-                l.axis.binding = binding;
-                l.axis.vector = lanes.unwrap_or_else(|| vector(kernel, &l.body, l.var, l.extent, binding));
-            }
+        StmtKind::Loop(l) if !is_ordered(l) => {
+            l.axis.binding = binding;
+            l.axis.vector = lanes.unwrap_or_else(|| vector(kernel, &l.body, l.var, l.extent, binding));
         }
         StmtKind::Reduce(r) => {
             let all = r.vars.iter().map(|(_, e)| e.known()).try_fold(1u64, |n, e| Some(n.saturating_mul(e?)));
@@ -439,7 +330,7 @@ fn alike(kernel: &Kernel, row: &Block, binding: Binding) -> Option<u32> {
 
 /// Decides where the tiles of a row lie: in registers, where all that use one index it by loops of one form that threads share.
 /// The others are the block's. Tells whether all are in registers.
-fn registers(kernel: &mut Kernel, row: &Block, binding: Binding) -> bool {
+pub(super) fn registers(kernel: &mut Kernel, row: &Block, binding: Binding) -> bool {
     let mut declared = Vec::new();
     for s in row {
         if let StmtKind::Tile(t) = s.kind {
@@ -493,47 +384,4 @@ fn is_shared(s: &Stmt) -> bool {
         StmtKind::Guard(..) => true,
         _ => false,
     }
-}
-
-/// Cuts a reduction at the root into chunks for the grid, where it is long enough.
-fn chunks(kernel: &mut Kernel, r: &mut Reduce) -> bool {
-    let known: Option<Vec<u64>> = r.vars.iter().map(|(_, e)| e.known()).collect();
-    let Some(extents) = known else { return false };
-    let [first, inner @ ..] = extents.as_slice() else { return false };
-    let inner: u64 = inner.iter().product();
-    let own = r.body.iter().map(elements).max().unwrap_or(0).max(1);
-    let all = first.saturating_mul(inner).saturating_mul(own);
-    if all <= CHUNK || inner == 0 || reduces_in_order(r) {
-        return false;
-    }
-    let wanted = CHUNK.max(all / MOST_CHUNKS);
-    let chunk = wanted.div_ceil(inner.saturating_mul(own)).max(1);
-    if chunk >= *first {
-        return false;
-    }
-    if has_compounds(&r.body) && !walk_rows(kernel, r) {
-        return false;
-    }
-    r.axis.binding = Binding::Grid(0);
-    r.chunk = chunk;
-    true
-}
-
-/// Binds what stands in the body of a reduction whose elements are rows: each is a warp's where it is worth that, and else a
-/// thread's.
-fn walk_rows(kernel: &mut Kernel, r: &mut Reduce) -> bool {
-    let length = r.body.iter().map(elements).max().unwrap_or(0);
-    if length <= SHORT || r.body.iter().any(must_follow) {
-        unroll(&mut r.body);
-        return true;
-    }
-    if !is_simple(kernel, &r.body) {
-        return false;
-    }
-    flatten(kernel, &mut r.body);
-    if !registers(kernel, &r.body, Binding::Lane) {
-        return false;
-    }
-    share(kernel, &mut r.body, Binding::Lane);
-    true
 }

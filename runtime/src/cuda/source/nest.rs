@@ -114,6 +114,9 @@ impl<'k> Printer<'k> {
 
     /// Prints a loop around what is printed for each element.
     pub(super) fn iterate(&mut self, i: &Iterations, wide: &[Wide], each: Each<'_, 'k>) -> Result<()> {
+        if i.extent == Extent::Const(0) {
+            return Ok(());
+        }
         let outer = self.place;
         match i.binding {
             Binding::Grid(_) => {

@@ -23,6 +23,9 @@ impl<'k> Printer<'k> {
             Binding::Block | Binding::Lane | Binding::Serial => {}
         }
         self.identities(r);
+        if r.vars.iter().any(|(_, e)| *e == Extent::Const(0)) {
+            return Ok(());
+        }
         self.accumulate(r, None)?;
         match r.axis.binding {
             Binding::Lane => self.lane_tree(r),
