@@ -129,6 +129,11 @@ impl Fake {
         self.0.compiled.store(true, Ordering::Relaxed);
     }
 
+    /// The allocation that an address lies in: where it begins, and its bytes.
+    pub fn allocation(&self, at: u64) -> Option<(u64, usize)> {
+        self.state().allocation(at).filter(|(_, _, live)| *live).map(|(start, bytes, _)| (start, bytes))
+    }
+
     /// Whether so many bytes from an address on lie in an allocation.
     pub fn holds(&self, at: u64, bytes: usize) -> bool {
         matches!(self.state().allocation(at), Some((start, size, true)) if at + bytes as u64 <= start + size as u64)
