@@ -38,7 +38,7 @@ fn cuda_a_tensor_goes_to_a_device_and_comes_back() -> Result<()> {
     assert_eq!(y.i((1, 2)).item::<f32>()?, 5.0);
     assert_eq!(y.to((Device::Cpu, DType::F32)).device(), Device::Cpu);
     assert_eq!(count(&fake.take_log(), "launch"), 0);
-    assert!(format!("{y}").contains("tensor([[0., 1., 2.],"), "{y}");
+    assert!(format!("{y}").contains("tensor([[0., 1., 2.],") && format!("{y}").contains("device=cuda:"), "{y}");
     assert_eq!(y.lend::<f32>()?.as_slice(), Some(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0][..]));
     assert_eq!(fake.misuses(), [""; 0]);
     Ok(())
@@ -148,6 +148,8 @@ fn cuda_compiled_functions_run_on_the_device_of_their_arguments() -> Result<()> 
     // The new weights lie where the old ones lay.
     let report = step.stages()?.report();
     assert!(report.to_string().contains("given away"), "{report}");
+    let profile = step.profile((w, &x, 0.1))?;
+    assert!(profile.kernels.iter().all(|k| k.time.is_some()), "{profile}");
     assert!(step.stages()?.cuda()?.contains("__global__"));
     assert!(step.stages()?.clif().is_err());
     assert_eq!(fake.misuses(), [""; 0]);

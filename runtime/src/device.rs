@@ -45,9 +45,25 @@ pub fn target(device: Device) -> Result<&'static Target> {
 /// Gets a device ready.
 ///
 /// # Errors
-/// There is no such device.
+/// There is no such device, or no compiler for it.
 pub fn open(device: Device) -> Result<()> {
-    backend(device).map(drop)
+    match backend(device)? {
+        Backend::Cpu => Ok(()),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => gpu.ready(),
+    }
+}
+
+/// Whether there is a GPU, and a compiler for it. Opens none.
+pub fn cuda_is_available() -> bool {
+    #[cfg(feature = "cuda")]
+    {
+        cuda::device_count().is_ok() && cuda::nvrtc::version().is_ok()
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        false
+    }
 }
 
 /// The number of GPUs. Fails where there is no driver, or none that is new enough.

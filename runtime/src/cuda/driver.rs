@@ -5,7 +5,7 @@
 //!
 //! Calls may come from any thread; those that submit work must not overlap, which the callers see to.
 
-use super::cache;
+use super::{cache, nvrtc};
 use lazuli_ir::{Error, ErrorKind, Kernel, Result};
 use std::fmt;
 
@@ -110,6 +110,11 @@ pub struct Shape {
 pub trait Driver: Send + Sync + fmt::Debug {
     /// What the device is.
     fn properties(&self) -> &Properties;
+
+    /// Fails where kernels cannot be compiled.
+    fn ready(&self) -> Result<()> {
+        nvrtc::version().map(drop)
+    }
 
     /// Machine code of CUDA C for this device.
     fn assemble(&self, text: &str) -> Result<Vec<u8>> {

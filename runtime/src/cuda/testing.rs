@@ -282,6 +282,10 @@ impl Driver for Fake {
         &self.0.properties
     }
 
+    fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn assemble(&self, text: &str) -> Result<Vec<u8>> {
         if self.0.compiled.load(Ordering::Relaxed) {
             nvrtc::compile(text, self.0.properties.sm)?;
