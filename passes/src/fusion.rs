@@ -263,7 +263,7 @@ impl<'a> Fusion<'a> {
         };
         for &n in chain.iter().rev().skip(1) {
             layout = match self.graph.op(n) {
-                Op::Alias | Op::Detach => layout,
+                Op::Alias | Op::Detach | Op::ToDevice { .. } => layout,
                 Op::Permute(perm) => layout.permute(perm),
                 Op::Broadcast { shape, dims } => layout.broadcast(shape, dims),
                 Op::Slice(dims) => layout.slice(dims),

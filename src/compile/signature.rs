@@ -5,7 +5,7 @@
 //! trace notes which of them it asked for, and only those are compared ([`Flags`]).
 
 use crate::tree::Structure;
-use lazuli_ir::{DimVec, Layout, TensorType};
+use lazuli_ir::{Device, DimVec, Layout, TensorType};
 use lazuli_passes::Options;
 use rustc_hash::FxHasher;
 use std::fmt;
@@ -68,16 +68,23 @@ impl fmt::Display for LeafSignature {
 pub(crate) struct Signature {
     pub(crate) structure: Structure,
     pub(crate) leaves: Vec<LeafSignature>,
+    /// Where the program runs, where an argument says so.
+    pub(crate) device: Option<Device>,
     /// What the program was compiled under.
     pub(crate) options: Options,
     hash: u64,
 }
 
 impl Signature {
-    pub(crate) fn new(structure: Structure, leaves: Vec<LeafSignature>, options: Options) -> Signature {
+    pub(crate) fn new(
+        structure: Structure,
+        leaves: Vec<LeafSignature>,
+        device: Option<Device>,
+        options: Options,
+    ) -> Signature {
         let mut hasher = FxHasher::default();
-        (&structure, &leaves, &options).hash(&mut hasher);
-        Signature { structure, leaves, options, hash: hasher.finish() }
+        (&structure, &leaves, device, &options).hash(&mut hasher);
+        Signature { structure, leaves, device, options, hash: hasher.finish() }
     }
 
     /// How `self`, the new signature, differs from an earlier one; empty where they are equal.
@@ -91,6 +98,10 @@ impl Signature {
         for ((new, old), name) in self.leaves.iter().zip(&was.leaves).zip(paths) {
             new.differences(old, &name, &mut words);
         }
+        if self.device != was.device {
+            let name = |device: Option<Device>| device.map_or("any".to_owned(), |device| device.to_string());
+            words.push(format!("device: {}, was {}", name(self.device), name(was.device)));
+        }
         if self.options != was.options {
             words.push(format!("options: {:?}, was {:?}", self.options, was.options));
         }
@@ -103,6 +114,7 @@ impl PartialEq for Signature {
         self.hash == other.hash
             && self.leaves == other.leaves
             && self.structure == other.structure
+            && self.device == other.device
             && self.options == other.options
     }
 }
@@ -207,7 +219,7 @@ mod tests {
     fn signature(leaves: Vec<LeafSignature>) -> Signature {
         let tensor = || -> Tensor { 0.0.into_tree() };
         let (structure, _) = (vec![tensor()], tensor()).into_parts();
-        Signature::new(structure, leaves, Options::default())
+        Signature::new(structure, leaves, None, Options::default())
     }
 
     #[test]
