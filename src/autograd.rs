@@ -220,7 +220,7 @@ impl Tensor {
             Some(gradient) => gradient,
             None if self.numel() == 1 => {
                 let op = Op::Constant { value: Literal::one(self.dtype()), shape: self.extent_shape().clone() };
-                Tensor::record("ones_like", op, &[])
+                Tensor::record("ones_like", op, &[]).beside(self)
             }
             None => {
                 return refuse("only a tensor of one element has a gradient by itself; pass one to `backward_with`");
@@ -421,7 +421,7 @@ fn pull_back(
     let found = match &loss.history {
         Some(history) => {
             let op = Op::Constant { value: Literal::one(loss.dtype()), shape: loss.extent_shape().clone() };
-            let one = Tensor::record("ones_like", op, &[]);
+            let one = Tensor::record("ones_like", op, &[]).beside(loss);
             region.vjp(&[(history.clone(), one)], &wrt, region.open && keeps_history)?
         }
         None => vec![None; wrt.len()],

@@ -120,9 +120,11 @@ pub(crate) fn splat(value: Literal, shape: &Shape) -> Result<Array> {
 
 /// The value of one operation: a view where strides can express it, a kernel's result otherwise.
 fn primitive(node: &Node, op: &Op, operands: &[&Array]) -> Result<Array> {
+    let device = node.home.unwrap_or_default();
     match (op, operands) {
         (Op::Constant { value, shape }, []) => splat(*value, shape),
         (Op::Alias | Op::Detach, [x]) => Ok((*x).clone()),
+        (Op::ToDevice { to, .. }, [x]) => executor::placed(x, *to),
         (Op::Permute(perm), [x]) => x.with_layout(x.layout().permute(perm)),
         (Op::Broadcast { shape, dims }, [x]) => x.with_layout(x.layout().broadcast(shape, dims)),
         (Op::Slice(dims), [x]) => x.with_layout(x.layout().slice(dims)),
@@ -130,7 +132,7 @@ fn primitive(node: &Node, op: &Op, operands: &[&Array]) -> Result<Array> {
         (Op::Window(dims), [x]) => x.with_layout(x.layout().window(dims)),
         (Op::Reshape(shape), [x]) => match x.layout().reshape(shape) {
             Some(layout) => x.with_layout(layout),
-            None => executor::run(op, &node.ty, operands),
+            None => executor::run(op, &node.ty, operands, device),
         },
         (
             Op::Input { .. }
@@ -138,6 +140,7 @@ fn primitive(node: &Node, op: &Op, operands: &[&Array]) -> Result<Array> {
             | Op::Iota { .. }
             | Op::Alias
             | Op::Detach
+            | Op::ToDevice { .. }
             | Op::Random { .. }
             | Op::Unary(_)
             | Op::Binary(_)
@@ -163,6 +166,6 @@ fn primitive(node: &Node, op: &Op, operands: &[&Array]) -> Result<Array> {
             | Op::Reduce { .. }
             | Op::Dot { .. },
             _,
-        ) => executor::run(op, &node.ty, operands),
+        ) => executor::run(op, &node.ty, operands, device),
     }
 }

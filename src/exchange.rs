@@ -44,7 +44,7 @@ impl Tensor {
     }
 
     /// Computes the value, and lends it where it lies, without copying: as a slice, or (feature `ndarray`) as an array view.
-    /// `T` must be the tensor's dtype.
+    /// `T` must be the tensor's dtype. What is lent of a tensor on a GPU is a copy on the CPU.
     ///
     /// # Errors
     /// As for [`eval`](Self::eval); another dtype.
@@ -64,7 +64,7 @@ impl Tensor {
         let fail = |kind, message: String| {
             Error::new(kind, message).with_operation("lend", [self.node.ty.clone()]).with_sources(source)
         };
-        let array = self.array()?;
+        let array = self.array()?.to_device(lazuli_ir::Device::Cpu)?;
         if array.dtype() != T::DTYPE {
             return Err(fail(ErrorKind::DType, format!("elements of {} were asked for as {}", array.ty(), T::DTYPE)));
         }

@@ -5,34 +5,46 @@
 //! indexing by data, accumulations, sorts) or checks its operands a small compiled program: it gives the same bits as in
 //! compiled functions.
 
+mod constants;
 mod launch;
 mod program;
 
+pub(crate) use constants::placed;
+
 use launch::{Reduced, launch};
-use lazuli_ir::{DType, DimVec, Error, Layout, Literal, Op, PadDim, ReduceOp, Result, Shape, TensorType};
+use lazuli_ir::{DType, Device, DimVec, Error, Layout, Literal, Op, PadDim, ReduceOp, Result, Shape, TensorType};
 use lazuli_passes::primitive::{self, Primitive};
 use lazuli_runtime::Array;
+use smallvec::SmallVec;
 
 /// Bytes of an operand from which on a program is worth its compilation where a loop would walk across memory.
 const LARGE: usize = 1 << 20;
 
-/// The value of `op`, of type `ty`, on these operands.
-pub(crate) fn run(op: &Op, ty: &TensorType, operands: &[&Array]) -> Result<Array> {
+/// The value of `op`, of type `ty`, on these operands, computed on a device. Operands that lie elsewhere are copied there.
+pub(crate) fn run(op: &Op, ty: &TensorType, operands: &[&Array], device: Device) -> Result<Array> {
+    if operands.iter().all(|x| x.device() == device) {
+        return run_there(op, ty, operands, device);
+    }
+    let moved = operands.iter().map(|x| placed(x, device)).collect::<Result<SmallVec<[Array; 3]>>>()?;
+    run_there(op, ty, &moved.iter().collect::<SmallVec<[&Array; 3]>>(), device)
+}
+
+fn run_there(op: &Op, ty: &TensorType, operands: &[&Array], device: Device) -> Result<Array> {
     if primitive::checks(op, ty.dtype) || walks_across(op, operands) {
-        return program::run(op, operands);
+        return program::run(op, operands, device);
     }
     match (op, operands) {
-        (Op::Unary(op), [_]) => elementwise(Primitive::Unary(*op), ty, operands),
-        (Op::Binary(op), [_, _]) => elementwise(Primitive::Binary(*op), ty, operands),
-        (Op::Compare(op), [_, _]) => elementwise(Primitive::Compare(*op), ty, operands),
-        (Op::Select, [_, _, _]) => elementwise(Primitive::Select, ty, operands),
-        (Op::Cast(_), [_]) => elementwise(Primitive::Cast, ty, operands),
+        (Op::Unary(op), [_]) => elementwise(Primitive::Unary(*op), ty, operands, device),
+        (Op::Binary(op), [_, _]) => elementwise(Primitive::Binary(*op), ty, operands, device),
+        (Op::Compare(op), [_, _]) => elementwise(Primitive::Compare(*op), ty, operands, device),
+        (Op::Select, [_, _, _]) => elementwise(Primitive::Select, ty, operands, device),
+        (Op::Cast(_), [_]) => elementwise(Primitive::Cast, ty, operands, device),
         (Op::Reshape(shape), [x]) => copy(x)?.with_layout(Layout::contiguous(shape.clone())),
-        (Op::Iota { dim, shape }, []) => iota(*dim, shape),
-        (Op::Random { stream, .. }, [base]) => random(*stream, ty, base),
-        (Op::Pad(dims), [x, value]) => pad(dims, ty, x, value),
-        (Op::Reduce { op, dims, .. }, [x]) => reduce(*op, dims, ty, x),
-        (Op::Concat { dim, .. }, _) => concat(*dim, ty, operands),
+        (Op::Iota { dim, shape }, []) => iota(*dim, shape, device),
+        (Op::Random { stream, .. }, [base]) => random(*stream, ty, base, device),
+        (Op::Pad(dims), [x, value]) => pad(dims, ty, x, value, device),
+        (Op::Reduce { op, dims, .. }, [x]) => reduce(*op, dims, ty, x, device),
+        (Op::Concat { dim, .. }, _) => concat(*dim, ty, operands, device),
         (
             Op::Dot { .. }
             | Op::WindowSum { .. }
@@ -44,13 +56,14 @@ pub(crate) fn run(op: &Op, ty: &TensorType, operands: &[&Array]) -> Result<Array
             | Op::Cumulative { .. }
             | Op::Sort { .. },
             _,
-        ) => program::run(op, operands),
+        ) => program::run(op, operands, device),
         (
             Op::Input { .. }
             | Op::Constant { .. }
             | Op::Iota { .. }
             | Op::Alias
             | Op::Detach
+            | Op::ToDevice { .. }
             | Op::Random { .. }
             | Op::Unary(_)
             | Op::Binary(_)
@@ -90,8 +103,8 @@ fn walks_across(op: &Op, operands: &[&Array]) -> bool {
     operands.iter().any(across)
 }
 
-fn elementwise(primitive: Primitive, ty: &TensorType, operands: &[&Array]) -> Result<Array> {
-    let out = Array::uninit(ty)?;
+fn elementwise(primitive: Primitive, ty: &TensorType, operands: &[&Array], device: Device) -> Result<Array> {
+    let out = Array::uninit_on(ty, device)?;
     let mut layouts: DimVec<&Layout> = operands.iter().map(|a| a.layout()).collect();
     layouts.push(out.layout());
     launch(primitive, &ty.shape, &layouts, Reduced::none(), operands, &out)?;
@@ -101,7 +114,7 @@ fn elementwise(primitive: Primitive, ty: &TensorType, operands: &[&Array]) -> Re
 
 /// The same elements, in row-major order.
 fn copy(x: &Array) -> Result<Array> {
-    elementwise(Primitive::Copy, &x.ty(), &[x])
+    elementwise(Primitive::Copy, &x.ty(), &[x], x.device())
 }
 
 /// Writes `x` into a view of another array.
@@ -109,30 +122,33 @@ fn copy_into(x: &Array, out: &Array) -> Result<()> {
     launch(Primitive::Copy, x.shape(), &[x.layout(), out.layout()], Reduced::none(), &[x], out)
 }
 
-fn iota(dim: usize, shape: &Shape) -> Result<Array> {
+fn iota(dim: usize, shape: &Shape, device: Device) -> Result<Array> {
     let line = Shape::from_dims([shape.dim(dim)]);
-    let out = Array::uninit(&TensorType { shape: line.clone(), dtype: DType::I64 })?;
+    let out = Array::uninit_on(&TensorType { shape: line.clone(), dtype: DType::I64 }, device)?;
     launch(Primitive::Arange, &line, &[out.layout()], Reduced::none(), &[], &out)?;
     out.with_layout(out.layout().broadcast(shape, &[dim]))
 }
 
-fn random(stream: u64, ty: &TensorType, base: &Array) -> Result<Array> {
+fn random(stream: u64, ty: &TensorType, base: &Array, device: Device) -> Result<Array> {
     let line = Shape::new([ty.shape.elements()]);
     let base = if stream == 0 && base.layout().is_contiguous() {
         base.clone()
     } else {
         match base.to_vec::<i64>()?.as_slice() {
-            [seed, next] => Array::from_vec(vec![*seed, next.wrapping_add(stream as i64)], &Shape::new([2]))?,
+            [seed, next] => {
+                let next = next.wrapping_add(stream as i64);
+                Array::from_vec(vec![*seed, next], &Shape::new([2]))?.to_device(device)?
+            }
             _ => return Err(Error::internal("a generator's base has two elements")),
         }
     };
-    let out = Array::uninit(&TensorType { shape: line.clone(), dtype: ty.dtype })?;
+    let out = Array::uninit_on(&TensorType { shape: line.clone(), dtype: ty.dtype }, device)?;
     launch(Primitive::Random, &line, &[base.layout(), out.layout()], Reduced::none(), &[&base], &out)?;
     out.with_layout(Layout::contiguous(ty.shape.clone()))
 }
 
-fn pad(dims: &[PadDim], ty: &TensorType, x: &Array, value: &Array) -> Result<Array> {
-    let out = Array::uninit(ty)?;
+fn pad(dims: &[PadDim], ty: &TensorType, x: &Array, value: &Array, device: Device) -> Result<Array> {
+    let out = Array::uninit_on(ty, device)?;
     copy_into(&value.with_layout(value.layout().broadcast(&ty.shape, &[]))?, &out)?;
     let mut inside = Layout { shape: x.shape().clone(), ..out.layout().clone() };
     for (d, pad) in dims.iter().enumerate() {
@@ -147,8 +163,8 @@ fn pad(dims: &[PadDim], ty: &TensorType, x: &Array, value: &Array) -> Result<Arr
 }
 
 /// Each operand is copied to its place in the result.
-fn concat(dim: usize, ty: &TensorType, operands: &[&Array]) -> Result<Array> {
-    let out = Array::uninit(ty)?;
+fn concat(dim: usize, ty: &TensorType, operands: &[&Array], device: Device) -> Result<Array> {
+    let out = Array::uninit_on(ty, device)?;
     let mut start = 0;
     for x in operands {
         let mut place = Layout { shape: x.shape().clone(), ..out.layout().clone() };
@@ -161,13 +177,13 @@ fn concat(dim: usize, ty: &TensorType, operands: &[&Array]) -> Result<Array> {
     Ok(out)
 }
 
-fn reduce(op: ReduceOp, dims: &[usize], ty: &TensorType, x: &Array) -> Result<Array> {
+fn reduce(op: ReduceOp, dims: &[usize], ty: &TensorType, x: &Array, device: Device) -> Result<Array> {
     if x.shape().is_empty() {
         // Only sums and products have a value without elements; the others have no results then.
         let nothing = if op == ReduceOp::Prod { Literal::one(ty.dtype) } else { Literal::zero(ty.dtype) };
-        return Array::full(nothing, &ty.shape);
+        return Array::full(nothing, &ty.shape)?.to_device(device);
     }
-    let out = Array::uninit(ty)?;
+    let out = Array::uninit_on(ty, device)?;
     // Loops run over the kept dims, then over the reduced ones.
     let mut order: DimVec<usize> = (0..x.shape().rank()).filter(|d| !dims.contains(d)).collect();
     let kept = order.len();

@@ -45,6 +45,7 @@ extern crate self as lazuli;
 
 mod autograd;
 mod compile;
+mod device;
 mod dims;
 mod display;
 mod eager;
@@ -62,6 +63,7 @@ mod tensor;
 mod threads;
 mod trace;
 
+pub mod cuda;
 pub mod options;
 pub mod prelude;
 pub mod tree;
@@ -69,6 +71,7 @@ mod vjp;
 
 pub use autograd::{Backward, Loss, grad, no_grad, value_and_grad};
 pub use compile::{CacheReport, Compilation, Compiled, Executable, Optimized, Traced, compile, trace};
+pub use device::Device;
 pub use dims::{Axes, Dims, Integer, IntoShape, Keep, Sizes, keep};
 pub use exchange::Lent;
 pub use generator::manual_seed;
@@ -84,7 +87,7 @@ pub use ops::linear::multi_dot;
 pub use ops::selection::where_;
 pub use report::{Donation, FusionRow, KernelRow, PassRow, Report};
 pub use stages::Stages;
-pub use tensor::{Device, Placement, Tensor};
+pub use tensor::{Placement, Tensor};
 pub use threads::{get_num_threads, set_num_threads};
 pub use tree::{IntoTree, Outcome, Tree};
 

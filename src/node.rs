@@ -6,7 +6,7 @@
 //! long as the node.
 
 use crate::trace::{self, TraceId};
-use lazuli_ir::{Error, Op, Result, Source, TensorType};
+use lazuli_ir::{Device, Error, Op, Result, Source, TensorType};
 use lazuli_runtime::Array;
 use smallvec::SmallVec;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,10 +45,28 @@ pub(crate) struct Node {
     pub(crate) trace: TraceId,
     /// How it came to be.
     pub(crate) role: Role,
+    /// Where it is computed, or its value lies; `None` where that is left to whoever uses it: constants, random numbers, and what is
+    /// computed from them and from 0-d tensors of the CPU alone. Read as it is, such a value is the CPU's.
+    pub(crate) home: Option<Device>,
     /// The longest chain of operands that were pending when this was recorded.
     pub(crate) depth: u32,
     operands: Mutex<Operands>,
     value: OnceLock<Result<Array>>,
+}
+
+/// Where operands meet: the device of those that have one. A 0-d tensor of the CPU goes wherever it is used. Operands of two
+/// devices do not meet.
+pub(crate) fn meeting_place<'n>(operands: impl IntoIterator<Item = &'n Node>) -> Result<Option<Device>, [Device; 2]> {
+    let mut place = None;
+    for operand in operands {
+        let home = operand.home.filter(|device| *device != Device::Cpu || operand.ty.shape.rank() > 0);
+        match (place, home) {
+            (Some(a), Some(b)) if a != b => return Err([a, b]),
+            (None, Some(device)) => place = Some(device),
+            _ => {}
+        }
+    }
+    Ok(place)
 }
 
 /// The next number in recording order.
@@ -62,8 +80,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Node {
-    /// An operation on operands that fit it: `ty` is what [`lazuli_ir::infer`] says.
+    /// An operation on operands that fit it and meet: `ty` is what [`lazuli_ir::infer`] says.
     pub(crate) fn operation(op: Op, ty: TensorType, source: Source, operands: Operands) -> Arc<Node> {
+        let home = match op {
+            Op::ToDevice { to, .. } => Some(to),
+            _ => meeting_place(operands.iter().map(|o| &**o)).unwrap_or_else(|[first, _]| Some(first)),
+        };
         let mut trace = trace::current();
         let mut depth = 0;
         for operand in &operands {
@@ -81,6 +103,7 @@ impl Node {
             order: next_order(),
             trace,
             role: Role::Operation,
+            home,
             depth: depth + 1,
             operands: Mutex::new(operands),
             value: OnceLock::new(),
@@ -96,6 +119,7 @@ impl Node {
             order: next_order(),
             trace: TraceId::NONE,
             role: Role::Operation,
+            home: None,
             depth: 0,
             operands: Mutex::default(),
             value: value.map_or_else(|_| OnceLock::new(), |array| OnceLock::from(Ok(array))),
@@ -104,15 +128,21 @@ impl Node {
 
     /// A node whose value is there: data or a carried error. It belongs to no trace.
     pub(crate) fn ready(ty: TensorType, source: Source, value: Result<Array>) -> Arc<Node> {
-        Node::data(Role::Data, ty, source, value)
+        let home = value.as_ref().ok().map(Array::device);
+        Node::data(Role::Data, ty, source, value, home)
+    }
+
+    /// As [`ready`](Self::ready), of data that may be used on any device.
+    pub(crate) fn anywhere(ty: TensorType, source: Source, value: Result<Array>) -> Arc<Node> {
+        Node::data(Role::Data, ty, source, value, None)
     }
 
     /// A number as a node: data that promotes as a number does.
     pub(crate) fn number(ty: TensorType, source: Source, value: Result<Array>) -> Arc<Node> {
-        Node::data(Role::Number, ty, source, value)
+        Node::data(Role::Number, ty, source, value, None)
     }
 
-    fn data(role: Role, ty: TensorType, source: Source, value: Result<Array>) -> Arc<Node> {
+    fn data(role: Role, ty: TensorType, source: Source, value: Result<Array>, home: Option<Device>) -> Arc<Node> {
         Arc::new(Node {
             op: None,
             ty,
@@ -120,6 +150,7 @@ impl Node {
             order: next_order(),
             trace: TraceId::NONE,
             role,
+            home,
             depth: 0,
             operands: Mutex::default(),
             value: OnceLock::from(value),
@@ -127,7 +158,13 @@ impl Node {
     }
 
     /// An argument of a function being traced.
-    pub(crate) fn placeholder(ty: TensorType, source: Source, trace: TraceId, weak: bool) -> Arc<Node> {
+    pub(crate) fn placeholder(
+        ty: TensorType,
+        source: Source,
+        trace: TraceId,
+        weak: bool,
+        home: Option<Device>,
+    ) -> Arc<Node> {
         Arc::new(Node {
             op: None,
             ty,
@@ -135,6 +172,7 @@ impl Node {
             order: next_order(),
             trace,
             role: Role::Placeholder { weak },
+            home,
             depth: 0,
             operands: Mutex::default(),
             value: OnceLock::new(),

@@ -3,7 +3,8 @@
 mod dot;
 
 use crate::compile::Module;
-use crate::{Compilation, Report, Result};
+use crate::{Compilation, Error, ErrorKind, Report, Result};
+use lazuli_ir::Device;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,8 +72,27 @@ impl Stages {
     }
 
     /// The machine-independent code that Cranelift was given (CLIF). It is made anew, so it takes a moment.
+    ///
+    /// # Errors
+    /// The program runs on a GPU: see [`cuda`](Self::cuda).
     pub fn clif(&self) -> Result<String> {
-        self.module.code.clif()
+        match self.module.code.device() {
+            Device::Cpu => self.module.code.clif(),
+            device => {
+                Err(Error::new(ErrorKind::Device, format!("the program runs on {device}, as CUDA C: see `cuda`")))
+            }
+        }
+    }
+
+    /// The kernels as the CUDA C that a GPU runs.
+    ///
+    /// # Errors
+    /// The program runs on the CPU: see [`clif`](Self::clif).
+    pub fn cuda(&self) -> Result<String> {
+        match self.module.code.device() {
+            Device::Cpu => Err(Error::new(ErrorKind::Device, "the program runs on the CPU: see `clif`")),
+            _ => lazuli_runtime::device::text(&self.module.code.program().kernels),
+        }
     }
 
     /// The machine code of each kernel's body, in the order of [`kernels`](Self::kernels), for a disassembler. It holds no addresses: the
@@ -164,7 +184,11 @@ fn file_name(name: &str) -> String {
 
 fn write_all(folder: &Path, stages: &Stages) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    let clif = stages.clif().unwrap_or_else(|e| e.to_string());
+    let machine = match stages.module.code.device() {
+        Device::Cpu => ("5-machine.clif", stages.clif()),
+        _ => ("5-machine.cu", stages.cuda()),
+    };
+    let machine = (machine.0, machine.1.unwrap_or_else(|e| e.to_string()));
     let files = [
         ("1-recorded.graph", stages.graph().to_string()),
         ("1-recorded.dot", stages.graph_to_dot()),
@@ -175,7 +199,7 @@ fn write_all(folder: &Path, stages: &Stages) -> std::io::Result<()> {
         ("3-fusion.dot", stages.fusion_to_dot()),
         ("4-kernels.kernel", stages.kernels().to_string()),
         ("4-kernels.dot", stages.kernels_to_dot()),
-        ("5-machine.clif", clif),
+        machine,
         ("6-report.txt", stages.report().to_string()),
         ("6-report.json", stages.report().to_json()),
     ];

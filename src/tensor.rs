@@ -1,22 +1,14 @@
 //! The tensor: a cheap handle on a recorded node, and the history a gradient needs.
 
-use crate::eager;
 use crate::history::{History, Kind};
-use crate::node::{Node, Operands, Role};
+use crate::node::{Node, Operands, Role, meeting_place};
 use crate::trace::{self, TraceId};
+use crate::{Device, eager};
 use lazuli_ir::{DType, Element, Error, ErrorKind, Literal, Op, Result, Shape, Source, TensorType};
 use lazuli_runtime::Array;
 use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
-
-/// Where a tensor lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Device {
-    /// The processor this program runs on.
-    Cpu,
-}
 
 /// Where [`Tensor::to`] takes a tensor, and as what: a dtype, a device, or both as a tuple. What is not given stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +77,12 @@ impl Tensor {
     pub(crate) fn record_typed(op: Op, ty: TensorType, operands: &[&Tensor], source: Source) -> Tensor {
         if let Some(error) = first_error(operands) {
             return Tensor { node: Node::ready(ty, source, Err(error)), history: None };
+        }
+        if let Err([a, b]) = meeting_place(operands.iter().map(|t| &*t.node))
+            && !matches!(op, Op::ToDevice { .. })
+        {
+            let error = apart(a, b).with_operation(op.name(), operands.iter().map(|t| t.node.ty.clone()));
+            return Tensor { node: Node::ready(ty, source, Err(error.with_sources(source))), history: None };
         }
         let nodes: Operands = operands.iter().map(|t| t.node.clone()).collect();
         let node = Node::operation(op, ty, source, nodes);
@@ -160,6 +158,14 @@ impl Tensor {
         let ty = array.as_ref().map_or_else(|_| TensorType::new([], DType::F32), Array::ty);
         let array = array.map_err(|e| e.with_sources(source));
         Tensor { node: Node::ready(ty, source, array), history: None }
+    }
+
+    /// As [`from_array`](Self::from_array), of a value that may be used on any device.
+    #[track_caller]
+    pub(crate) fn anywhere(array: Result<Array>) -> Tensor {
+        let source = Source::caller();
+        let ty = array.as_ref().map_or_else(|_| TensorType::new([], DType::F32), Array::ty);
+        Tensor { node: Node::anywhere(ty, source, array.map_err(|e| e.with_sources(source))), history: None }
     }
 
     /// A tensor of a value that is there, for the user's line.
@@ -281,14 +287,15 @@ impl Tensor {
         self.node.ty.dtype
     }
 
-    /// Where it lives.
+    /// Where it lives. Constants and random numbers live nowhere in particular until they are used: they say the CPU, and are
+    /// computed where the tensors are that they meet.
     ///
     /// ```
     /// # use lazuli::prelude::*;
     /// assert_eq!(Tensor::zeros([2]).device(), Device::Cpu);
     /// ```
     pub fn device(&self) -> Device {
-        Device::Cpu
+        self.node.home.unwrap_or_default().into()
     }
 
     /// The error that the tensor carries, if any, without computing anything.
@@ -377,6 +384,13 @@ impl Tensor {
     pub(crate) fn trace_id(&self) -> TraceId {
         self.node.trace
     }
+}
+
+/// The error of operands that lie on two devices.
+#[cold]
+pub(crate) fn apart(a: lazuli_ir::Device, b: lazuli_ir::Device) -> Error {
+    let message = format!("operands lie on {a} and on {b}; move them to one device with `to`");
+    Error::new(ErrorKind::Device, message)
 }
 
 fn first_error(operands: &[&Tensor]) -> Option<Error> {

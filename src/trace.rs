@@ -15,7 +15,7 @@
 use crate::history::History;
 use crate::node::{Node, Role};
 use crate::tensor::Tensor;
-use lazuli_ir::{DType, Error, ErrorKind, Graph, Op, Result, Source, TensorType, Value};
+use lazuli_ir::{DType, Device, Error, ErrorKind, Graph, Op, Result, Source, TensorType, Value};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
@@ -42,6 +42,8 @@ pub(crate) struct InputSpec {
     pub(crate) weak: bool,
     /// Whether the tensor passed for it requires grad.
     pub(crate) requires_grad: bool,
+    /// Where the program runs, where its arguments say so.
+    pub(crate) home: Option<Device>,
 }
 
 /// A traced program.
@@ -105,7 +107,7 @@ impl Scope {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = TraceId(NEXT.fetch_add(1, Ordering::Relaxed));
         let placeholders: Vec<Arc<Node>> =
-            inputs.iter().map(|i| Node::placeholder(i.ty.clone(), source, id, i.weak)).collect();
+            inputs.iter().map(|i| Node::placeholder(i.ty.clone(), source, id, i.weak, i.home)).collect();
         let tensors = inputs.iter().zip(&placeholders).map(|(spec, node)| Tensor {
             node: node.clone(),
             history: spec.requires_grad.then(|| History::leaf(spec.ty.clone(), source, id)),
@@ -115,7 +117,7 @@ impl Scope {
             id,
             name: name.into(),
             names: inputs.iter().map(|i| i.name.clone()).collect(),
-            base: Node::placeholder(TensorType::new([2], DType::I64), source, id, false),
+            base: Node::placeholder(TensorType::new([2], DType::I64), source, id, false, None),
             draws: AtomicU64::new(0),
             asked: placeholders.iter().map(|_| AtomicBool::new(false)).collect(),
             placeholders,
@@ -160,7 +162,7 @@ pub(crate) fn draws(count: u64) -> (Tensor, u64) {
             let first = state.draws.fetch_add(count, Ordering::Relaxed);
             (Tensor { node: state.base.clone(), history: None }, first)
         }
-        None => (Tensor::from_array(crate::generator::base(count)), 0),
+        None => (Tensor::anywhere(crate::generator::base(count)), 0),
     }
 }
 

@@ -17,9 +17,10 @@
 //! exactly; with `LAZULI_BLESS=1` in the environment, files are rewritten with what came out: read the difference before
 //! you commit it.
 
-use lazuli_ir::kernel::Access;
+use lazuli_ir::kernel::{Access, Extent, Kernel};
 use lazuli_ir::{BinaryOp, Error, ErrorKind, Graph, Layout, Literal, Op, Result, Shape, Target, Value};
 use lazuli_passes::{Options, Pass};
+use lazuli_runtime::cuda::source::Launch;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -32,6 +33,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("layout", layout),
     ("fuse", fuse),
     ("kernels", kernels),
+    ("cuda", cuda),
 ];
 
 /// From settings and the input to what came out, as text.
@@ -95,6 +97,34 @@ fn kernels(settings: &Settings, input: &str) -> Result<String> {
     let (_, plan) = plan(settings, input)?;
     let texts: Vec<String> = plan.program.kernels.iter().map(ToString::to_string).collect();
     Ok(texts.join("\n"))
+}
+
+/// The scheduled kernels of the optimised graph as CUDA C, each with what it is launched with. With `from=kernels`, the input is
+/// scheduled kernels.
+fn cuda(settings: &Settings, input: &str) -> Result<String> {
+    let kernels = match settings.list("from").first() {
+        Some(_) => vec![Kernel::parse(input)?],
+        None => plan(settings, input)?.1.program.kernels,
+    };
+    let mut out = String::new();
+    for (i, kernel) in kernels.iter().enumerate() {
+        kernel.verify()?;
+        let source = lazuli_runtime::cuda::source::print(kernel, &format!("kernel{i}"))?;
+        let Launch { grid, threads, shared_bytes, partial_words } = &source.launch;
+        let grid: Vec<String> = grid
+            .iter()
+            .map(|(extent, step)| match extent {
+                Extent::Const(n) => format!("{n}/{step}"),
+                Extent::Runtime(e) => format!("{}/{step}", kernel.extents[e.0 as usize]),
+            })
+            .collect();
+        out.push_str(&format!(
+            "// grid [{}], {threads} threads, {shared_bytes} bytes, {partial_words} words\n{}\n",
+            grid.join(", "),
+            source.text
+        ));
+    }
+    Ok(out)
 }
 
 /// The optimised graph's values that are not row-major, the strides of the outputs, and the scheduled kernels.

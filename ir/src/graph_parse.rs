@@ -7,8 +7,8 @@
 use crate::source::intern;
 use crate::text::Cursor;
 use crate::{
-    BinaryOp, CompareOp, CumulativeOp, DType, DimVec, DotDims, Graph, Literal, Op, PadDim, ReduceOp, Result, ScatterOp,
-    SliceDim, Sources, TensorType, UnaryOp, Value, WindowDim, WindowDims,
+    BinaryOp, CompareOp, CumulativeOp, DType, Device, DimVec, DotDims, Graph, Literal, Op, PadDim, ReduceOp, Result,
+    ScatterOp, SliceDim, Sources, TensorType, UnaryOp, Value, WindowDim, WindowDims,
 };
 use rustc_hash::FxHashMap;
 use std::fmt;
@@ -257,6 +257,7 @@ impl<'a> Parser<'a> {
             "iota" => Op::Iota { dim: taken.number("dim")? as usize, shape },
             "alias" => Op::Alias,
             "detach" => Op::Detach,
+            "to_device" => Op::ToDevice { from: taken.device("from")?, to: taken.device("to")? },
             "random" => Op::Random { stream: taken.number("stream")?, shape },
             "select" => Op::Select,
             "cast" => Op::Cast(dtype),
@@ -368,6 +369,16 @@ impl<'a> Taken<'a> {
             Some((_, Attribute::Word("false"))) => Ok(false),
             Some((position, _)) => self.wrong(Some(position), &format!("`{name}=true` or `{name}=false`")),
         }
+    }
+
+    fn device(&mut self, name: &str) -> Result<Device> {
+        let taken = self.take(name);
+        if let Some((_, Attribute::Word(word))) = &taken
+            && let Some(device) = Device::of_word(word)
+        {
+            return Ok(device);
+        }
+        self.wrong(taken.map(|t| t.0), &format!("`{name}=cpu` or `{name}=cuda.0`"))
     }
 
     /// A word that stays; absent is the operation's own name.

@@ -137,6 +137,7 @@ fn attributes(op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Op::Input { .. } | Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) => Ok(()),
         Op::Select | Op::Cast(_) | Op::Reshape(_) | Op::DynamicUpdateSlice { .. } => Ok(()),
         Op::Constant { value, .. } => write!(f, " {value}"),
+        Op::ToDevice { from, to } => write!(f, " from={} to={}", from.word(), to.word()),
         Op::Iota { dim, .. } => write!(f, " dim={dim}"),
         Op::Random { stream, .. } => write!(f, " stream={stream}"),
         Op::Permute(perm) => write!(f, " perm={}", List(perm)),

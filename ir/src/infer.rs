@@ -28,7 +28,7 @@ fn rule(op: &Op, operands: &[&TensorType]) -> Result<TensorType> {
             axis_in_range(*dim, shape.rank())?;
             Ok(TensorType::new(shape.clone(), DType::I64))
         }
-        (Op::Alias | Op::Detach, [x]) => Ok((*x).clone()),
+        (Op::Alias | Op::Detach | Op::ToDevice { .. }, [x]) => Ok((*x).clone()),
         (Op::Random { shape, .. }, [base]) => {
             if **base != TensorType::new([2], DType::I64) {
                 return shape_error(format!("the generator's base is i64[2], not {base}"));

@@ -11,8 +11,9 @@
 //!   bound to threads, and counting by `step`.
 //! - [`Reduce`]: the body for every combination of its variables; what it yields is combined by [`Reducer`]s from their
 //!   identities. Emitters may keep several accumulators and combine them; the order is fixed by shape and axis alone.
-//!   A reduce at the root of the body whose axis is [`Binding::Parallel`] is cut into chunks of `chunk` iterations of its
-//!   first variable; their partial results are combined pairwise in chunk order, and `finish` sees the results.
+//!   A reduce that is the whole body and whose axis is [`Binding::Parallel`], or the grid's, is cut into chunks of `chunk`
+//!   iterations of its first variable; their partial results are combined pairwise in chunk order, and `finish` sees the results.
+//!   Of a reduce of several variables that threads share, they share all elements together.
 //! - [`StmtKind::Tile`]: declares local memory, undefined until written. [`Dot`] adds a contraction to a tile.
 //! - A masked load whose mask is false reads nothing and gives zero; a masked store writes nothing.
 //!
@@ -470,7 +471,7 @@ pub struct Reduce {
     pub reducers: SmallVec<[Reducer; 1]>,
     /// Its schedule. `vector` is of the last variable, `binding` of the first.
     pub axis: Axis,
-    /// Where `binding` is parallel: iterations of the first variable a partial result.
+    /// Where `binding` is parallel or the grid's: iterations of the first variable a partial result.
     pub chunk: u64,
     /// What runs for each element.
     pub body: Block,

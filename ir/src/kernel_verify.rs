@@ -19,7 +19,7 @@
 //! Schedule
 //! - Steps, vectors and unrolls are at least 1, vectors powers of two; inside a vector loop there is no other vector loop,
 //!   no dot, tile or barrier.
-//! - Parallel loops are the perfect nest at the root; a parallel reduce is the whole body and has a chunk.
+//! - Parallel loops are the perfect nest at the root; a reduce that is parallel, or the grid's, is the whole body and has a chunk.
 //! - Iterations that run at once (threads, lanes) write apart: the place of a store to a parameter that nothing masks depends
 //!   on the variable of each such loop around it. A thread's tile is declared inside the loops over threads of its use.
 //! - All loads from and stores to a register tile index it alike: by the same expression of loops of the same form.
@@ -461,8 +461,10 @@ impl<'k> Verifier<'k> {
     fn reduce(&mut self, r: &Reduce) -> Result<()> {
         let Some((first, _)) = r.vars.first() else { return Err(self.error("a reduce has no variable")) };
         self.parallel_at_root(r.axis.binding, *first)?;
-        let parallel = r.axis.binding == Binding::Parallel;
-        self.check(!parallel || r.chunk > 0, || "a parallel reduce has no chunk".into())?;
+        let in_chunks = matches!(r.axis.binding, Binding::Parallel | Binding::Grid(_));
+        self.check(!in_chunks || r.chunk > 0, || "a reduce that cores or blocks share has no chunk".into())?;
+        let root = matches!(self.kernel.body.as_slice(), [Stmt { kind: StmtKind::Reduce(root), .. }] if root == r);
+        self.check(!in_chunks || root, || "a reduce that cores or blocks share is not the whole body".into())?;
         let depth = self.loops.len();
         let last = r.vars.len() - 1;
         for (i, (var, extent)) in r.vars.iter().enumerate() {

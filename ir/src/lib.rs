@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod device;
 mod dtype;
 mod elementwise;
 mod emit;
@@ -36,6 +37,7 @@ mod splitmix;
 pub mod target;
 mod text;
 
+pub use device::Device;
 pub use dtype::{DType, Element, Literal, float_to_int};
 pub use elementwise::{BinaryCode, BinaryOp, CompareOp, Domain, NativeUnary, UnaryCode, UnaryOp, UnaryRow, scale};
 pub use error::{Error, ErrorKind, Result};

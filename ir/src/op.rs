@@ -1,6 +1,6 @@
 //! The operations of the Graph IR: one closed enum, so that every analysis is an exhaustive match.
 
-use crate::{BinaryOp, CompareOp, DType, DimVec, Literal, Shape, TensorType, UnaryOp};
+use crate::{BinaryOp, CompareOp, DType, Device, DimVec, Literal, Shape, TensorType, UnaryOp};
 use smallvec::SmallVec;
 
 /// How a [`Op::Reduce`] combines elements.
@@ -291,6 +291,13 @@ pub enum Op {
     Alias,
     /// Its operand, as a constant to differentiation.
     Detach,
+    /// Its operand on another device: a copy. A program runs on one device, where it is its operand.
+    ToDevice {
+        /// Where the operand lies.
+        from: Device,
+        /// Where the result lies.
+        to: Device,
+    },
     /// Uniform `f32` in `[0, 1)`: 24 bits of Philox 4x32-10 with key `base[0]` and counter (row-major element number,
     /// `base[1] + stream`). The operand is the generator's base, `i64[2]`: seed and number of draws so far.
     Random {
@@ -421,6 +428,7 @@ impl Op {
             Op::Iota { .. } => "iota",
             Op::Alias => "alias",
             Op::Detach => "detach",
+            Op::ToDevice { .. } => "to_device",
             Op::Random { .. } => "random",
             Op::Unary(op) => op.name(),
             Op::Binary(op) => op.name(),
@@ -484,6 +492,7 @@ impl Op {
             Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } => 0,
             Op::Alias
             | Op::Detach
+            | Op::ToDevice { .. }
             | Op::Random { .. }
             | Op::Unary(_)
             | Op::Cast(_)
@@ -509,7 +518,7 @@ impl Op {
     /// Floating point operations for an element of the result (for reductions and contractions: for an element combined).
     pub fn flops(&self) -> u32 {
         match self {
-            Op::Input { .. } | Op::Constant { .. } | Op::Alias | Op::Detach => 0,
+            Op::Input { .. } | Op::Constant { .. } | Op::Alias | Op::Detach | Op::ToDevice { .. } => 0,
             Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) => 0,
             Op::Flip(_) | Op::Window(_) | Op::DynamicSlice(_) => 0,
             Op::WindowSum { dims, .. } => dims.iter().map(|w| w.size.div_ceil(w.stride.max(1)) as u32).product(),

@@ -68,7 +68,11 @@ fn each_invariant_is_checked() {
             "%v = reduce sum %i in 8 parallel chunk=2 { yield 1.0 } store %z[0], %v",
             "a parallel loop or reduce is not part of the perfect nest at the root",
         ),
-        ("%v = reduce sum %i in 8 parallel { yield 1.0 }", "a parallel reduce has no chunk"),
+        ("%v = reduce sum %i in 8 parallel { yield 1.0 }", "a reduce that cores or blocks share has no chunk"),
+        (
+            "loop %i in n { %v = reduce sum %j in 8 grid.x chunk=2 { yield 1.0 } }",
+            "a reduce that cores or blocks share is not the whole body",
+        ),
         (
             "loop %i in n parallel { store %z[0], 1.0 }",
             "iterations of %i run at once and store to the same place of %z",

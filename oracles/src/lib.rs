@@ -15,6 +15,7 @@ mod operator;
 mod patterns;
 mod program;
 mod rng;
+pub mod shim;
 
 pub use interpret::interpret;
 #[cfg(feature = "machine-code")]

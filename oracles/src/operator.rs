@@ -54,10 +54,10 @@ impl Operator {
         all
     }
 
-    /// That of a node of a graph; an input has none.
+    /// That of a node of a graph; an input has none, nor what moves a value between programs.
     pub fn of(op: &Op) -> Option<Operator> {
         Some(match op {
-            Op::Input { .. } => return None,
+            Op::Input { .. } | Op::ToDevice { .. } => return None,
             Op::Constant { .. } => Operator::Constant,
             Op::Iota { .. } => Operator::Iota,
             Op::Alias => Operator::Alias,

@@ -90,7 +90,7 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
     check_kernels(&lowered, options)?;
     let (kernels, steps) = report.record(Pass::Schedule, groups, || {
         let extents = schedule_all(&mut lowered, target, options);
-        let (kernels, steps) = collect(graph, lowered, extents, &grouping.groups, options)?;
+        let (kernels, steps) = collect(graph, lowered, extents, &grouping.groups, target, options)?;
         let count = kernels.len();
         Ok(((kernels, steps), groups - count, count))
     })?;
@@ -150,7 +150,7 @@ fn schedule_all(lowered: &mut [Option<Lowered>], target: &Target, options: &Opti
     let one = |l: &mut Lowered| match target.kind {
         TargetKind::Cpu if options.runs(Pass::Schedule) => schedule_cpu(&mut l.kernel, target),
         TargetKind::Nvidia(_) if options.runs(Pass::Schedule) => {
-            schedule_gpu(&mut l.kernel);
+            schedule_gpu(&mut l.kernel, target);
             Vec::new()
         }
         TargetKind::Cpu | TargetKind::Nvidia(_) => Vec::new(),
@@ -164,6 +164,7 @@ fn collect(
     lowered: Vec<Option<Lowered>>,
     extents: Vec<Vec<u64>>,
     groups: &[PlannedGroup],
+    target: &Target,
     options: &Options,
 ) -> Result<(Vec<Kernel>, Vec<GroupStep>)> {
     let mut kernels: Vec<Kernel> = Vec::new();
@@ -174,7 +175,7 @@ fn collect(
             steps.push(sort_step(graph, g)?);
             continue;
         };
-        let pairs = memory::in_place_pairs(&kernel);
+        let pairs = memory::in_place_pairs(&kernel, target);
         let in_place = if options.runs(Pass::Memory) { pairs } else { Vec::new() };
         let in_place = in_place.into_iter().map(|(r, w)| (args[r.index()], args[w.index()])).collect();
         let index = *known.entry(kernel).or_insert_with_key(|kernel| {

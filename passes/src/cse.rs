@@ -66,7 +66,7 @@ fn mirrored(op: &Op, graph: &Graph, operands: &[Value]) -> Option<Op> {
             CompareOp::Ge => CompareOp::Le,
         })),
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
-        Op::Alias | Op::Detach | Op::Unary(_) | Op::Select | Op::Cast(_) => None,
+        Op::Alias | Op::Detach | Op::ToDevice { .. } | Op::Unary(_) | Op::Select | Op::Cast(_) => None,
         Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => None,
         Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => None,
         Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => None,

@@ -5,8 +5,8 @@
 
 use crate::windows;
 use lazuli_ir::{
-    BinaryOp, CompareOp, CumulativeOp, DType, DimVec, DotDims, Error, Graph, Literal, NodeId, Op, PadDim, ReduceOp,
-    Result, ScatterOp, Shape, SliceDim, Sources, TensorType, UnaryOp, Value, WindowDims,
+    BinaryOp, CompareOp, CumulativeOp, DType, Device, DimVec, DotDims, Error, Graph, Literal, NodeId, Op, PadDim,
+    ReduceOp, Result, ScatterOp, Shape, SliceDim, Sources, TensorType, UnaryOp, Value, WindowDims,
 };
 use std::cell::{Cell, Ref, RefCell};
 use std::ops;
@@ -180,6 +180,11 @@ impl<'b> Expr<'b> {
     /// Itself where it has that dtype.
     pub(crate) fn to(self, dtype: DType) -> Expr<'b> {
         if self.ty().dtype == dtype { self } else { self.cast(dtype) }
+    }
+
+    /// Itself on another device.
+    pub(crate) fn to_device(self, from: Device, to: Device) -> Expr<'b> {
+        self.apply(Op::ToDevice { from, to }, &[])
     }
 
     /// An operation on this and other operands.

@@ -16,7 +16,7 @@ pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
         Op::Input { .. } | Op::Constant { .. } | Op::Random { .. } => None,
         Op::Iota { dim, .. } if shape.dim(*dim).is_one() => Step::constant(Literal::I64(0), shape),
         Op::Iota { .. } => None,
-        Op::Alias | Op::Detach => Some(Step::Use(c.operands[0])),
+        Op::Alias | Op::Detach | Op::ToDevice { .. } => Some(Step::Use(c.operands[0])),
         Op::Unary(op) => Step::constant(unary(*op, c.splat(0)?), shape),
         Op::Binary(op) => Step::constant(binary(*op, c.splat(0)?, c.splat(1)?)?, shape),
         Op::Compare(op) => Step::constant(Literal::Bool(compare(*op, c.splat(0)?, c.splat(1)?)), shape),

@@ -113,9 +113,14 @@ fn kept_dims(op: &Op, position: usize, operand: &Shape, result: &Shape) -> Resul
     let same = |&(a, b): &(usize, usize)| operand.dim(a).same(result.dim(b));
     Ok(match op {
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => Vec::new(),
-        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
-            (0..result.rank()).map(|d| (d, d)).collect()
-        }
+        Op::Alias
+        | Op::Detach
+        | Op::ToDevice { .. }
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Compare(_)
+        | Op::Select
+        | Op::Cast(_) => (0..result.rank()).map(|d| (d, d)).collect(),
         Op::CheckIndex { .. } | Op::Cumulative { .. } => (0..result.rank()).map(|d| (d, d)).collect(),
         Op::Flip(dims) => (0..result.rank()).filter(|d| !dims.contains(d)).map(|d| (d, d)).collect(),
         Op::Gather { dim } | Op::Scatter { dim, .. } | Op::Sort { dim, .. } if position == 0 => {

@@ -78,9 +78,14 @@ pub fn operand_index(
         | Op::Sort { .. } => {
             return Err(Error::internal(format!("{} has no index map", op.name())));
         }
-        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
-            index.to_vec().into()
-        }
+        Op::Alias
+        | Op::Detach
+        | Op::ToDevice { .. }
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Compare(_)
+        | Op::Select
+        | Op::Cast(_) => index.to_vec().into(),
         Op::CheckIndex { .. } | Op::Cumulative { .. } => index.to_vec().into(),
         Op::Random { .. } => Vec::new().into(),
         Op::Flip(dims) => {

@@ -174,7 +174,7 @@ fn bytes(graph: &Graph, n: NodeId) -> u64 {
 fn has_no_order(op: &Op) -> bool {
     match op {
         Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) | Op::Random { .. } => true,
-        Op::Alias | Op::Detach | Op::Permute(_) => true,
+        Op::Alias | Op::Detach | Op::ToDevice { .. } | Op::Permute(_) => true,
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } => false,
         Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => false,
         Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => false,
@@ -198,7 +198,7 @@ fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]
             Wish::new(to, dims, bytes(graph, n))
         }
         Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
-        Op::Alias | Op::Detach => wish.cloned(),
+        Op::Alias | Op::Detach | Op::ToDevice { .. } => wish.cloned(),
         Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
             let wishes: Vec<Wish> = operands.iter().filter_map(|v| wishes[v.node.index()].clone()).collect();
             // A truth value is small, what it is made from need not be.
@@ -304,9 +304,14 @@ fn backward(graph: &Graph, n: NodeId, wishes: &[Option<Wish>]) -> Option<Wish> {
     let wished = graph.uses(n).into_iter().filter_map(|(user, _)| {
         let wish = wishes[user.index()].as_ref()?;
         match graph.op(user) {
-            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) | Op::Alias | Op::Detach => {
-                Some(wish.clone())
-            }
+            Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Compare(_)
+            | Op::Select
+            | Op::Cast(_)
+            | Op::Alias
+            | Op::Detach
+            | Op::ToDevice { .. } => Some(wish.clone()),
             Op::Permute(perm) => Wish::new(own, wish.order.iter().map(|&d| perm[d]), wish.bytes),
             Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
             Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => None,

@@ -5,9 +5,8 @@
 //! adds those orderings where they close no cycle. Intermediate values get offsets in one workspace by first fit over their
 //! lifetimes, largest first; a value may also take over, in place, the bytes of one that dies in its kernel.
 
-use lazuli_ir::kernel::{Access, Kernel, Memory, ParamId, StmtKind};
-use lazuli_ir::kernel_walk::for_each_statement;
-use lazuli_ir::{Index, NodeId};
+use lazuli_ir::kernel::{Access, Binding, Kernel, Memory, ParamId, Stmt, StmtKind};
+use lazuli_ir::{Index, NodeId, Target, TargetKind, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 
@@ -22,27 +21,14 @@ pub struct StepUse {
     pub writes: Vec<NodeId>,
 }
 
-/// The parameters that a kernel reads only at the index where it writes another, and before it does: pairs (read, written).
-pub fn in_place_pairs(kernel: &Kernel) -> Vec<(ParamId, ParamId)> {
-    let mut loads: Vec<(ParamId, Option<&[Index]>, usize)> = Vec::new();
-    let mut stores: Vec<(ParamId, &[Index], usize)> = Vec::new();
-    let mut statement = 0;
+/// The parameters that a kernel reads only at the index where it writes another, and before it does: pairs (read, written). On a GPU, threads that
+/// do the same all read what one of them writes, and blocks run at any time: there, an element must be one thread's.
+pub fn in_place_pairs(kernel: &Kernel, target: &Target) -> Vec<(ParamId, ParamId)> {
+    let mut accesses = Accesses { gpu: target.kind != TargetKind::Cpu, ..Accesses::default() };
     for block in [&kernel.body, &kernel.finish] {
-        for_each_statement(block, &mut |kind| {
-            // A contraction reads more of an operand than one element.
-            let one = !matches!(kind, StmtKind::Dot(_));
-            statement += 1;
-            for t in kind.touches() {
-                match (t.memory, t.access) {
-                    (Memory::Param(p), Access::Read) => {
-                        loads.push((p, (one && !t.masked).then_some(t.index), statement))
-                    }
-                    (Memory::Param(p), _) => stores.push((p, t.index, statement)),
-                    (Memory::Tile(_), _) => {}
-                }
-            }
-        });
+        accesses.collect(block, &mut Vec::new());
     }
+    let Accesses { loads, stores, shared, .. } = accesses;
     let mut pairs = Vec::new();
     let of = |access: Access| {
         kernel.params.iter().enumerate().filter(move |(_, p)| p.access == access).map(|(i, _)| ParamId(i as u32))
@@ -52,14 +38,64 @@ pub fn in_place_pairs(kernel: &Kernel) -> Vec<(ParamId, ParamId)> {
             let (r, w) = (&kernel.params[read.index()], &kernel.params[write.index()]);
             let mut written = stores.iter().filter(|(p, ..)| *p == write);
             let (Some((_, at, stored)), None) = (written.next(), written.next()) else { continue };
-            let same =
-                loads.iter().filter(|(p, ..)| *p == read).all(|(_, x, loaded)| *x == Some(*at) && loaded < stored);
-            if same && (r.dtype, &r.dims, &r.strides) == (w.dtype, &w.dims, &w.strides) {
+            let before = |(_, x, loaded): &(_, Option<&[Index]>, usize)| *x == Some(*at) && loaded < stored;
+            let same = loads.iter().filter(|(p, ..)| *p == read).all(before);
+            let own = !shared.contains(&read) && !shared.contains(&write);
+            if same && own && (r.dtype, &r.dims, &r.strides) == (w.dtype, &w.dims, &w.strides) {
                 pairs.push((read, write));
             }
         }
     }
     pairs
+}
+
+/// What a kernel reads and writes, and where.
+#[derive(Default)]
+struct Accesses<'k> {
+    gpu: bool,
+    /// The statements so far: what is read and written is noted with its own.
+    statement: usize,
+    loads: Vec<(ParamId, Option<&'k [Index]>, usize)>,
+    stores: Vec<(ParamId, &'k [Index], usize)>,
+    /// What has elements that several threads of a GPU touch.
+    shared: FxHashSet<ParamId>,
+}
+
+impl<'k> Accesses<'k> {
+    fn collect(&mut self, block: &'k [Stmt], loops: &mut Vec<(VarId, Binding)>) {
+        for s in block {
+            // A contraction reads more of an operand than one element.
+            let one = !matches!(s.kind, StmtKind::Dot(_));
+            self.statement += 1;
+            for t in s.kind.touches() {
+                let Memory::Param(p) = t.memory else { continue };
+                match t.access {
+                    Access::Read => self.loads.push((p, (one && !t.masked).then_some(t.index), self.statement)),
+                    Access::Write | Access::ReadWrite => self.stores.push((p, t.index, self.statement)),
+                }
+                if self.gpu && !is_of_one_thread(t.index, loops) {
+                    self.shared.insert(p);
+                }
+            }
+            let depth = loops.len();
+            match &s.kind {
+                StmtKind::Loop(l) => loops.push((l.var, l.axis.binding)),
+                StmtKind::Reduce(r) => loops.extend(r.vars.iter().map(|v| (v.0, r.axis.binding))),
+                _ => {}
+            }
+            if let Some(body) = s.kind.body() {
+                self.collect(body, loops);
+            }
+            loops.truncate(depth);
+        }
+    }
+}
+
+/// Whether each thread of a GPU has elements of its own, given the loops around an access.
+fn is_of_one_thread(index: &[Index], loops: &[(VarId, Binding)]) -> bool {
+    let shares = |binding: Binding| loops.iter().any(|l| l.1 == binding);
+    let apart = |l: &(VarId, Binding)| l.1 == Binding::Serial || index.iter().any(|x| x.mentions(l.0));
+    (shares(Binding::Block) || (shares(Binding::Warp) && shares(Binding::Lane))) && loops.iter().all(apart)
 }
 
 /// An order of steps, and the donors it allows.

@@ -443,6 +443,7 @@ pub fn is_movement(op: &Op) -> bool {
         op,
         Op::Alias
             | Op::Detach
+            | Op::ToDevice { .. }
             | Op::Permute(_)
             | Op::Reshape(_)
             | Op::Broadcast { .. }

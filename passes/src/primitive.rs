@@ -10,13 +10,14 @@ use crate::Options;
 use crate::compile::compile;
 use crate::scalar::{requirement, scalar_operation};
 use crate::schedule::schedule_primitive;
+use crate::schedule_gpu::schedule_gpu_primitive;
 use lazuli_ir::kernel::{
     Access, Axis, Block, Emit, Expr, Extent, Kernel, Loop, Memory, Param, ParamId, Reduce, Reducer, ScalarType, Stmt,
     StmtKind, Stride, ValueId,
 };
 use lazuli_ir::{
     BinaryOp, CompareOp, DType, DimVec, Error, ExtentId, Graph, Index, Layout, Op, Program, ReduceOp, Result, Shape,
-    Sources, Target, TensorType, UnaryOp, VarId,
+    Sources, Target, TargetKind, TensorType, UnaryOp, VarId,
 };
 
 /// How an operand lies along one dim.
@@ -168,7 +169,10 @@ pub fn kernel(key: &PrimitiveKey, target: &Target) -> Result<Kernel> {
         body = vec![StmtKind::Loop(Loop { var, extent, step: 1, limit: None, axis: Axis::default(), body }).into()];
     }
     b.kernel.body = body;
-    schedule_primitive(&mut b.kernel, target);
+    match target.kind {
+        TargetKind::Cpu => schedule_primitive(&mut b.kernel, target),
+        TargetKind::Nvidia(_) => schedule_gpu_primitive(&mut b.kernel),
+    }
     Ok(b.kernel)
 }
 

@@ -143,7 +143,7 @@ fn uses(block: &[Stmt], used: &mut FxHashSet<ValueId>) {
 }
 
 /// Puts statements at the start of a loop's body: of the innermost loop of a perfect nest, so that the nest stays perfect.
-fn sink(root: &mut Stmt, mut lets: Block) {
+pub(crate) fn sink(root: &mut Stmt, mut lets: Block) {
     let body = match &mut root.kind {
         StmtKind::Loop(l) => {
             if let [Stmt { kind: StmtKind::Loop(_), .. }] = l.body.as_slice() {

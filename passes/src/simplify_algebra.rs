@@ -17,7 +17,13 @@ pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
         Op::Select => select(c),
         Op::Cast(to) => cast(c, *to),
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
-        Op::Alias | Op::Detach | Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) => None,
+        Op::Alias
+        | Op::Detach
+        | Op::ToDevice { .. }
+        | Op::Permute(_)
+        | Op::Reshape(_)
+        | Op::Broadcast { .. }
+        | Op::Slice(_) => None,
         Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => None,
         Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => None,
         Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => None,

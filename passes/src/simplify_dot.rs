@@ -9,7 +9,14 @@ pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
         Op::Dot { .. } => absorb(c, false).or_else(|| absorb(c, true)),
         Op::Permute(perm) => swap(c, perm),
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
-        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => None,
+        Op::Alias
+        | Op::Detach
+        | Op::ToDevice { .. }
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Compare(_)
+        | Op::Select
+        | Op::Cast(_) => None,
         Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => None,
         Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => None,
         Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => None,

@@ -18,7 +18,14 @@ pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
         Op::Pad(dims) => pad(c, dims),
         Op::Reduce { op, dims, .. } => reduce(c, *op, dims),
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
-        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => None,
+        Op::Alias
+        | Op::Detach
+        | Op::ToDevice { .. }
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Compare(_)
+        | Op::Select
+        | Op::Cast(_) => None,
         Op::Flip(dims) => flip(c, dims),
         Op::Concat { count: 1, .. } => Some(Step::Use(c.operands[0])),
         Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => None,

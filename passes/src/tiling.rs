@@ -25,15 +25,6 @@ pub(crate) fn innermost(root: &Stmt) -> Option<Vec<(VarId, u64)>> {
     }
 }
 
-/// A perfect nest over `loops`, cut into pieces: all loops over pieces outside, all loops inside pieces within. The innermost
-/// loop runs `vector` lanes.
-pub(crate) fn cut(kernel: &mut Kernel, loops: &[Cut], mut body: Block, vector: u32) -> Block {
-    let pieces = open_pieces(kernel, loops);
-    substitute(&mut body, &pieces);
-    let inside = wrap_inside(&pieces, loops, body, vector);
-    wrap_pieces(&pieces, loops, inside)
-}
-
 /// A loop to cut: variable, extent, size of a piece, who runs the pieces, who runs inside one.
 pub(crate) type Cut = (VarId, Extent, u64, Binding, Binding);
 

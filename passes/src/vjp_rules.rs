@@ -47,7 +47,7 @@ pub fn vjp_reads(op: &Op) -> Reads {
 pub fn reads_for(op: &Op, i: usize) -> Reads {
     match op {
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => Reads::NOTHING,
-        Op::Alias | Op::Detach | Op::Compare(_) | Op::Cast(_) => Reads::NOTHING,
+        Op::Alias | Op::Detach | Op::ToDevice { .. } | Op::Compare(_) | Op::Cast(_) => Reads::NOTHING,
         Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => Reads::NOTHING,
         Op::Unary(op) => match op {
             UnaryOp::Neg | UnaryOp::Sign | UnaryOp::Not => Reads::NOTHING,
@@ -122,6 +122,7 @@ pub(crate) fn gradient<'b>(b: &'b Builder, primal: &Primal<'_>, i: usize, dy: Ex
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
         Op::Detach | Op::Compare(_) => None,
         Op::Alias => Some(dy),
+        Op::ToDevice { from, to } => Some(dy.to_device(*to, *from)),
         Op::Unary(op) => {
             let dtype = dy.ty().dtype;
             let [x, y, dy] = widened([x(0), y, dy], [reads_for(primal.op, i).operands & 1 != 0, true, true]);

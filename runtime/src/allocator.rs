@@ -84,7 +84,7 @@ impl Block {
 }
 
 /// The class that holds `bytes`, and its size; `None` where the size overflows.
-fn class_of(bytes: usize) -> Option<(usize, usize)> {
+pub(crate) fn class_of(bytes: usize) -> Option<(usize, usize)> {
     let bytes = bytes.max(SMALLEST);
     let power = bytes.ilog2() as usize;
     let base = 1usize << power;

@@ -3,8 +3,11 @@
 //! An [`Array`] whose layout reaches outside its buffer cannot be built; everything that reads or launches relies on it.
 
 use crate::buffer::Buffer;
+use crate::device::transfer;
 use half::{bf16, f16};
-use lazuli_ir::{DType, Element, Error, ErrorKind, Layout, Literal, Result, Shape, TensorType};
+use lazuli_ir::{
+    DType, Device, DimVec, Element, Error, ErrorKind, Layout, Literal, Result, Shape, TensorType, with_element,
+};
 use std::sync::Arc;
 
 /// A strided tensor value. Cloning shares the buffer.
@@ -26,6 +29,13 @@ impl Array {
     pub fn uninit(ty: &TensorType) -> Result<Array> {
         ty.shape.check(ty.dtype)?;
         let buffer = Arc::new(Buffer::uninit(ty.bytes())?);
+        Ok(Array { buffer, dtype: ty.dtype, layout: Layout::contiguous(ty.shape.clone()) })
+    }
+
+    /// As [`uninit`](Self::uninit), on a device. Fails where there is no such device, too.
+    pub fn uninit_on(ty: &TensorType, device: Device) -> Result<Array> {
+        ty.shape.check(ty.dtype)?;
+        let buffer = Arc::new(Buffer::uninit_on(ty.bytes(), device)?);
         Ok(Array { buffer, dtype: ty.dtype, layout: Layout::contiguous(ty.shape.clone()) })
     }
 
@@ -78,6 +88,40 @@ impl Array {
         Arc::get_mut(&mut self.buffer).is_some_and(|b| b.is_writable())
     }
 
+    /// Where it lies.
+    pub fn device(&self) -> Device {
+        self.buffer.device()
+    }
+
+    /// The same elements on a device: this array where it lies there, else a copy with the same strides (without gaps, where
+    /// most of what it spans is gaps). A copy from a GPU waits for all work on it, and tells what failed there.
+    ///
+    /// # Errors
+    /// There is no such device; memory; work on the device failed.
+    pub fn to_device(&self, device: Device) -> Result<Array> {
+        if self.device() == device {
+            return Ok(self.clone());
+        }
+        let host = self.device() == Device::Cpu;
+        if host && self.layout.span() > self.layout.shape.elements().saturating_mul(2) {
+            let dense = with_element!(self.dtype, T => Array::from_vec(self.to_vec::<T>()?, self.shape()))?;
+            return dense.to_device(device);
+        }
+        let size = self.dtype.size();
+        let lowest = self.layout.bounds().0;
+        let (offset, bytes) = (lowest.max(0) as usize * size, self.layout.span() * size);
+        let buffer = Arc::new(transfer(&self.buffer, offset, bytes, device)?);
+        let mut layout = self.layout.clone();
+        layout.offset -= lowest;
+        Array::new(buffer, self.dtype, layout)
+    }
+
+    /// The first element alone, on the host. Fails where there is none.
+    fn first(&self) -> Result<Array> {
+        let one = Layout { shape: Shape::scalar(), strides: DimVec::new(), offset: self.layout.offset };
+        self.with_layout(one)?.to_device(Device::Cpu)
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -108,15 +152,15 @@ impl Array {
         self.buffer.as_ptr().wrapping_offset(self.layout.offset as isize * self.dtype.size() as isize)
     }
 
-    /// The elements where they lie, for arrays in row-major order without gaps.
+    /// The elements where they lie, for arrays in row-major order without gaps, on the host.
     pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
         if self.layout.is_contiguous() { self.storage() } else { None }
     }
 
     /// All elements of the storage that the layout spans, from the lowest address on, gaps included. `None` where `T` is not
-    /// the dtype, or bytes there are no `T`.
+    /// the dtype, bytes there are no `T`, or the array lies on another device.
     pub fn storage<T: Element>(&self) -> Option<&[T]> {
-        if T::DTYPE != self.dtype {
+        if T::DTYPE != self.dtype || self.device() != Device::Cpu {
             return None;
         }
         let n = self.layout.span();
@@ -134,11 +178,15 @@ impl Array {
         Some(unsafe { std::slice::from_raw_parts(lowest.cast::<T>(), n) })
     }
 
-    /// The elements in row-major order. Fails where `T` is not the array's dtype.
+    /// The elements in row-major order, copied from where they lie. Fails where `T` is not the array's dtype, and as
+    /// [`to_device`](Self::to_device) does.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         if T::DTYPE != self.dtype {
             let message = format!("elements of {} were asked for as {}", self.ty(), T::DTYPE);
             return Err(Error::new(ErrorKind::DType, message));
+        }
+        if self.device() != Device::Cpu {
+            return self.to_device(Device::Cpu)?.to_vec();
         }
         if let Some(slice) = self.as_slice::<T>() {
             let mut out = reserve::<T>(slice.len())?;
@@ -151,10 +199,10 @@ impl Array {
         Ok(out)
     }
 
-    /// The one element. Fails where there are more or none, or `T` is not the dtype.
+    /// The one element. Fails where there are more or none, or `T` is not the dtype, and as [`to_device`](Self::to_device) does.
     pub fn item<T: Element>(&self) -> Result<T> {
         let n = self.layout.shape.elements();
-        match self.literal_at_first() {
+        match self.literal_at_first()? {
             Some(v) if n == 1 && v.dtype() == T::DTYPE => Ok(T::from_literal(v)),
             Some(_) if n == 1 => {
                 Err(Error::new(ErrorKind::DType, format!("the element of {} was asked for as {}", self.ty(), T::DTYPE)))
@@ -163,14 +211,17 @@ impl Array {
         }
     }
 
-    /// The first element; `None` where there is none.
-    pub fn literal_at_first(&self) -> Option<Literal> {
+    /// The first element; `None` where there is none. Fails as [`to_device`](Self::to_device) does.
+    pub fn literal_at_first(&self) -> Result<Option<Literal>> {
         if self.layout.shape.is_empty() {
-            return None;
+            return Ok(None);
+        }
+        if self.device() != Device::Cpu {
+            return self.first()?.literal_at_first();
         }
         let at = self.as_ptr();
-        // SAFETY: there is an element, and it lies within the buffer.
-        Some(unsafe {
+        // SAFETY: there is an element, and it lies within the buffer, in the host's memory.
+        Ok(Some(unsafe {
             match self.dtype {
                 DType::Bool => read::<bool>(at).literal(),
                 DType::U8 => read::<u8>(at).literal(),
@@ -181,7 +232,7 @@ impl Array {
                 DType::F32 => read::<f32>(at).literal(),
                 DType::F64 => read::<f64>(at).literal(),
             }
-        })
+        }))
     }
 }
 

@@ -1,11 +1,14 @@
 //! Storage of tensors: a run of bytes with one owner, shared by reference count.
 //!
 //! A [`Buffer`] is either a block of the caching allocator or memory that some Rust value owns (a `Vec` handed over without
-//! copying, an array of another library). Its bytes are written by kernels while the call that fills it is the only holder,
+//! copying, an array of another library), or a block of a GPU's memory, which the host only knows the address of. Its bytes are written by kernels while the call that fills it is the only holder,
 //! and read-only from then on; a call that was given the last reference may write it again (donation).
 
 use crate::allocator::{self, Block};
-use lazuli_ir::{Element, Result};
+#[cfg(feature = "cuda")]
+use crate::cuda::DeviceBlock;
+use crate::device::{self, Backend};
+use lazuli_ir::{Device, Element, Result};
 use std::any::Any;
 use std::fmt;
 use std::ptr::NonNull;
@@ -17,6 +20,9 @@ enum Owner {
     Exclusive { _owner: Box<dyn Any + Send + Sync> },
     /// A value that others may read as well.
     Lent { _owner: Box<dyn Any + Send + Sync> },
+    /// Memory of a GPU.
+    #[cfg(feature = "cuda")]
+    Device(DeviceBlock),
 }
 
 /// Storage of tensors. Pointers to it stay valid while it lives; without elements too.
@@ -37,6 +43,40 @@ impl Buffer {
     pub fn uninit(bytes: usize) -> Result<Buffer> {
         let block = allocator::acquire(bytes)?;
         Ok(Buffer { pointer: block.pointer(), bytes, owner: Owner::Pool(Some(block)) })
+    }
+
+    /// As [`uninit`](Self::uninit), on a device. Fails where there is no such device, too.
+    pub fn uninit_on(bytes: usize, device: Device) -> Result<Buffer> {
+        match device::backend(device)? {
+            Backend::Cpu => Buffer::uninit(bytes),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(gpu) => Ok(Buffer::from_device(gpu.queue()?.acquire(bytes, "a tensor")?, bytes)),
+        }
+    }
+
+    /// The first bytes of a block of a GPU's memory.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn from_device(block: DeviceBlock, bytes: usize) -> Buffer {
+        let pointer = NonNull::new(block.address().0 as *mut u8).unwrap_or(NonNull::dangling());
+        Buffer { pointer, bytes, owner: Owner::Device(block) }
+    }
+
+    /// The block of a GPU's memory that it lies in.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device_block(&self) -> Option<&DeviceBlock> {
+        match &self.owner {
+            Owner::Device(block) => Some(block),
+            Owner::Pool(_) | Owner::Exclusive { .. } | Owner::Lent { .. } => None,
+        }
+    }
+
+    /// Where it lies.
+    pub fn device(&self) -> Device {
+        match &self.owner {
+            Owner::Pool(_) | Owner::Exclusive { .. } | Owner::Lent { .. } => Device::Cpu,
+            #[cfg(feature = "cuda")]
+            Owner::Device(block) => Device::Cuda(block.gpu().ordinal()),
+        }
     }
 
     /// The elements of a vector, without copying them (but where buffers are fenced for tests, see [`allocator`]).
@@ -63,7 +103,7 @@ impl Buffer {
         Buffer { pointer, bytes, owner: Owner::Lent { _owner: owner } }
     }
 
-    /// The first byte.
+    /// The address of the first byte, in the memory of its [device](Self::device).
     pub fn as_ptr(&self) -> *mut u8 {
         self.pointer.as_ptr()
     }
@@ -78,6 +118,8 @@ impl Buffer {
         match self.owner {
             Owner::Pool(_) | Owner::Exclusive { .. } => true,
             Owner::Lent { .. } => false,
+            #[cfg(feature = "cuda")]
+            Owner::Device(_) => true,
         }
     }
 }
@@ -91,6 +133,8 @@ impl Drop for Buffer {
                 }
             }
             Owner::Exclusive { .. } | Owner::Lent { .. } => {}
+            #[cfg(feature = "cuda")]
+            Owner::Device(_) => {}
         }
     }
 }

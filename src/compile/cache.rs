@@ -219,6 +219,7 @@ mod tests {
         Signature::new(
             tensor.into_parts().0,
             vec![LeafSignature { ty, weak: false, layout: LayoutClass::Contiguous }],
+            None,
             Default::default(),
         )
     }

@@ -7,10 +7,12 @@
 
 use super::chain::Module;
 use super::signature::{LayoutClass, LeafSignature, Signature};
+use crate::node::meeting_place;
+use crate::tensor::apart;
 use crate::trace::{self, TraceId};
 use crate::tree::Structure;
 use crate::{Compilation, Error, ErrorKind, Report, Result, Tensor, generator};
-use lazuli_ir::{Element, Source, with_element};
+use lazuli_ir::{Device, Element, Source, with_element};
 use lazuli_passes::Options;
 use lazuli_runtime::Array;
 use std::sync::Arc;
@@ -36,16 +38,17 @@ struct Leaf {
 impl Arguments {
     /// Computes the leaves' values and lets the tensors go.
     pub(crate) fn evaluate(structure: Structure, leaves: Vec<Tensor>, options: Options) -> Result<Arguments> {
+        let device = meeting_place(leaves.iter().map(|t| &*t.node)).map_err(|[a, b]| apart(a, b))?;
         let mut evaluated = Vec::with_capacity(leaves.len());
         let mut signatures = Vec::with_capacity(leaves.len());
         for tensor in leaves {
             let (weak, requires_grad) = (tensor.is_weak(), tensor.history.is_some());
             let (array, sole) = tensor.into_array()?;
-            let array = materialised(array)?;
+            let array = materialised(placed(array, device)?)?;
             signatures.push(LeafSignature { ty: array.ty(), weak, layout: LayoutClass::of(array.layout()) });
             evaluated.push(Leaf { array, requires_grad, sole });
         }
-        Ok(Arguments { signature: Signature::new(structure, signatures, options), leaves: evaluated })
+        Ok(Arguments { signature: Signature::new(structure, signatures, device, options), leaves: evaluated })
     }
 
     pub(crate) fn signature(&self) -> &Signature {
@@ -101,6 +104,14 @@ impl Ownership {
     }
 }
 
+/// An argument where the program runs.
+fn placed(array: Array, device: Option<Device>) -> Result<Array> {
+    match device {
+        Some(device) => array.to_device(device),
+        None => Ok(array),
+    }
+}
+
 /// A tensor that is one stored element seen everywhere (`zeros`, `full`) gets storage of its own: as an argument it stands
 /// where later calls pass results, which have theirs, and one program should serve both.
 fn materialised(array: Array) -> Result<Array> {
@@ -109,9 +120,10 @@ fn materialised(array: Array) -> Result<Array> {
         return Ok(array);
     }
     let (n, shape) = (layout.shape.elements(), layout.shape.clone());
-    match array.literal_at_first() {
+    match array.literal_at_first()? {
         None => Ok(array),
-        Some(l) => with_element!(l.dtype(), T => Array::from_vec(filled(T::from_literal(l), n)?, &shape)),
+        Some(l) => with_element!(l.dtype(), T => Array::from_vec(filled(T::from_literal(l), n)?, &shape))?
+            .to_device(array.device()),
     }
 }
 
@@ -128,7 +140,7 @@ fn filled<T: Clone>(value: T, n: usize) -> Result<Vec<T>> {
 pub(crate) fn run(module: &Module, arguments: Arguments, caller: Source) -> Result<Vec<Tensor>> {
     let recorded = module.recorded();
     let cut = arguments.leaves.iter().any(|l| l.requires_grad);
-    let (inputs, ownership) = inputs(module, arguments)?;
+    let (inputs, ownership) = inputs(module, arguments).map_err(|e| e.with_sources(caller))?;
     module.code.note_ownership(&ownership);
     let results = module.code.run(inputs).map_err(|e| name_lost(e, module, &ownership).with_sources(caller))?;
     let name = recorded.capture.graph.name();
@@ -161,6 +173,11 @@ pub(crate) struct Input {
 /// The program's inputs (arguments, captured values, the generator's base), and what becomes of each argument.
 fn inputs(module: &Module, arguments: Arguments) -> Result<(Vec<Input>, Vec<Ownership>)> {
     let recorded = module.recorded();
+    if let Some(device) = arguments.signature.device
+        && device != recorded.device
+    {
+        return Err(apart(device, recorded.device));
+    }
     let ownership: Vec<Ownership> = arguments.leaves.iter().map(Ownership::of).collect();
     let given = ownership.iter().map(|o| *o == Ownership::Given);
     let mut inputs: Vec<Input> =

@@ -6,12 +6,14 @@
 use super::call::{self, Arguments};
 use super::execute::Code;
 use super::signature::{ArgumentNames, Flags, LayoutClass, LeafSignature, Signature};
+use crate::node::meeting_place;
 use crate::report::PassRow;
 use crate::stages::Stages;
+use crate::tensor::apart;
 use crate::trace::{self, Capture, InputSpec, Scope};
 use crate::tree::{IntoTree, Outcome, Structure, Tree};
 use crate::{Error, ErrorKind, Report, Result, Tensor};
-use lazuli_ir::{Graph, Layout, Source};
+use lazuli_ir::{Device, Graph, Layout, Source};
 use lazuli_passes::Options;
 use lazuli_runtime::Array;
 use std::fmt;
@@ -28,6 +30,8 @@ pub(crate) struct Recorded {
     pub(crate) names: Vec<String>,
     /// The structure of the result.
     pub(crate) result: Structure,
+    /// Where the program runs.
+    pub(crate) device: Device,
     /// The values of what the function captured.
     pub(crate) captured: Vec<Array>,
     /// What tracing took.
@@ -92,21 +96,31 @@ impl Chain<'_> {
                 ty: leaf.ty.clone(),
                 weak: leaf.weak,
                 requires_grad: requires_grad.get(i).copied().unwrap_or(false),
+                home: signature.device,
             })
             .collect();
         let (scope, arguments) = Scope::begin(self.name, &specs, self.source);
         let outcome = function(I::from_parts(&signature.structure, arguments)?).outcome()?;
         let (result, outputs) = outcome.into_parts();
         let capture = scope.finish(&outputs)?;
+        let device = device(signature.device, outputs.iter().chain(&capture.captured))?;
         drop(outputs);
-        let captured = capture.captured.iter().map(Tensor::array).collect::<Result<Vec<Array>>>()?;
+        let captured = capture.captured.iter().map(|t| t.array()?.to_device(device)).collect::<Result<Vec<Array>>>()?;
         let asked = capture.asked.iter().enumerate().filter(|(_, asked)| **asked);
         let flags = Flags(asked.map(|(i, _)| (i, requires_grad.get(i).copied().unwrap_or(false))).collect());
         let time = start.elapsed();
         let (micros, nodes) = (time.as_micros() as u64, capture.graph.len());
         tracing::debug!(target: "lazuli::compile", function = self.name, nodes, micros, "traced");
         let passes = vec![PassRow { name: "trace".to_owned(), time, rewrites: 0, before: 0, after: nodes }];
-        Ok(Recorded { capture, signature, flags, names, result, captured, passes })
+        Ok(Recorded { capture, signature, flags, names, result, device, captured, passes })
+    }
+}
+
+/// Where a program runs: the device of its arguments, and of what else has one.
+fn device<'t>(arguments: Option<Device>, tensors: impl Iterator<Item = &'t Tensor>) -> Result<Device> {
+    match (arguments, meeting_place(tensors.map(|t| &*t.node)).map_err(|[a, b]| apart(a, b))?) {
+        (Some(a), Some(b)) if a != b => Err(apart(a, b)),
+        (a, b) => Ok(a.or(b).unwrap_or_default()),
     }
 }
 
@@ -120,7 +134,9 @@ pub(crate) fn optimize(recorded: Arc<Recorded>) -> Result<Improved> {
 /// Makes machine code.
 pub(crate) fn assemble(improved: Improved) -> Result<Arc<Module>> {
     let start = Instant::now();
-    let code = Code::new(&improved.graph, &improved.recorded.layouts(), &improved.recorded.signature.options)?;
+    let recorded = &improved.recorded;
+    let (layouts, options) = (recorded.layouts(), &recorded.signature.options);
+    let code = Code::new(&improved.graph, &layouts, options, recorded.device)?;
     let module = Arc::new(Module { improved, code });
     let (function, kernels) = (module.recorded().capture.graph.name(), module.code.program().kernels.len());
     let micros = start.elapsed().as_micros() as u64;
@@ -161,12 +177,13 @@ pub fn trace<I: Tree, R: Outcome, F: Fn(I) -> R>(function: F, specs: impl IntoTr
         leaf.check()?;
     }
     let requires_grad: Vec<bool> = leaves.iter().map(|t| t.history.is_some()).collect();
+    let device = meeting_place(leaves.iter().map(|t| &*t.node)).map_err(|[a, b]| apart(a, b))?;
     let leaves = leaves.iter().map(|t| LeafSignature {
         ty: t.node.ty.clone(),
         weak: t.is_weak(),
         layout: LayoutClass::Contiguous,
     });
-    let signature = Signature::new(structure, leaves.collect(), Options::default());
+    let signature = Signature::new(structure, leaves.collect(), device, Options::default());
     let name = name_of::<F>();
     let chain = Chain { name: &name, names: &ArgumentNames::default(), source: Source::caller() };
     let recorded = chain.trace(&function, signature, &requires_grad)?;
@@ -298,7 +315,8 @@ impl<I: Tree, R: Outcome> Executable<I, R> {
             .iter()
             .zip(&recorded.signature.leaves)
             .map(|(t, expected)| LeafSignature { ty: t.node.ty.clone(), ..expected.clone() });
-        self.fits(&Signature::new(structure, signatures.collect(), recorded.signature.options.clone()))?;
+        let (device, options) = (recorded.signature.device, recorded.signature.options.clone());
+        self.fits(&Signature::new(structure, signatures.collect(), device, options))?;
         let mut inputs = leaves;
         inputs.extend(recorded.capture.captured.iter().cloned());
         let mut first_draw = 0;

@@ -4,11 +4,11 @@ use super::call::{Input, Ownership};
 use crate::Result;
 use crate::report::PassRow;
 use lazuli_ir::program::{Place, Program};
-use lazuli_ir::{Graph, Layout, Limits, NodeId};
+use lazuli_ir::{Device, Graph, Layout, Limits, NodeId};
 use lazuli_passes::Options;
 use lazuli_passes::layout::Orders;
 use lazuli_passes::ledger::Ledger;
-use lazuli_runtime::{Argument, Array, CallReport, Executable, cpu, memory_stats, reset_peak};
+use lazuli_runtime::{Argument, Array, CallReport, Executable, cpu, device};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,13 +39,13 @@ pub(crate) struct Code {
 
 impl Code {
     /// Compiles an optimised graph.
-    pub(crate) fn new(graph: &Graph, layouts: &[Layout], options: &Options) -> Result<Code> {
-        let target = cpu::host_target();
+    pub(crate) fn new(graph: &Graph, layouts: &[Layout], options: &Options, device: Device) -> Result<Code> {
+        let target = device::target(device)?;
         let plan = lazuli_passes::compile(graph, layouts, target, options)?;
         let mut passes: Vec<PassRow> = plan.report.passes.iter().map(PassRow::from).collect();
         let takers = takers(&plan.program);
         let start = Instant::now();
-        let executable = Executable::new(plan.program, target)?;
+        let executable = Executable::on(plan.program, device, graph.name())?;
         let kernels = executable.program().kernels.len();
         let (name, time) = ("machine code".to_owned(), start.elapsed());
         passes.push(PassRow { name, time, rewrites: 0, before: kernels, after: kernels });
@@ -61,17 +61,18 @@ impl Code {
     /// Runs the program and measures each kernel: the best of several runs, after one to warm up.
     pub(crate) fn profile(&self, inputs: Vec<Input>) -> Result<Profile> {
         const RUNS: usize = 10;
-        let limits = cpu::limits()?;
+        let device = self.executable.device();
+        let limits = device::limits(device)?;
         let arguments = arguments(inputs);
         let mut best: Vec<u64> = vec![u64::MAX; self.program().steps.len()];
         let mut peak_bytes = usize::MAX;
         for run in 0..=RUNS {
             let arguments = arguments.clone();
-            let before = memory_stats().in_use;
-            reset_peak();
+            let before = device::memory_stats(device)?.in_use;
+            device::reset_peak(device)?;
             let (_, CallReport { step_nanos, .. }) = self.executable.run_reported(arguments)?;
             if run > 0 {
-                peak_bytes = peak_bytes.min(memory_stats().peak.saturating_sub(before));
+                peak_bytes = peak_bytes.min(device::memory_stats(device)?.peak.saturating_sub(before));
                 best.iter_mut().zip(step_nanos).for_each(|(best, now)| *best = now.min(*best));
             }
         }
@@ -116,6 +117,11 @@ impl Code {
     /// Bytes of workspace that a call leases.
     pub(crate) fn workspace_bytes(&self) -> usize {
         self.executable.workspace_bytes()
+    }
+
+    /// Where it runs.
+    pub(crate) fn device(&self) -> Device {
+        self.executable.device()
     }
 
     /// What Cranelift was given, made anew.

@@ -5,7 +5,7 @@
 //! trace notes which of them it asked for, and only those are compared ([`Flags`]).
 
 use crate::tree::Structure;
-use lazuli_ir::{DimVec, Layout, TensorType};
+use lazuli_ir::{Device, DimVec, Layout, TensorType};
 use lazuli_passes::Options;
 use rustc_hash::FxHasher;
 use std::fmt;
@@ -68,16 +68,24 @@ impl fmt::Display for LeafSignature {
 pub(crate) struct Signature {
     pub(crate) structure: Structure,
     pub(crate) leaves: Vec<LeafSignature>,
+    /// Where the program runs, where an argument says so. Where none does it is the CPU, unless the function captured what lies
+    /// elsewhere; so both count as one, and a call whose arguments lie elsewhere than its program runs is refused.
+    pub(crate) device: Option<Device>,
     /// What the program was compiled under.
     pub(crate) options: Options,
     hash: u64,
 }
 
 impl Signature {
-    pub(crate) fn new(structure: Structure, leaves: Vec<LeafSignature>, options: Options) -> Signature {
+    pub(crate) fn new(
+        structure: Structure,
+        leaves: Vec<LeafSignature>,
+        device: Option<Device>,
+        options: Options,
+    ) -> Signature {
         let mut hasher = FxHasher::default();
-        (&structure, &leaves, &options).hash(&mut hasher);
-        Signature { structure, leaves, options, hash: hasher.finish() }
+        (&structure, &leaves, device.unwrap_or_default(), &options).hash(&mut hasher);
+        Signature { structure, leaves, device, options, hash: hasher.finish() }
     }
 
     /// How `self`, the new signature, differs from an earlier one; empty where they are equal.
@@ -91,6 +99,10 @@ impl Signature {
         for ((new, old), name) in self.leaves.iter().zip(&was.leaves).zip(paths) {
             new.differences(old, &name, &mut words);
         }
+        let (new, old) = (self.device.unwrap_or_default(), was.device.unwrap_or_default());
+        if new != old {
+            words.push(format!("device: {new}, was {old}"));
+        }
         if self.options != was.options {
             words.push(format!("options: {:?}, was {:?}", self.options, was.options));
         }
@@ -103,6 +115,7 @@ impl PartialEq for Signature {
         self.hash == other.hash
             && self.leaves == other.leaves
             && self.structure == other.structure
+            && self.device.unwrap_or_default() == other.device.unwrap_or_default()
             && self.options == other.options
     }
 }
@@ -207,7 +220,7 @@ mod tests {
     fn signature(leaves: Vec<LeafSignature>) -> Signature {
         let tensor = || -> Tensor { 0.0.into_tree() };
         let (structure, _) = (vec![tensor()], tensor()).into_parts();
-        Signature::new(structure, leaves, Options::default())
+        Signature::new(structure, leaves, None, Options::default())
     }
 
     #[test]

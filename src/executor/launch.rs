@@ -2,10 +2,11 @@
 //! kernel runs with extents and strides as run-time values.
 
 use lazuli_ir::kernel::Kernel;
-use lazuli_ir::{DimVec, Layout, ReduceOp, Result, Shape};
+use lazuli_ir::{Device, DimVec, Layout, ReduceOp, Result, Shape};
 use lazuli_passes::compile::{grain, iterations};
 use lazuli_passes::primitive::{Primitive, PrimitiveKey, StrideClass, kernel};
-use lazuli_runtime::{Array, cpu};
+use lazuli_runtime::device::{self, Launcher};
+use lazuli_runtime::{Array, LaunchArg, cpu};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::cell::RefCell;
@@ -127,24 +128,25 @@ pub(super) fn reduce(x: &Array, reduced: Reduced, out: &Array) -> Result<bool> {
 }
 
 fn start(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array) -> Result<()> {
-    let code = code(primitive, loops, operands, out)?;
+    let launcher = launcher(primitive, loops, operands, out)?;
     let runtime: SmallVec<[DimVec<i64>; 4]> = loops
         .strides
         .iter()
         .map(|s| s.iter().copied().filter(|s| StrideClass::of(*s) == StrideClass::Other).collect())
         .collect();
     let arrays = operands.iter().copied().chain([out]);
-    let args: SmallVec<[cpu::LaunchArg<'_>; 4]> =
-        arrays.zip(&runtime).map(|(array, strides)| cpu::LaunchArg { array, strides }).collect();
-    let iterations = iterations(code.kernel(), &loops.extents);
+    let args: SmallVec<[LaunchArg<'_>; 4]> =
+        arrays.zip(&runtime).map(|(array, strides)| LaunchArg { array, strides }).collect();
+    let kernel = launcher.kernel();
+    let iterations = iterations(kernel, &loops.extents);
     let elements: u64 = loops.extents.iter().product();
     let bytes = elements * operands.iter().chain([&out]).map(|a| a.dtype().size() as u64).sum::<u64>();
-    let claim = if is_parallel_reduce(code.kernel()) {
+    let claim = if is_parallel_reduce(kernel) {
         1
     } else {
-        grain(code.kernel(), iterations, bytes, elements * cost(primitive), cpu::host_target())
+        grain(kernel, iterations, bytes, elements * cost(primitive), cpu::host_target())
     };
-    cpu::launch(&code, &args, &loops.extents, &[], &[], iterations, claim)
+    launcher.launch(&args, &loops.extents, iterations, claim)
 }
 
 fn is_parallel_reduce(kernel: &Kernel) -> bool {
@@ -209,37 +211,36 @@ fn packed(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array)
     Some(key)
 }
 
-/// Kernels by key, shared by all threads.
-static KERNELS: Mutex<Option<FxHashMap<PrimitiveKey, cpu::KernelCode>>> = Mutex::new(None);
+/// Kernels by device and key, shared by all threads.
+static KERNELS: Mutex<Option<FxHashMap<(Device, PrimitiveKey), Launcher>>> = Mutex::new(None);
 
 thread_local! {
     /// Those this thread has used, found without locking.
-    static KNOWN: RefCell<FxHashMap<u128, cpu::KernelCode>> = RefCell::default();
+    static KNOWN: RefCell<FxHashMap<(Device, u128), Launcher>> = RefCell::default();
 }
 
 /// The kernel of a launch, compiled at its first use.
-fn code(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array) -> Result<cpu::KernelCode> {
-    let packed = packed(primitive, loops, operands, out);
-    if let Some(code) = packed.and_then(|p| KNOWN.with_borrow(|known| known.get(&p).cloned())) {
-        return Ok(code);
+fn launcher(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array) -> Result<Launcher> {
+    let device = out.device();
+    let packed = packed(primitive, loops, operands, out).map(|key| (device, key));
+    if let Some(launcher) = packed.and_then(|p| KNOWN.with_borrow(|known| known.get(&p).cloned())) {
+        return Ok(launcher);
     }
-    let key = key(primitive, loops, operands, out);
+    let key = (device, key(primitive, loops, operands, out));
     let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
     let kernels = kernels.get_or_insert_default();
-    let code = match kernels.get(&key) {
-        Some(code) => code.clone(),
+    let launcher = match kernels.get(&key) {
+        Some(launcher) => launcher.clone(),
         None => {
-            let target = cpu::host_target();
-            let mut codes = cpu::compile(&[kernel(&key, target)?], target)?;
-            let code = codes.pop().ok_or_else(|| lazuli_ir::Error::internal("a kernel without code"))?;
-            kernels.insert(key, code.clone());
-            code
+            let launcher = Launcher::new(kernel(&key.1, device::target(device)?)?, device)?;
+            kernels.insert(key, launcher.clone());
+            launcher
         }
     };
     if let Some(packed) = packed {
-        KNOWN.with_borrow_mut(|known| known.insert(packed, code.clone()));
+        KNOWN.with_borrow_mut(|known| known.insert(packed, launcher.clone()));
     }
-    Ok(code)
+    Ok(launcher)
 }
 
 /// The number of kernels compiled so far.

@@ -1,8 +1,8 @@
 //! Operations that are more than a loop, as small compiled programs: each combination of shapes and layouts has its own.
 
-use lazuli_ir::{DType, Error, Layout, Op, Result};
+use lazuli_ir::{DType, Device, Error, Layout, Op, Result};
 use lazuli_passes::primitive;
-use lazuli_runtime::{Argument, Array, Executable, cpu};
+use lazuli_runtime::{Argument, Array, Executable, device};
 use rustc_hash::FxHashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -11,6 +11,7 @@ const CAPACITY: usize = 1024;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
+    device: Device,
     op: Op,
     operands: Vec<(DType, Layout)>,
 }
@@ -22,9 +23,9 @@ fn class(array: &Array) -> Layout {
     Layout { offset: 0, ..array.layout().canonical() }
 }
 
-/// The result of one operation on arrays.
-pub(super) fn run(op: &Op, operands: &[&Array]) -> Result<Array> {
-    let key = Key { op: op.clone(), operands: operands.iter().map(|a| (a.dtype(), class(a))).collect() };
+/// The result of one operation on arrays of a device.
+pub(super) fn run(op: &Op, operands: &[&Array], device: Device) -> Result<Array> {
+    let key = Key { device, op: op.clone(), operands: operands.iter().map(|a| (a.dtype(), class(a))).collect() };
     let program = program(key)?;
     let arguments = operands.iter().map(|array| Argument { array: (*array).clone(), donated: false }).collect();
     let mut results = program.run(arguments)?;
@@ -37,8 +38,8 @@ fn program(key: Key) -> Result<Executable> {
     if let Some(program) = programs.get(&key) {
         return Ok(program.clone());
     }
-    let target = cpu::host_target();
-    let program = Executable::new(primitive::program(&key.op, &key.operands, target)?, target)?;
+    let program = primitive::program(&key.op, &key.operands, device::target(key.device)?)?;
+    let program = Executable::on(program, key.device, key.op.name())?;
     if programs.len() >= CAPACITY {
         programs.clear();
     }

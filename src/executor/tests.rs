@@ -4,7 +4,8 @@ use super::run;
 use crate::executor::launch;
 use lazuli_ir::reference::{Dense, apply};
 use lazuli_ir::{
-    BinaryOp, CompareOp, DType, DotDims, Layout, Literal, Op, PadDim, ReduceOp, Shape, TensorType, UnaryOp, infer,
+    BinaryOp, CompareOp, DType, Device, DotDims, Layout, Literal, Op, PadDim, ReduceOp, Shape, TensorType, UnaryOp,
+    infer,
 };
 use lazuli_runtime::Array;
 
@@ -93,7 +94,7 @@ fn check(op: &Op, types: &[TensorType], ulps: f64) {
         let dense: Vec<Dense> = operands.iter().map(|a| super::reference::dense(a).unwrap()).collect();
         let layouts: Vec<&Layout> = operands.iter().map(|a| a.layout()).collect();
         let what = format!("{op:?} on {types:?} in {layouts:?}");
-        match (apply(op, &dense.iter().collect::<Vec<_>>()), run(op, &ty, &operands)) {
+        match (apply(op, &dense.iter().collect::<Vec<_>>()), run(op, &ty, &operands, Device::Cpu)) {
             (Ok(expected), Ok(actual)) => same(&actual, &expected, ulps, &what),
             // A division by zero, in both.
             (Err(expected), Err(actual)) => assert_eq!(expected.kind(), actual.kind(), "{what}"),
@@ -201,7 +202,7 @@ fn contractions() {
                 let (a, b) = (plain(400).with_layout(l.clone()).unwrap(), plain(400).with_layout(r).unwrap());
                 let dense = [super::reference::dense(&a).unwrap(), super::reference::dense(&b).unwrap()];
                 let expected = apply(&op, &[&dense[0], &dense[1]]).unwrap();
-                same(&run(&op, &ty, &[&a, &b]).unwrap(), &expected, 0.0, &format!("{op:?} {l:?}"));
+                same(&run(&op, &ty, &[&a, &b], Device::Cpu).unwrap(), &expected, 0.0, &format!("{op:?} {l:?}"));
             }
         }
     }
@@ -217,9 +218,18 @@ fn a_sum_and_its_transposed_sum_use_different_kernels() {
     );
     let ty = TensorType::new([2, 3], DType::F32);
     let add = Op::Binary(BinaryOp::Add);
-    assert_eq!(run(&add, &ty, &[&x, &plain]).unwrap().to_vec::<f32>().unwrap(), [0.0, 11.0, 22.0, 33.0, 44.0, 55.0]);
-    assert_eq!(run(&add, &ty, &[&x, &turned]).unwrap().to_vec::<f32>().unwrap(), [0.0, 21.0, 42.0, 13.0, 34.0, 55.0]);
+    assert_eq!(
+        run(&add, &ty, &[&x, &plain], Device::Cpu).unwrap().to_vec::<f32>().unwrap(),
+        [0.0, 11.0, 22.0, 33.0, 44.0, 55.0]
+    );
+    assert_eq!(
+        run(&add, &ty, &[&x, &turned], Device::Cpu).unwrap().to_vec::<f32>().unwrap(),
+        [0.0, 21.0, 42.0, 13.0, 34.0, 55.0]
+    );
     assert!(launch::kernels() >= 2);
     let one = Array::full(Literal::F32(1.0), &[2, 3].into()).unwrap();
-    assert_eq!(run(&add, &ty, &[&x, &one]).unwrap().to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(
+        run(&add, &ty, &[&x, &one], Device::Cpu).unwrap().to_vec::<f32>().unwrap(),
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    );
 }

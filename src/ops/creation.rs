@@ -348,7 +348,9 @@ impl Tensor {
         if let Err(failed) = self.floats("rand_like") {
             return failed;
         }
-        Tensor::uniform("rand_like", self.extent_shape().clone()).rounded("rand_like", self.dtype(), &[self])
+        Tensor::uniform("rand_like", self.extent_shape().clone())
+            .rounded("rand_like", self.dtype(), &[self])
+            .beside(self)
     }
 
     /// Random numbers as [`randn`](Self::randn) draws them, in this tensor's shape and dtype.
@@ -365,13 +367,15 @@ impl Tensor {
         if let Err(failed) = self.floats("randn_like") {
             return failed;
         }
-        Tensor::randn(self.shape()).rounded("randn_like", self.dtype(), &[self])
+        Tensor::randn(self.shape()).rounded("randn_like", self.dtype(), &[self]).beside(self)
     }
 
     #[track_caller]
     fn filled_like(&self, name: &'static str, value: Number) -> Tensor {
         let value = value.literal(self.dtype());
-        Tensor::record(name, Op::Constant { value, shape: self.extent_shape().clone() }, &[]).named(name, &[self])
+        Tensor::record(name, Op::Constant { value, shape: self.extent_shape().clone() }, &[])
+            .named(name, &[self])
+            .beside(self)
     }
 
     /// A tensor of this one's shape and dtype whose elements mean nothing: they are 0, as [`empty`](Self::empty)'s are.
@@ -397,7 +401,7 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn randint_like(&self, low: i64, high: i64) -> Tensor {
-        Tensor::randint(low, high, self.shape()).rounded("randint_like", self.dtype(), &[self])
+        Tensor::randint(low, high, self.shape()).rounded("randint_like", self.dtype(), &[self]).beside(self)
     }
 
     /// Zeros of this tensor's shape and dtype.

@@ -2,8 +2,9 @@
 
 use crate::operand::Argument;
 use crate::promotion::float_type;
+use crate::trace::{self, TraceId};
 use crate::{Device, Placement, Tensor};
-use lazuli_ir::{DType, Op, Shape, UnaryOp};
+use lazuli_ir::{DType, ErrorKind, Op, Shape, UnaryOp};
 
 impl Tensor {
     /// The operand in this dtype and shape, to which it is known to broadcast.
@@ -320,7 +321,13 @@ impl Tensor {
     ///
     /// Floats become integers by truncation, as x86 and PyTorch on it do that: what does not fit, and NaN, gives the smallest
     /// `i32` or `i64` (for `u8` the low bits of that `i32`). Anything becomes `bool` by `!= 0`. A gradient flows between float
-    /// dtypes, and between devices.
+    /// dtypes, and between devices: it comes back to where the tensor was.
+    ///
+    /// Inside a compiled function everything is on one device, that of its arguments.
+    ///
+    /// # Errors
+    /// Carried: inside a compiled function, another device. What the copy needs and cannot have, such as the device, is an
+    /// error when a value is read.
     ///
     /// ```
     /// # use lazuli::prelude::*;
@@ -332,12 +339,39 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn to(&self, place: impl Into<Placement>) -> Tensor {
-        // There is one device so far, and every tensor lives there.
-        let Placement { device: None | Some(Device::Cpu), dtype } = place.into();
-        match dtype {
+        let Placement { device, dtype } = place.into();
+        let cast = match dtype {
             Some(dtype) => self.cast("to", dtype),
             None => self.clone(),
+        };
+        match device {
+            Some(device) => cast.on(device),
+            None => cast,
         }
+    }
+
+    /// Itself on a device.
+    #[track_caller]
+    fn on(&self, device: Device) -> Tensor {
+        let from = self.device();
+        if from == device || self.check().is_err() {
+            return self.clone();
+        }
+        let traced = self.trace_id() != TraceId::NONE || trace::current() != TraceId::NONE;
+        if traced && self.node.home.is_some() {
+            let message = format!(
+                "a program runs on one device, and this one on {from}: move tensors to {device} before the call, or results \
+                 after it"
+            );
+            return Tensor::fail("to", &[self], ErrorKind::Device, message);
+        }
+        Tensor::record("to", Op::ToDevice { from: from.into(), to: device.into() }, &[self])
+    }
+
+    /// Itself where another tensor lives.
+    #[track_caller]
+    pub(crate) fn beside(&self, other: &Tensor) -> Tensor {
+        if other.device() == Device::Cpu { self.clone() } else { self.on(other.device()) }
     }
 
     /// [`round`](Self::round) to a number of decimals.

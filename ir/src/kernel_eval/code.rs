@@ -90,7 +90,7 @@ pub(super) struct LoopCode {
 /// A reduction: accumulators and elements are combined into new accumulators by straight-line code.
 pub(super) struct ReduceCode {
     pub vars: Vec<(usize, i64)>,
-    /// Where parallel: iterations of the first variable a partial result.
+    /// Where cores or blocks share it: iterations of the first variable a partial result.
     pub chunk: Option<i64>,
     pub body: Vec<Step>,
     pub yields: Vec<Slot>,
@@ -294,7 +294,7 @@ impl Compiler<'_> {
         let slots = |values: &[ValueId]| values.iter().map(|v| v.index()).collect();
         Ok(ReduceCode {
             vars,
-            chunk: (r.axis.binding == Binding::Parallel).then_some(r.chunk as i64),
+            chunk: matches!(r.axis.binding, Binding::Parallel | Binding::Grid(_)).then_some(r.chunk as i64),
             body,
             yields: slots(&r.yields),
             identity: r.reducers.iter().flat_map(|x| x.identity()).map(Literal::bits).collect(),

@@ -24,7 +24,7 @@ pub(super) fn run(op: &Op, operands: &[&Dense], ty: &TensorType, rounding: &mut 
         (Op::Constant { value, shape }, []) => return Ok(Dense::splat(*value, shape)),
         (Op::Iota { dim, shape }, []) => Data::Int(iota(*dim, shape)),
         (Op::Random { stream, .. }, [base]) => random(*stream, base, ty.shape.elements())?,
-        (Op::Alias | Op::Detach | Op::Reshape(_), [x]) => x.data().clone(),
+        (Op::Alias | Op::Detach | Op::ToDevice { .. } | Op::Reshape(_), [x]) => x.data().clone(),
         (Op::Unary(op), [x]) => unary(*op, x, rounding)?,
         (Op::Binary(op), [a, b]) => binary(*op, a, b, rounding)?,
         (Op::Compare(op), [a, b]) => compare(*op, a, b)?,
@@ -49,7 +49,10 @@ pub(super) fn run(op: &Op, operands: &[&Dense], ty: &TensorType, rounding: &mut 
         (Op::Reduce { op, dims, .. }, [x]) => contraction::reduce(*op, dims, x, ty, rounding),
         (Op::Dot { dims, .. }, [a, b]) => contraction::dot(dims, a, b, ty, rounding)?,
         (Op::Input { index, .. }, _) => return Err(Error::internal(format!("input {index} has no value by itself"))),
-        (Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } | Op::Alias | Op::Detach, _)
+        (
+            Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } | Op::Alias | Op::Detach | Op::ToDevice { .. },
+            _,
+        )
         | (Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_), _)
         | (Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_), _)
         | (Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } | Op::DynamicSlice(_), _)

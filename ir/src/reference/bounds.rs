@@ -220,7 +220,7 @@ fn is_inexact(op: &Op, dtype: DType) -> bool {
         // An integer becomes the nearest float: every evaluator gives the same.
         Op::Cast(_) => false,
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => false,
-        Op::Alias | Op::Detach | Op::Compare(_) | Op::Select => false,
+        Op::Alias | Op::Detach | Op::ToDevice { .. } | Op::Compare(_) | Op::Select => false,
         Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => false,
     };
     inexact && dtype.is_float()
@@ -236,7 +236,9 @@ fn gathered(op: &Op, operands: &[&Runs], shape: &Shape) -> Result<Marks> {
             return Ok(Some(vec![true; shape.elements()]));
         }
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => return Ok(None),
-        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select => return Ok(None),
+        Op::Alias | Op::Detach | Op::ToDevice { .. } | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select => {
+            return Ok(None);
+        }
         Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => return Ok(None),
         Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::DynamicSlice(_) => return Ok(None),
         Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } | Op::Gather { .. } => return Ok(None),
@@ -270,9 +272,14 @@ fn inherited(op: &Op, operands: &[&Runs], of: fn(&Runs) -> &Marks, shape: &Shape
     }
     let is_marked = |x: &Runs, i: usize| of(x).as_ref().is_some_and(|m| m[i]);
     match op {
-        Op::Alias | Op::Detach | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
-            Ok(Some((0..shape.elements()).map(|i| operands.iter().any(|x| is_marked(x, i))).collect()))
-        }
+        Op::Alias
+        | Op::Detach
+        | Op::ToDevice { .. }
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Compare(_)
+        | Op::Select
+        | Op::Cast(_) => Ok(Some((0..shape.elements()).map(|i| operands.iter().any(|x| is_marked(x, i))).collect())),
         Op::CheckIndex { .. } => Ok(operands.first().and_then(|x| of(x).clone())),
         // Indices that may differ, and lines that may sort otherwise: nothing of the result is compared.
         Op::Gather { .. } | Op::Scatter { .. } | Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. }
@@ -363,7 +370,7 @@ fn decide(op: &Op, operands: &[&Runs], result: &mut Runs) {
             let [a, b] = operands else { return };
             binary_steps(*op, a, b, result);
         }
-        Op::Alias | Op::Detach | Op::Select => {}
+        Op::Alias | Op::Detach | Op::ToDevice { .. } | Op::Select => {}
         Op::Permute(_) | Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) => {}
         Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } => {}
         Op::CheckIndex { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } => {}

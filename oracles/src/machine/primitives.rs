@@ -7,10 +7,11 @@ use super::setup::{Setup, target_of_many_chunks};
 use crate::data;
 use crate::program::{Fault, Options, RandomProgram, Values, random_program};
 use crate::rng::Rng;
+use lazuli_ir::program::{BufferArg, BufferDecl, BufferId, KernelCall, KernelCost, OutputDecl, Place, Program, Step};
 use lazuli_ir::reference::{Dense, Summary, compare, evaluate, evaluate_bounds};
 use lazuli_ir::{
-    BinaryOp, CompareOp, DType, DimVec, Graph, Layout, Literal, Op, ReduceOp, Shape, Sources, Target, TensorType,
-    UnaryOp, infer,
+    BinaryOp, CompareOp, DType, DimVec, Graph, Layout, Literal, Op, ReduceOp, Result, Shape, Sources, Target,
+    TensorType, UnaryOp,
 };
 use lazuli_passes::compile::iterations;
 use lazuli_passes::primitive::{Primitive, PrimitiveKey, StrideClass, checks, kernel};
@@ -82,6 +83,66 @@ impl PrimitiveCase {
         let target = if random.one_in(2) { target_of_many_chunks(4096, 1 << 16, 100) } else { host_target().clone() };
         PrimitiveCase { op, primitive, inputs, layouts, result, extents, target }
     }
+
+    /// The operation as a graph of its own.
+    fn graph(&self) -> Result<Graph> {
+        let mut graph = Graph::new("primitive");
+        let add = |x: &Dense| graph.add_input("x", x.ty().clone(), Sources::none());
+        let operands: Vec<_> = self.inputs.iter().map(add).collect();
+        let out = graph.add(self.op.clone(), &operands, Sources::none())?;
+        graph.add_output(out);
+        Ok(graph)
+    }
+
+    fn key(&self, graph: &Graph) -> PrimitiveKey {
+        let classes = |l: &Layout| -> DimVec<StrideClass> { l.strides.iter().map(|s| StrideClass::of(*s)).collect() };
+        PrimitiveKey {
+            primitive: self.primitive,
+            dtype: graph.ty(graph.outputs()[0]).dtype,
+            rank: self.extents.len(),
+            operands: self.inputs.iter().zip(&self.layouts).map(|(x, l)| (x.ty().dtype, classes(l))).collect(),
+            result: classes(&self.result),
+        }
+    }
+
+    /// The case as a program of one kernel for a target: what it means, how its inputs lie, what runs.
+    pub(crate) fn program(&self, target: &Target) -> Result<(RandomProgram, Vec<Layout>, Program)> {
+        let graph = self.graph()?;
+        let kernel = kernel(&self.key(&graph), target)?;
+        kernel.verify()?;
+        let dtype = graph.ty(graph.outputs()[0]).dtype;
+        let mut program = Program { inputs: self.inputs.len(), ..Program::default() };
+        for (i, (x, l)) in self.inputs.iter().zip(&self.layouts).enumerate() {
+            let (dtype, elements) = (x.ty().dtype, l.span());
+            program.buffers.push(BufferDecl { dtype, elements, place: Place::Input(i) });
+        }
+        let elements = self.result.shape.elements();
+        program.buffers.push(BufferDecl { dtype, elements, place: Place::Output { donor: None } });
+        let buffers = self.layouts.iter().chain([&self.result]).enumerate();
+        let args =
+            buffers.map(|(i, l)| BufferArg { buffer: BufferId(i as u32), offset: 0, strides: run_time(l).into() });
+        let extents: Vec<u64> = self.extents.iter().map(|n| *n as u64).collect();
+        program.steps.push(Step::Kernel(KernelCall {
+            kernel: 0,
+            args: args.collect(),
+            iterations: iterations(&kernel, &extents),
+            extents,
+            scalars: Vec::new(),
+            grain: 1,
+            checks: Vec::new(),
+            cost: KernelCost::default(),
+        }));
+        let buffer = BufferId(self.inputs.len() as u32);
+        program.outputs.push(OutputDecl { buffer, dtype, layout: self.result.clone() });
+        program.kernels.push(kernel);
+        let meaning = RandomProgram { graph, inputs: self.inputs.clone(), faults: Vec::new() };
+        Ok((meaning, self.layouts.clone(), program))
+    }
+}
+
+/// The strides that a kernel is told.
+fn run_time(l: &Layout) -> Vec<i64> {
+    l.strides.iter().copied().filter(|s| StrideClass::of(*s) == StrideClass::Other).collect()
 }
 
 /// An operation whose result (before reduction) has this shape, and the types of its operands.
@@ -142,31 +203,15 @@ fn operation(random: &mut Rng, shape: &Shape) -> (Op, Primitive, Vec<TensorType>
 /// What differs, with the kernel.
 pub fn check_primitive(case: &PrimitiveCase) -> Result<Summary, String> {
     let said = |e: lazuli_ir::Error| format!("{e}\n{case:?}");
-    let types: Vec<&TensorType> = case.inputs.iter().map(Dense::ty).collect();
-    let ty = infer(&case.op, &types).map_err(said)?;
-    let mut graph = Graph::new("primitive");
-    let operands: Vec<_> = types.iter().map(|ty| graph.add_input("x", (*ty).clone(), Sources::none())).collect();
-    let out = graph.add(case.op.clone(), &operands, Sources::none()).map_err(said)?;
-    graph.add_output(out);
+    let graph = case.graph().map_err(said)?;
     let bounds = evaluate_bounds(&graph, &case.inputs, 3).map_err(said)?;
-
-    let classes = |l: &Layout| -> DimVec<StrideClass> { l.strides.iter().map(|s| StrideClass::of(*s)).collect() };
-    let key = PrimitiveKey {
-        primitive: case.primitive,
-        dtype: ty.dtype,
-        rank: case.extents.len(),
-        operands: case.inputs.iter().zip(&case.layouts).map(|(x, l)| (x.ty().dtype, classes(l))).collect(),
-        result: classes(&case.result),
-    };
+    let key = case.key(&graph);
     let kernel = kernel(&key, &case.target).map_err(said)?;
     let said = |e: lazuli_ir::Error| format!("{e}\n{key:?}\n{kernel}");
     kernel.verify().map_err(said)?;
     let code = compile(std::slice::from_ref(&kernel), &case.target).map_err(said)?.remove(0);
     let extents: Vec<u64> = case.extents.iter().map(|n| *n as u64).collect();
     let n = iterations(&kernel, &extents);
-    let run_time = |l: &Layout| -> Vec<i64> {
-        l.strides.iter().copied().filter(|s| StrideClass::of(*s) == StrideClass::Other).collect()
-    };
     let mut arrays = Vec::new();
     for (x, l) in case.inputs.iter().zip(&case.layouts) {
         arrays.push(array(x, l).map_err(said)?);
@@ -174,7 +219,7 @@ pub fn check_primitive(case: &PrimitiveCase) -> Result<Summary, String> {
     let strides: Vec<Vec<i64>> = case.layouts.iter().chain([&case.result]).map(run_time).collect();
     let run = |threads: usize, grain: u64| -> Result<Array, String> {
         set_num_threads(threads);
-        let storage = TensorType { shape: Shape::new([case.result.shape.elements()]), dtype: ty.dtype };
+        let storage = TensorType { shape: Shape::new([case.result.shape.elements()]), dtype: key.dtype };
         let out = Array::uninit(&storage).and_then(|a| a.with_layout(case.result.clone())).map_err(said)?;
         let all = arrays.iter().chain([&out]).zip(&strides);
         let args: Vec<LaunchArg<'_>> = all.map(|(array, strides)| LaunchArg { array, strides }).collect();
@@ -196,17 +241,26 @@ pub fn check_primitive(case: &PrimitiveCase) -> Result<Summary, String> {
 /// # Errors
 /// What differs, with the kernels.
 pub fn check_operation(seed: u64) -> Result<Summary, String> {
+    let Some((program, setup)) = single_operation(seed).map_err(|e| e.to_string())? else {
+        return Ok(Summary::default());
+    };
+    Check::MachineCode
+        .run(&program, &setup)
+        .map_err(|e| format!("{e}\n{}\n{setup:?}\n{:?}", program.graph, texts(&program)))
+}
+
+/// One operation of a random program by itself, and how its operands lie; none where the program has none.
+pub(crate) fn single_operation(seed: u64) -> Result<Option<(RandomProgram, Setup)>> {
     let random = &mut Rng::new(seed ^ 0x09e);
     let whole = random_program(seed, &Options::of_seed(seed));
     let nodes: Vec<_> = whole.graph.nodes().filter(|n| !whole.graph.operands(*n).is_empty()).collect();
     // The operation that a seed names comes first.
     let picked = if random.one_in(2) { nodes.first().copied() } else { random.pick(&nodes) };
-    let Some(n) = picked else { return Ok(Summary::default()) };
-    let said = |e: lazuli_ir::Error| e.to_string();
+    let Some(n) = picked else { return Ok(None) };
     let operands = whole.graph.operands(n);
     let mut before = whole.graph.clone();
     before.set_outputs(operands.iter().copied());
-    let inputs = evaluate(&before, &whole.inputs).map_err(said)?;
+    let inputs = evaluate(&before, &whole.inputs)?;
     let mut graph = Graph::new("operation");
     let add = |(i, x): (usize, &Dense)| graph.add_input(format!("x{i}"), x.ty().clone(), Sources::none());
     let values: Vec<_> = inputs.iter().enumerate().map(add).collect();
@@ -219,16 +273,14 @@ pub fn check_operation(seed: u64) -> Result<Summary, String> {
         }
         _ => None,
     };
-    let out = graph.add(op, &values, Sources::none()).map_err(said)?;
+    let out = graph.add(op, &values, Sources::none())?;
     graph.add_output(out);
     let faults = value.into_iter().map(|value| Fault { input: last, value }).collect();
     let program = RandomProgram { graph, inputs, faults };
     let mut setup = Setup::plain(&program);
-    setup.layouts = program.inputs.iter().map(|x| random_layout(random, &x.ty().shape)).collect();
     // An index in range may not be in range once elements are repeated, but what repeats is one of them.
-    Check::MachineCode
-        .run(&program, &setup)
-        .map_err(|e| format!("{e}\n{}\n{setup:?}\n{:?}", program.graph, texts(&program)))
+    setup.layouts = program.inputs.iter().map(|x| random_layout(random, &x.ty().shape)).collect();
+    Ok(Some((program, setup)))
 }
 
 fn texts(program: &RandomProgram) -> Vec<String> {

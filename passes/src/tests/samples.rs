@@ -1,8 +1,8 @@
 //! At least one instance of every primitive with operand types it takes, for tests that must not forget one.
 
 use lazuli_ir::{
-    BinaryOp, CompareOp, CumulativeOp, DType, Domain, DotDims, Op, PadDim, ReduceOp, ScatterOp, Shape, SliceDim,
-    TensorType, UnaryOp, WindowDim, WindowDims,
+    BinaryOp, CompareOp, CumulativeOp, DType, Device, Domain, DotDims, Op, PadDim, ReduceOp, ScatterOp, Shape,
+    SliceDim, TensorType, UnaryOp, WindowDim, WindowDims,
 };
 use smallvec::smallvec;
 
@@ -13,6 +13,7 @@ pub(crate) fn operations() -> Vec<(Op, Vec<TensorType>)> {
     let mut all: Vec<(Op, Vec<TensorType>)> = vec![
         (Op::Alias, vec![f(&[2, 3])]),
         (Op::Detach, vec![f(&[2, 3])]),
+        (Op::ToDevice { from: Device::Cpu, to: Device::Cuda(0) }, vec![f(&[2, 3])]),
         (Op::Select, vec![condition, f(&[2, 3]), f(&[2, 3])]),
         (Op::Permute(smallvec![2, 0, 1]), vec![f(&[2, 3, 4])]),
         (Op::Reshape(Shape::new([6])), vec![f(&[2, 3])]),
@@ -85,5 +86,5 @@ fn every_variant_has_a_sample() {
     let variants: std::collections::BTreeSet<&str> = operations().iter().map(|(op, _)| op.name()).collect();
     let elementwise = UnaryOp::ALL.len() + BinaryOp::ALL.len() + CompareOp::ALL.len();
     let indexed = ReduceOp::ALL.len() + ScatterOp::ALL.len() + CumulativeOp::ALL.len();
-    assert_eq!(variants.len(), elementwise + indexed + 20);
+    assert_eq!(variants.len(), elementwise + indexed + 21);
 }

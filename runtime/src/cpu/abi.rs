@@ -5,7 +5,6 @@
 //! extents, the scalars. Generated code holds no address: what it calls and its constants it finds through the table.
 
 use super::code::Vectors;
-use lazuli_ir::kernel::{Kernel, Stride};
 
 /// Generated code.
 pub(crate) type Entry = unsafe extern "C" fn(args: *const u64, scratch: *mut u8, begin: i64, end: i64);
@@ -20,29 +19,6 @@ pub(crate) const PARTIALS: usize = 2;
 pub(crate) const STATUS: usize = 3;
 /// The first word of the parameters.
 pub(crate) const PARAMS: usize = 4;
-
-/// Words of the table of a kernel, by what they hold.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Words {
-    pub strides: usize,
-    pub extents: usize,
-    pub scalars: usize,
-    pub total: usize,
-}
-
-impl Words {
-    pub(crate) fn of(kernel: &Kernel) -> Words {
-        let runtime = |s: &&Stride| matches!(s, Stride::Runtime);
-        let strides: usize = kernel.params.iter().map(|p| p.strides.iter().filter(runtime).count()).sum();
-        let first = PARAMS + kernel.params.len();
-        Words {
-            strides: first,
-            extents: first + strides,
-            scalars: first + strides + kernel.extents.len(),
-            total: first + strides + kernel.extents.len() + kernel.scalars.len(),
-        }
-    }
-}
 
 /// What generated code calls, in the order of the words of the table it reads.
 #[repr(C)]

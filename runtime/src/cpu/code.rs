@@ -1,8 +1,9 @@
 //! Kernels as machine code: compiled function by function, placed together, freed with the last kernel that uses them.
 
-use super::abi::{Entry, Words};
+use super::abi::{self, Entry};
 use super::arena::{Arena, Link};
 use super::emit::{self, Machine, Part, PlacedStrip, Pool};
+use crate::arguments::Words;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
@@ -253,7 +254,7 @@ pub fn compile_with(kernels: &[Kernel], _target: &Target, options: CompileOption
             scratch_bytes: f.scratch_bytes,
             partial_words: f.partial_words,
             code_bytes: f.body.len(),
-            words: Words::of(kernel),
+            words: Words::of(kernel, abi::PARAMS),
             clif: f.clif,
             kernel: kernel.clone(),
         });

@@ -24,14 +24,15 @@ mod target;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
+pub use crate::arguments::LaunchArg;
 pub use code::{CompileOptions, KernelCode, Vectors, compile, compile_with};
 pub use dispatch::{set_num_threads, threads};
-pub use launch::{LaunchArg, launch};
+pub use launch::launch;
 pub use limits::limits;
 pub use target::host_target;
 
 pub(crate) use abi::DotCall;
-pub(crate) use launch::{reach, template};
+pub(crate) use launch::template;
 pub(crate) use status::Status;
 
 /// What generated code may call.

@@ -26,10 +26,11 @@ mod reduction;
 mod strip;
 mod value;
 
-use super::abi::{self, Callee, Words};
+use super::abi::{self, Callee};
 use super::code::Vectors;
 #[cfg(target_arch = "x86_64")]
 use super::wide::Family;
+use crate::arguments::Words;
 use cranelift_codegen::ir::{
     AbiParam, AliasRegionData, Block, BlockArg, DataFlowGraph, Function, InsertBuilder, Inst, InstBuilder,
     InstInserterBase, MemFlagsData, Signature, StackSlot, Type, UserFuncName, Value, types,
@@ -282,7 +283,7 @@ impl<'k> Emitter<'k> {
 
     /// Loads everything the table holds; what is not used goes away again.
     fn read_table(&mut self) {
-        let (kernel, words) = (self.kernel, Words::of(self.kernel));
+        let (kernel, words) = (self.kernel, Words::of(self.kernel, abi::PARAMS));
         self.functions = self.word(abi::FUNCTIONS);
         self.constants = self.word(abi::CONSTANTS);
         self.partials = self.word(abi::PARTIALS);

@@ -1,0 +1,321 @@
+//! A program on a GPU.
+//!
+//! All that does not depend on the call stands in a template of words; a call copies it and writes the addresses of buffers.
+//! Then its launches go to the device as a CUDA graph (see [`graphs`](super::graphs)); a program of one launch, and one with
+//! steps that the host takes part in, is submitted step by step. Nothing is waited for: outputs are arrays whose
+//! values will be there before whatever reads them.
+//!
+//! A sort goes through the host: its operand is copied down, sorted by the CPU's routine, and the result copied up.
+
+use super::code::{self, KernelCode};
+use super::driver::{Address, Event, Shape};
+use super::gpu::{Gpu, Queue};
+use super::graphs::Graphs;
+use super::pending::Work;
+use super::source::CheckStatus;
+use crate::allocator::ALIGNMENT;
+use crate::array::Array;
+use crate::buffer::Buffer;
+use crate::cpu;
+use crate::executor::places::{Places, check_arguments, check_call, check_sort, missing};
+use crate::executor::{Argument, CallReport, Executable};
+use lazuli_ir::program::{self, BufferDecl, BufferId, CheckSite, KernelCall, OutputDecl, Place, Program, SortCall};
+use lazuli_ir::{DType, Layout, Result};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A program, loaded on a GPU.
+#[derive(Debug)]
+pub(crate) struct CudaExecutable {
+    program: Program,
+    gpu: &'static Gpu,
+    steps: Vec<Step>,
+    /// The arguments of all launches, without addresses of buffers.
+    words: Vec<u64>,
+    /// Words that take a buffer's address, and the byte offset from it.
+    addresses: Vec<(usize, u32, isize)>,
+    /// Words that take an address in the workspace, and its offset.
+    partials: Vec<(usize, usize)>,
+    workspace_bytes: usize,
+    /// Statuses and tickets, on the device for the executable's life.
+    work: Arc<Work>,
+    graphs: Mutex<Graphs>,
+}
+
+/// A step, ready to be submitted.
+#[derive(Debug)]
+enum Step {
+    /// A launch; `None` where there is nothing to do.
+    Kernel { code: KernelCode, shape: Option<Shape>, words: Range<usize> },
+    /// A sort on the host.
+    Sort(Sort),
+}
+
+#[derive(Debug)]
+struct Sort {
+    operand: BufferId,
+    dtype: DType,
+    /// Where the sorted elements begin in the operand, counted from its pointer, and how many there are.
+    low: i64,
+    elements: usize,
+    result: BufferId,
+    /// The same sort of an argument of its own, for the CPU.
+    routine: Executable,
+}
+
+/// The parts of a program's own memory while it is laid out.
+#[derive(Default)]
+struct Fixed {
+    /// For each status, what its checks stand for, and the word that takes its address.
+    statuses: Vec<(Vec<CheckSite>, usize)>,
+    /// The words that take the address of a ticket.
+    tickets: Vec<usize>,
+}
+
+impl CudaExecutable {
+    /// Compiles a program, scheduled for this GPU's target, and loads it. Errors call it by `name`.
+    pub(crate) fn new(program: Program, gpu: &'static Gpu, name: &str) -> Result<CudaExecutable> {
+        let codes = code::compile(&program.kernels, gpu)?;
+        let mut executable = CudaExecutable {
+            workspace_bytes: program.workspace_bytes,
+            gpu,
+            steps: Vec::new(),
+            words: Vec::new(),
+            addresses: Vec::new(),
+            partials: Vec::new(),
+            work: Work::new(String::new(), Vec::new(), None),
+            graphs: Mutex::new(Graphs::new(gpu)),
+            program: Program::default(),
+        };
+        let mut fixed = Fixed::default();
+        for step in &program.steps {
+            let step = match step {
+                program::Step::Kernel(call) => executable.place_kernel(&program, &codes, call, &mut fixed)?,
+                program::Step::Sort(call) => Step::Sort(Sort::new(&program, call)?),
+            };
+            executable.steps.push(step);
+        }
+        let names: Vec<&str> = program.steps.iter().map(|s| program.step_name(s)).collect();
+        let name = format!("`{name}` (kernels {})", names.join(", "));
+        executable.work = executable.place_fixed(name, fixed)?;
+        executable.program = program;
+        Ok(executable)
+    }
+
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
+    }
+
+    pub(crate) fn gpu(&self) -> &'static Gpu {
+        self.gpu
+    }
+
+    pub(crate) fn workspace_bytes(&self) -> usize {
+        self.workspace_bytes
+    }
+
+    fn place_kernel(
+        &mut self,
+        program: &Program,
+        codes: &[KernelCode],
+        call: &KernelCall,
+        fixed: &mut Fixed,
+    ) -> Result<Step> {
+        let code = codes.get(call.kernel).ok_or_else(missing)?;
+        check_call(program, code.kernel(), call)?;
+        let words = code.words();
+        let first = self.words.len();
+        self.words.resize(first + words.total, 0);
+        let table = &mut self.words[first..];
+        words.plain.fill(table, call.args.iter().map(|a| a.strides.as_slice()), &call.extents, &call.scalars);
+        for (i, arg) in call.args.iter().enumerate() {
+            let decl = program.buffers.get(arg.buffer.0 as usize).ok_or_else(missing)?;
+            let offset = arg.offset as isize * decl.dtype.size() as isize;
+            self.addresses.push((first + words.plain.params + i, arg.buffer.0, offset));
+        }
+        if let Some(word) = words.status {
+            fixed.statuses.push((call.checks.clone(), first + word));
+        }
+        if let Some(word) = words.partials {
+            let at = self.workspace_bytes.next_multiple_of(ALIGNMENT);
+            self.workspace_bytes = at + code.partial_bytes(&call.extents);
+            self.partials.push((first + word, at));
+            fixed.tickets.push(first + word + 1);
+        }
+        let shape = code.shape(&call.extents)?;
+        Ok(Step::Kernel { code: code.clone(), shape, words: first..first + words.total })
+    }
+
+    /// Statuses and tickets: zeros at first, and whenever no launch is running.
+    fn place_fixed(&mut self, name: String, fixed: Fixed) -> Result<Arc<Work>> {
+        let statuses = fixed.statuses.len() * size_of::<CheckStatus>();
+        let bytes = statuses + fixed.tickets.len() * 8;
+        if bytes == 0 {
+            return Ok(Work::new(name, Vec::new(), None));
+        }
+        let mut queue = self.gpu.queue()?;
+        let block = queue.acquire(bytes, "the state of a program")?;
+        // SAFETY: the block holds so many bytes.
+        let cleared = unsafe { self.gpu.driver.fill(block.address(), 0, bytes) };
+        queue.check(cleared)?;
+        let at = block.address().0;
+        for (i, (_, word)) in fixed.statuses.iter().enumerate() {
+            self.words[*word] = at + (i * size_of::<CheckStatus>()) as u64;
+        }
+        for (i, word) in fixed.tickets.iter().enumerate() {
+            self.words[*word] = at + (statuses + i * 8) as u64;
+        }
+        Ok(Work::new(name, fixed.statuses.into_iter().map(|(sites, _)| sites).collect(), Some(block)))
+    }
+
+    /// Runs the program on arguments that lie on its device.
+    pub(crate) fn run(&self, mut arguments: Vec<Argument>, report: Option<&mut CallReport>) -> Result<Vec<Array>> {
+        check_arguments(&self.program, &arguments)?;
+        let mut queue = self.gpu.queue()?;
+        let workspace = match self.workspace_bytes {
+            0 => None,
+            bytes => Some(queue.acquire(bytes, "the workspace of a program")?),
+        };
+        let base = workspace.as_ref().map_or(0, |block| block.address().0);
+        let place = |offset: usize, _| Ok((base + offset as u64) as *mut u8);
+        let new = |bytes| Ok(Buffer::from_device(queue.acquire(bytes, "a result")?, bytes));
+        let places = Places::of(&self.program, &mut arguments, place, new)?;
+        let mut words = self.words.clone();
+        for &(word, buffer, offset) in &self.addresses {
+            words[word] = places.pointers[buffer as usize].wrapping_offset(offset) as u64;
+        }
+        for &(word, offset) in &self.partials {
+            words[word] = base + offset as u64;
+        }
+        let call = Call { pointers: &places.pointers, words: &words, base };
+        // Before anything is submitted, so that whatever fails from here on names this program.
+        queue.note(&self.work);
+        match report {
+            None => self.submit(&mut queue, &call)?,
+            Some(report) => {
+                report.step_nanos = self.submit_timed(&mut queue, &call)?;
+                report.taken_over = places.taken_over(arguments.len());
+            }
+        }
+        // The workspace goes back only now; whoever gets it next is behind this call in the queue.
+        drop(workspace);
+        places.outputs(&self.program, &arguments)
+    }
+
+    fn submit(&self, queue: &mut Queue, call: &Call<'_>) -> Result<()> {
+        let launches = self.steps.iter().all(|s| matches!(s, Step::Kernel { .. }));
+        if !launches || self.steps.len() < 2 || self.gpu.stepwise {
+            return self.steps.iter().try_for_each(|step| self.step(queue, step, call));
+        }
+        let mut addresses: Vec<u64> = call.pointers.iter().map(|p| *p as u64).collect();
+        addresses.push(call.base);
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = |queue: &mut Queue| self.steps.iter().try_for_each(|step| self.step(queue, step, call));
+        // SAFETY: as for each step; words depend on the addresses and on the program alone.
+        unsafe { graphs.run(queue, &addresses, all) }
+    }
+
+    /// Submits each step between two events, waits, and gives the nanoseconds of each.
+    fn submit_timed(&self, queue: &mut Queue, call: &Call<'_>) -> Result<Vec<u64>> {
+        let driver = &self.gpu.driver;
+        let mut events: Vec<Event> = Vec::new();
+        let mut mark = |queue: &mut Queue| {
+            let event = driver.create_event();
+            let event = queue.check(event)?;
+            events.push(event);
+            let recorded = driver.record(event);
+            queue.check(recorded)
+        };
+        let mut submitted = mark(queue);
+        for step in &self.steps {
+            submitted = submitted.and_then(|()| self.step(queue, step, call)).and_then(|()| mark(queue));
+        }
+        let mut nanos = Vec::new();
+        if submitted.is_ok() {
+            submitted = queue.settle();
+        }
+        if submitted.is_ok() {
+            for pair in events.windows(2) {
+                let us = driver.elapsed_us(pair[0], pair[1]);
+                nanos.push((queue.check(us)? * 1e3) as u64);
+            }
+        }
+        for event in events {
+            let destroyed = driver.destroy_event(event);
+            queue.check(destroyed)?;
+        }
+        submitted.map(|()| nanos)
+    }
+
+    fn step(&self, queue: &mut Queue, step: &Step, call: &Call<'_>) -> Result<()> {
+        match step {
+            Step::Kernel { shape: None, .. } => Ok(()),
+            Step::Kernel { code, shape: Some(shape), words } => {
+                if self.gpu.stepwise {
+                    queue.note(code.work());
+                }
+                // SAFETY: the words were laid out for this kernel; `check_call` and `check_arguments` have made sure that
+                // buffers hold what parameters reach; arguments, results and workspace are reused in the order of the queue.
+                unsafe { code.launch(queue, *shape, &call.words[words.clone()])? };
+                if self.gpu.stepwise { queue.settle() } else { Ok(()) }
+            }
+            Step::Sort(sort) => sort.run(queue, call),
+        }
+    }
+}
+
+/// What a call's steps need to know of it.
+struct Call<'a> {
+    /// Where the buffers lie.
+    pointers: &'a [*mut u8],
+    words: &'a [u64],
+    /// Where the workspace lies.
+    base: u64,
+}
+
+impl Sort {
+    fn new(program: &Program, call: &SortCall) -> Result<Sort> {
+        let operand = program.buffers.get(call.operand.0 as usize).ok_or_else(missing)?;
+        let result = program.buffers.get(call.result.0 as usize).ok_or_else(missing)?;
+        check_sort(program, operand, result, call)?;
+        let (low, high) = call.layout.bounds();
+        let elements = high.saturating_sub(low).max(0) as usize;
+        let shape = call.layout.shape.clone();
+        let layout = Layout { offset: call.layout.offset - low, ..call.layout.clone() };
+        let (input, output) = (BufferId(0), BufferId(1));
+        let alone = Program {
+            buffers: vec![
+                BufferDecl { dtype: operand.dtype, elements, place: Place::Input(0) },
+                BufferDecl { dtype: DType::I64, elements: shape.elements(), place: Place::Output { donor: None } },
+            ],
+            steps: vec![program::Step::Sort(SortCall { operand: input, layout, result: output, ..call.clone() })],
+            outputs: vec![OutputDecl { buffer: output, dtype: DType::I64, layout: Layout::contiguous(shape) }],
+            inputs: 1,
+            ..Program::default()
+        };
+        let routine = Executable::new(alone, cpu::host_target())?;
+        Ok(Sort { operand: call.operand, dtype: operand.dtype, low, elements, result: call.result, routine })
+    }
+
+    fn run(&self, queue: &mut Queue, call: &Call<'_>) -> Result<()> {
+        if self.elements == 0 {
+            return Ok(());
+        }
+        let size = self.dtype.size();
+        let operand = Buffer::uninit(self.elements * size)?;
+        let from = call.pointers[self.operand.0 as usize].wrapping_offset(self.low as isize * size as isize);
+        // SAFETY: the buffer is as long as said, its memory is initialised, and nobody else knows it yet.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(operand.as_ptr(), operand.bytes()) };
+        // SAFETY: `check_sort` has made sure that the operand holds these elements.
+        unsafe { queue.copy_down_at(Address(from as u64), bytes)? };
+        let line = Layout::contiguous([self.elements].into());
+        let array = Array::new(Arc::new(operand), self.dtype, line)?;
+        for sorted in self.routine.run(vec![Argument { array, donated: false }])? {
+            let indices = sorted.as_slice::<i64>().unwrap_or(&[]);
+            let to = call.pointers[self.result.0 as usize];
+            // SAFETY: as above, for the result.
+            unsafe { queue.copy_up_at(Address(to as u64), bytemuck::cast_slice(indices))? };
+        }
+        Ok(())
+    }
+}
