@@ -45,7 +45,7 @@ pub fn schedule_cpu(kernel: &mut Kernel, target: &Target) -> Vec<u64> {
     extents
 }
 
-/// Schedules the kernel of one primitive, whose extents are run-time values and whose dims are merged already.
+/// Schedules the kernel of one primitive for a CPU, whose extents are run-time values and whose dims are merged already.
 pub fn schedule_primitive(kernel: &mut Kernel, target: &Target) {
     let mut body = std::mem::take(&mut kernel.body);
     vectorize(kernel, &mut body);
