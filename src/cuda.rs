@@ -8,10 +8,11 @@
 //! an index out of range in a program that ran before, too. [`synchronize`] does the same without a value.
 
 use crate::{Device, Result};
-use lazuli_runtime::MemoryStats;
 use lazuli_runtime::device;
 
-/// Whether there is a GPU that can be used.
+pub use lazuli_runtime::MemoryStats;
+
+/// Whether there is a GPU that can be used: a driver that shows one, and the compiler for it.
 ///
 /// ```
 /// use lazuli::prelude::*;
@@ -19,7 +20,7 @@ use lazuli_runtime::device;
 /// # Ok::<(), lazuli::Error>(())
 /// ```
 pub fn is_available() -> bool {
-    device_count().is_ok_and(|n| n > 0)
+    device::cuda_is_available()
 }
 
 /// The number of GPUs that this process may use.

@@ -26,7 +26,7 @@ impl Device {
     /// The NVIDIA GPU of this number, counted from 0, ready to be used.
     ///
     /// # Errors
-    /// There is no driver, or it is too old; there is no such GPU: the error says what to install. See
+    /// There is no driver, or it is too old; there is no such GPU; there is no NVRTC: the error says what to install. See
     /// [`cuda::is_available`](crate::cuda::is_available).
     pub fn cuda(ordinal: usize) -> Result<Device> {
         lazuli_runtime::device::open(lazuli_ir::Device::Cuda(ordinal))?;

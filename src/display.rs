@@ -1,5 +1,6 @@
 //! Tensors printed as PyTorch prints them: precision 4, scientific where magnitudes ask for it, summarised when large.
 
+use crate::Device;
 use crate::history::Kind;
 use crate::tensor::Tensor;
 use lazuli_ir::{DType, Element, Literal, with_element};
@@ -61,6 +62,9 @@ impl Tensor {
             DType::Bool | DType::I64 => !elements.is_empty(),
             DType::U8 | DType::I32 | DType::F16 | DType::BF16 | DType::F64 => false,
         };
+        if self.device() != Device::Cpu {
+            suffix.push(format!("device={}", self.device()));
+        }
         if !is_default {
             suffix.push(format!("dtype={}", self.dtype()));
         }

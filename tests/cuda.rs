@@ -1,6 +1,7 @@
-//! Tensors and compiled functions on a GPU whose driver records and runs nothing: where values live, what is refused, what is
-//! submitted in which order, and what is told when something fails.
+//! Tensors and compiled functions on a GPU whose driver records, and runs kernels by their meaning: where values live, what they
+//! are, what is refused, what is submitted in which order, and what is told when something fails.
 
+#![allow(clippy::panic, clippy::unwrap_used)]
 #![cfg(feature = "cuda")]
 
 use lazuli::prelude::*;
@@ -10,6 +11,7 @@ use lazuli_runtime::cuda::testing::Fake;
 
 fn gpu() -> (Device, Fake) {
     let fake = Fake::default();
+    fake.evaluate();
     (Device::cuda(fake.install(true).unwrap()).unwrap(), fake)
 }
 
@@ -36,7 +38,7 @@ fn cuda_a_tensor_goes_to_a_device_and_comes_back() -> Result<()> {
     assert_eq!(y.i((1, 2)).item::<f32>()?, 5.0);
     assert_eq!(y.to((Device::Cpu, DType::F32)).device(), Device::Cpu);
     assert_eq!(count(&fake.take_log(), "launch"), 0);
-    assert!(format!("{y}").contains("tensor([[0., 1., 2.],"), "{y}");
+    assert!(format!("{y}").contains("tensor([[0., 1., 2.],") && format!("{y}").contains("device=cuda:"), "{y}");
     assert_eq!(y.lend::<f32>()?.as_slice(), Some(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0][..]));
     assert_eq!(fake.misuses(), [""; 0]);
     Ok(())
@@ -146,6 +148,8 @@ fn cuda_compiled_functions_run_on_the_device_of_their_arguments() -> Result<()> 
     // The new weights lie where the old ones lay.
     let report = step.stages()?.report();
     assert!(report.to_string().contains("given away"), "{report}");
+    let profile = step.profile((w, &x, 0.1))?;
+    assert!(profile.kernels.iter().all(|k| k.time.is_some()), "{profile}");
     assert!(step.stages()?.cuda()?.contains("__global__"));
     assert!(step.stages()?.clif().is_err());
     assert_eq!(fake.misuses(), [""; 0]);
@@ -212,4 +216,155 @@ fn cuda_devices_are_told_about() -> Result<()> {
         assert!(numbers(3).to(Device::Cuda(0)).eval().is_err());
     }
     Ok(())
+}
+
+/// The same function of tensors on the CPU and on the device: the same bits, or (`close`) nearly so.
+fn agrees(name: &str, close: bool, inputs: &[&Tensor], f: impl Fn(&[Tensor]) -> Tensor + Send + Sync) {
+    let (device, fake) = gpu();
+    if nvrtc() {
+        fake.compile();
+    }
+    agrees_on(device, name, close, inputs, &f);
+    assert_eq!(fake.misuses(), [""; 0], "{name}");
+    if let Ok(device) = Device::cuda(0) {
+        agrees_on(device, name, close, inputs, &f);
+    }
+}
+
+/// Whether NVRTC is there, where it need not be.
+fn nvrtc() -> bool {
+    match lazuli_runtime::cuda::nvrtc::version() {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(std::env::var_os("LAZULI_REQUIRE_NVRTC").is_none_or(|v| v != "1"), "{error}");
+            println!("CUDA C is not compiled: {}", error.message());
+            false
+        }
+    }
+}
+
+fn agrees_on(
+    device: Device,
+    name: &str,
+    close: bool,
+    inputs: &[&Tensor],
+    f: &(impl Fn(&[Tensor]) -> Tensor + Send + Sync),
+) {
+    let there: Vec<Tensor> = inputs.iter().map(|x| x.to(device)).collect();
+    let compiled = lazuli::compile(|inputs: Vec<Tensor>| f(&inputs));
+    let expected = f(&inputs.iter().map(|x| (*x).clone()).collect::<Vec<_>>());
+    for (mode, got) in
+        [("eager", f(&there)), ("compiled", compiled.call(there.clone()).unwrap_or_else(|e| panic!("{name}: {e}")))]
+    {
+        assert_eq!(
+            (got.device(), got.shape(), got.dtype()),
+            (device, expected.shape(), expected.dtype()),
+            "{name}, {mode}"
+        );
+        let read = |t: &Tensor| t.to(DType::F64).to_vec::<f64>().unwrap_or_else(|e| panic!("{name}, {mode}: {e}"));
+        let (got, expected) = (read(&got.to(Device::Cpu)), read(&expected));
+        for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
+            let near = close && (g - e).abs() <= 1e-5 * e.abs().max(1.0);
+            assert!(
+                g.to_bits() == e.to_bits() || g.is_nan() && e.is_nan() || near,
+                "{name}, {mode}: {g}, not {e}, at {i}"
+            );
+        }
+    }
+}
+
+#[test]
+fn cuda_values_are_those_of_the_cpu() {
+    let x = (numbers(60) * 0.37 - 9.0).reshape([3, 4, 5]);
+    let special = Tensor::from_vec(vec![f32::NAN, -0.0, f32::INFINITY, -1.0, 1e-45], [5]);
+    let (integers, rows) = (numbers(60).to(DType::I64).reshape([12, 5]) - 20, Tensor::from_vec(vec![2i64, 0], [2]));
+    let half = x.to(DType::F16);
+    let both = [&x, &special];
+    agrees("arithmetic", false, &both, |t| (&t[0] * 2.0 + &t[1]).maximum(&t[0] - 1.0) / 3.0);
+    agrees("functions", true, &both, |t| t[0].sin().exp() + t[1].abs().sqrt().tanh());
+    agrees("comparison", false, &both, |t| t[0].gt(&t[1]));
+    agrees("integers", false, &[&integers], |t| (&t[0] * 7 + 3) % 5);
+    agrees("halves", false, &[&half], |t| &t[0] * 3.0 + &t[0]);
+    agrees("casts", false, &[&x], |t| t[0].to(DType::I64).to(DType::BF16));
+    agrees("movement", false, &[&x], |t| t[0].permute([2, 0, 1]).flip(1).reshape([15, 4]).i((.., 1..3)));
+    agrees("transposed", false, &[&x], |t| t[0].transpose(0, 2) + 1.0);
+    agrees("padding", false, &[&x], |t| lazuli::cat(&[&t[0], &(&t[0] + 1.0)], 1));
+    agrees("sum", true, &[&x], |t| t[0].sum([0, 2]));
+    agrees("sum of all", true, &[&x], |t| t[0].sum(..));
+    agrees("columns", true, &[&integers], |t| t[0].sum(0));
+    agrees("argmax", false, &[&integers], |t| t[0].argmax(-1));
+    agrees("empty", false, &[&x.i((0..0, .., ..))], |t| t[0].sum(0));
+    agrees("softmax", true, &[&x], |t| t[0].softmax(-1));
+    agrees("layer_norm", true, &[&x], |t| t[0].layer_norm([5], ()));
+    agrees("gather", false, &[&integers, &rows], |t| t[0].index_select(0, &t[1]));
+    agrees("cumulative", true, &[&x], |t| t[0].cumsum(1));
+    agrees("sort", false, &[&x], |t| t[0].sin().sort(()).1);
+    agrees("product", true, &[&x.reshape([12, 5]), &integers.to(DType::F32)], |t| t[0].matmul(t[1].t()));
+}
+
+#[test]
+fn cuda_training_is_that_of_the_cpu() -> Result<()> {
+    let (device, fake) = gpu();
+    let train = |(w, x, y, lr): (Tensor, Tensor, Tensor, Tensor)| {
+        let (loss, dw) = lazuli::value_and_grad(|w: &Tensor| x.matmul(w).tanh().cross_entropy(&y))(&w);
+        (loss, &w - lr * dw)
+    };
+    let (x, y) = ((numbers(32) * 0.1).reshape([8, 4]), Tensor::arange(0..8).eval().map(|()| Tensor::arange(0..8))?);
+    let (cpu, gpu) = (lazuli::compile(train), lazuli::compile(train));
+    let (mut a, mut b) = (Tensor::zeros([4, 8]), Tensor::zeros([4, 8]).to(device));
+    let (there, labels) = (x.to(device), y.to(device));
+    for rate in [0.5, 0.4, 0.3, 0.2, 0.1] {
+        let (loss_a, next_a) = cpu.call((a, &x, &y, rate))?;
+        let (loss_b, next_b) = gpu.call((b, &there, &labels, rate))?;
+        (a, b) = (next_a, next_b);
+        let (p, q) = (loss_a.item::<f32>()?, loss_b.item::<f32>()?);
+        assert!((p - q).abs() < 1e-5, "{p} {q}");
+    }
+    for (p, q) in a.to_vec::<f32>()?.iter().zip(b.to_vec::<f32>()?) {
+        assert!((p - q).abs() < 1e-5, "{p} {q}");
+    }
+    assert_eq!(gpu.cache().misses, 1);
+    // Eagerly, with history.
+    let w = Tensor::zeros([4, 8]).to(device).requires_grad_(true);
+    there.matmul(&w).tanh().cross_entropy(&labels).backward()?;
+    let v = Tensor::zeros([4, 8]).requires_grad_(true);
+    x.matmul(&v).tanh().cross_entropy(&y).backward()?;
+    let (p, q) = (w.grad().unwrap().to_vec::<f32>()?, v.grad().unwrap().to_vec::<f32>()?);
+    assert!(p.iter().zip(&q).all(|(p, q)| (p - q).abs() < 1e-5), "{p:?} {q:?}");
+    // Random numbers depend on the seed alone.
+    let noise = lazuli::compile(|x: Tensor| x + Tensor::rand([3]));
+    lazuli::manual_seed(3)?;
+    let a = noise.call(numbers(3))?.to_vec::<f32>()?;
+    lazuli::manual_seed(3)?;
+    assert_eq!(noise.call(numbers(3).to(device))?.to_vec::<f32>()?, a);
+    assert_eq!(fake.misuses(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn cuda_wrong_indices_are_told_when_a_value_is_read() -> Result<()> {
+    let (device, fake) = gpu();
+    let table = numbers(10).to(device);
+    let look_up = lazuli::compile(|(t, i): (Tensor, Tensor)| t.index_select(0, &i) * 2.0);
+    let (right, wrong) =
+        (Tensor::from_vec(vec![1i64, 9], [2]).to(device), Tensor::from_vec(vec![1i64, 10], [2]).to(device));
+    assert_eq!(look_up.call((&table, &right))?.to_vec::<f32>()?, [2.0, 18.0]);
+    let result = look_up.call((&table, &wrong))?;
+    let error = result.to_vec::<f32>().unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Index, Some("index_select")));
+    assert!(error.message().contains("index 10 is out of range for 10 elements"), "{error}");
+    assert!(error.to_string().contains("tests/cuda.rs"), "{error}");
+    assert_eq!(look_up.call((&table, &right))?.to_vec::<f32>()?, [2.0, 18.0]);
+    let eager = table.index_select(0, &wrong);
+    assert_eq!(eager.to_vec::<f32>().unwrap_err().kind(), ErrorKind::Index);
+    assert_eq!(fake.misuses(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn cuda_device_tests_run_where_there_is_a_device() {
+    if let Err(error) = Device::cuda(0) {
+        assert!(std::env::var_os("LAZULI_REQUIRE_GPU").is_none_or(|v| v != "1"), "{error}");
+        println!("tests on a GPU were skipped: {}", error.message());
+    }
 }

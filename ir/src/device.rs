@@ -45,3 +45,28 @@ impl fmt::Display for Device {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Graph;
+
+    #[test]
+    fn names_parse_back() {
+        for device in [Device::Cpu, Device::Cuda(0), Device::Cuda(17)] {
+            assert_eq!(Device::parse(&device.to_string()), Some(device));
+        }
+        for wrong in ["", "cuda", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "gpu:0"] {
+            assert_eq!(Device::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn moves_parse_back() {
+        let text = "graph move(%x: f32[2]) -> (%1) {\n  %1 = to_device %x from=cpu to=cuda.1 : f32[2]\n}\n";
+        let graph = Graph::parse(text).unwrap();
+        assert_eq!(graph.to_string(), text);
+        assert!(Graph::parse(&text.replace("cuda.1", "cuda")).is_err());
+        assert!(Graph::parse(&text.replace(" to=cuda.1", "")).is_err());
+    }
+}

@@ -57,7 +57,7 @@ impl Target {
             kind: TargetKind::Nvidia(sm),
             vector_bytes: 16,
             fma: true,
-            l1_bytes: 48 << 10,
+            l1_bytes: shared_bytes(sm),
             l2_bytes: 50 << 20,
             reduce_chunk: 16 << 10,
             cores: 132,
@@ -65,6 +65,18 @@ impl Target {
             flops_per_us: 400_000,
         }
     }
+}
+
+/// Bytes of shared memory that a block of this compute capability may use.
+fn shared_bytes(sm: u32) -> u64 {
+    let kib = match sm {
+        80 | 87 => 163,
+        90 | 100..=110 => 227,
+        // What the smaller devices of each family have.
+        75.. => 99,
+        _ => 48,
+    };
+    kib << 10
 }
 
 /// What a machine does at most, as measured: what the times of kernels are compared with. No pass sees it, so programs do

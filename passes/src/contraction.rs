@@ -1,4 +1,4 @@
-//! What becomes of contractions before fusion looks at them, by how their operands lie.
+//! What becomes of contractions before fusion looks at them, by how their operands lie; and on a GPU of reductions of few long rows.
 //!
 //! - A product with a vector is no multiplication of matrices: each element is read once, or a few times (a depthwise
 //!   convolution), and memory is all it takes. It becomes products and their sum, which run as any reduction does, with
@@ -16,6 +16,7 @@ use crate::index_map::{operand_index, reshape_runs};
 use crate::layout::{Orders, contraction_order};
 use crate::operand::{LONG, is_matrix};
 use crate::plan::is_movement;
+use crate::split::row_parts;
 use crate::windows::rebuilt;
 use lazuli_ir::graph::Node;
 use lazuli_ir::{
@@ -36,7 +37,8 @@ pub(crate) fn prepare(
     orders: &Orders,
     target: &Target,
 ) -> Result<Option<(Graph, Vec<NodeId>)>> {
-    if target.kind != TargetKind::Cpu || !graph.nodes().any(|n| matches!(graph.op(n), Op::Dot { .. })) {
+    let gpu = target.kind != TargetKind::Cpu;
+    if !gpu && !graph.nodes().any(|n| matches!(graph.op(n), Op::Dot { .. })) {
         return Ok(None);
     }
     let mut changes = 0;
@@ -45,6 +47,12 @@ pub(crate) fn prepare(
     operands.chain(graph.outputs().iter().copied()).for_each(|v| reads[v.node.index()] += 1);
     let (new, back) = rebuilt(graph, |new, n, node, operands| {
         Ok(match &node.op {
+            Op::Reduce { op, dims, acc }
+                if gpu && let Some(cut) = row_parts(&new.ty(operands[0]).shape, *op, dims, target) =>
+            {
+                changes += 1;
+                cut.apply(new, operands[0], *op, *acc, &node.sources)?
+            }
             Op::Dot { dims, acc } if is_with_vector(dims, operands, new) => {
                 changes += 1;
                 summed(new, node, dims, *acc, operands)?
@@ -62,7 +70,8 @@ pub(crate) fn prepare(
                 let sums = new.add(Op::Broadcast { shape, dims: kept }, &[sums], node.sources.clone())?;
                 new.add(Op::Binary(BinaryOp::Div), &[dot, sums], node.sources.clone())?
             }
-            Op::Dot { dims, acc } => {
+            // A GPU reads operands where they lie.
+            Op::Dot { dims, acc } if !gpu => {
                 let (mut dims, mut operands): (DotDims, DimVec<Value>) = (dims.clone(), operands.into());
                 let whole = split(graph, layouts, orders, n, new, &mut dims, &mut operands)?;
                 changes += usize::from(!whole);

@@ -21,7 +21,7 @@ use crate::frame::frame;
 use crate::layout::Orders;
 use crate::ledger::{Decision, Ledger};
 use crate::legality::{SMALL_WORK, legal, parallel_iterations, short_enough, work};
-use crate::plan::{DotPlan, Frame, Group, Plan, is_movement};
+use crate::plan::{DotPlan, Frame, Group, Plan, Source, is_movement};
 use crate::reach::{Ancestry, Order};
 use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, Result, Target, TargetKind, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -423,7 +423,15 @@ impl<'a> Fusion<'a> {
         if plan.dots.iter().any(operand) {
             return Ok(Err("it is laid out once, for all panels of the contraction".into()));
         }
-        let feeds = |dot: &DotPlan| self.graph.operands(dot.node).iter().any(|v| inside.contains(&self.base(v.node)));
+        // What the group computes, masks, divides or finds by data is no operand that lies in memory.
+        let feeds = |dot: &DotPlan| {
+            dot.packed().any(|o| {
+                let i = &plan.instances[o.value];
+                let affine = |x: &Index| o.free.iter().chain(&o.contract).all(|v| x.coefficient(*v).is_some());
+                let loaded = matches!(i.source, Source::Load(_)) && i.mask.is_none() && i.indexed_by.is_empty();
+                !loaded || !i.index.iter().all(affine)
+            })
+        };
         if matches!(self.target.kind, TargetKind::Nvidia(_)) && plan.dots.iter().any(feeds) {
             return Ok(Err("a GPU's contraction reads its operands from memory".into()));
         }

@@ -50,9 +50,6 @@ pub(crate) fn legal(graph: &Graph, inside: &FxHashSet<NodeId>, plan: &Plan, targ
 
 /// Why a plan does not run in panels of whole rows.
 fn whole_rows(graph: &Graph, plan: &Plan, target: &Target) -> Result<(), String> {
-    if target.kind != TargetKind::Cpu {
-        return Err("whole rows of a contraction do not fit a block".into());
-    }
     let operands: Vec<usize> = plan.dots.iter().flat_map(|d| d.packed()).map(|o| o.scope).collect();
     let apart = |s: &Sink| {
         plan.scopes[s.scope]
@@ -77,7 +74,10 @@ fn whole_rows(graph: &Graph, plan: &Plan, target: &Target) -> Result<(), String>
         return Err("rows that are columns in memory would be stored across it".into());
     }
     if RowPanels::new(graph, plan, target).is_none() {
-        return Err("a few rows of the contraction do not fit half of the second-level cache".into());
+        return Err(match target.kind {
+            TargetKind::Cpu => "a few rows of the contraction do not fit half of the second-level cache".into(),
+            TargetKind::Nvidia(_) => "a few rows of the contraction do not fit the shared memory of a block".into(),
+        });
     }
     Ok(())
 }

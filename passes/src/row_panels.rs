@@ -10,12 +10,16 @@ use crate::operand::{Packed, position};
 use crate::panels::{Side, wrap};
 use crate::plan::{DotPlan, InstanceId, Plan, ScopeId, Sink, SinkId, SinkKind, Source};
 use lazuli_ir::kernel::{Memory, ScalarType, Scope, StmtKind, Tile, TileId};
-use lazuli_ir::{Error, Graph, Index, NodeId, Result, Target, VarId};
+use lazuli_ir::{Error, Graph, Index, NodeId, Result, Target, TargetKind, VarId};
 
 /// Rows of a panel at most.
 const MOST_ROWS: u64 = 128;
+/// Rows of a panel at most that is a block of a GPU.
+const BLOCK_ROWS: u64 = 64;
 /// Rows without which a contraction is slower than what a panel saves.
 const LEAST_ROWS: u64 = 16;
+/// Bytes of shared memory that a panel leaves to the operands of contractions, and to reductions.
+const STAGE_BYTES: u64 = 40 << 10;
 /// Multiplications that are worth sharing among threads.
 const SHARED_WORK: u64 = 1 << 20;
 /// Panels that such work should have.
@@ -53,23 +57,36 @@ impl RowPanels {
             let read = n.saturating_mul(k).saturating_mul(bytes(d.node));
             columns = columns.saturating_add(if read > target.l2_bytes / 4 { read } else { 0 });
         }
-        let fit = (target.l2_bytes / 2).checked_div(row).unwrap_or(MOST_ROWS);
+        let fit = tile_bytes(target).checked_div(row).unwrap_or(MOST_ROWS);
         if fit < m.min(LEAST_ROWS) {
             return None;
         }
         // Panels of one height, as far as whole vectors allow.
         let even = |panels: u64| m.div_ceil(panels).next_multiple_of(LEAST_ROWS).min(m);
-        let mut panels = m.div_ceil(fit.min(MOST_ROWS));
-        while even(panels) > fit || (work > SHARED_WORK && batches.saturating_mul(panels) < LEAST_PANELS) {
+        let (most, least_panels) = match target.kind {
+            TargetKind::Cpu => (MOST_ROWS, LEAST_PANELS),
+            TargetKind::Nvidia(_) => (BLOCK_ROWS, u64::from(target.cores)),
+        };
+        let mut panels = m.div_ceil(fit.min(most));
+        while even(panels) > fit || (work > SHARED_WORK && batches.saturating_mul(panels) < least_panels) {
             if even(panels) <= LEAST_ROWS {
                 break;
             }
             panels += 1;
         }
         let rows = even(panels);
-        let again = m.div_ceil(rows) - m.div_ceil(MOST_ROWS);
+        let again = m.div_ceil(rows) - m.div_ceil(most);
         let read_again = columns.saturating_mul(again).saturating_mul(batches);
         Some(RowPanels { rows, panels: batches.saturating_mul(m.div_ceil(rows)), read_again })
+    }
+}
+
+/// Bytes that the tiles of a panel may have: half of a core's second-level cache; on a GPU, the shared memory of a block, less
+/// what operands come through.
+fn tile_bytes(target: &Target) -> u64 {
+    match target.kind {
+        TargetKind::Cpu => target.l2_bytes / 2,
+        TargetKind::Nvidia(_) => target.l1_bytes.saturating_sub(STAGE_BYTES),
     }
 }
 

@@ -16,13 +16,12 @@ use crate::digits::take_apart;
 use crate::merge_loops::merge_loops;
 use crate::pieces::cut_conditions;
 use crate::renumber::renumber;
-use crate::schedule_gpu::schedule_gpu;
 use crate::tiling::{Stage, innermost, strided_loads, through_tiles};
 use lazuli_ir::kernel::{
     Axis, Binding, Block, Expr, Extent, Kernel, Memory, ParamId, Scope, Stmt, StmtKind, Stride, ValueId,
 };
 use lazuli_ir::kernel_walk::{for_each_statement, holds_dot};
-use lazuli_ir::{ExtentId, Index, Target, TargetKind, VarId};
+use lazuli_ir::{ExtentId, Index, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Lanes of a vector. Wider machines run several at once.
@@ -46,11 +45,8 @@ pub fn schedule_cpu(kernel: &mut Kernel, target: &Target) -> Vec<u64> {
     extents
 }
 
-/// Schedules the kernel of one primitive, whose extents are run-time values and whose dims are merged already.
+/// Schedules the kernel of one primitive for a CPU, whose extents are run-time values and whose dims are merged already.
 pub fn schedule_primitive(kernel: &mut Kernel, target: &Target) {
-    if matches!(target.kind, TargetKind::Nvidia(_)) {
-        return schedule_gpu(kernel, target);
-    }
     let mut body = std::mem::take(&mut kernel.body);
     vectorize(kernel, &mut body);
     kernel.body = body;
@@ -145,7 +141,7 @@ fn uses(block: &[Stmt], used: &mut FxHashSet<ValueId>) {
 }
 
 /// Puts statements at the start of a loop's body: of the innermost loop of a perfect nest, so that the nest stays perfect.
-fn sink(root: &mut Stmt, mut lets: Block) {
+pub(crate) fn sink(root: &mut Stmt, mut lets: Block) {
     let body = match &mut root.kind {
         StmtKind::Loop(l) => {
             if let [Stmt { kind: StmtKind::Loop(_), .. }] = l.body.as_slice() {

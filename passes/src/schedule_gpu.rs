@@ -36,7 +36,8 @@ use lazuli_ir::{Target, VarId};
 pub fn schedule_gpu(kernel: &mut Kernel, target: &Target) {
     merge_loops(kernel);
     split_root(kernel);
-    let body = std::mem::take(&mut kernel.body);
+    let mut body = std::mem::take(&mut kernel.body);
+    elementwise::make_perfect(&mut body);
     let nest = match body.as_slice() {
         [root] => innermost(root),
         _ => None,

@@ -7,7 +7,7 @@
 //! dim of `n` rows becomes `pieces * (n / pieces)`. That depends on shapes alone.
 
 use crate::driver::Rewritten;
-use lazuli_ir::{DType, DimVec, Graph, Op, ReduceOp, Result, Shape, Sources, Value};
+use lazuli_ir::{DType, DimVec, Graph, Op, ReduceOp, Result, Shape, Sources, Target, Value};
 
 /// Iterations for threads to share that are enough.
 const PIECES: usize = 32;
@@ -47,8 +47,33 @@ fn is_row_major(graph: &Graph, x: Value) -> bool {
     }
 }
 
+/// Elements that are worth two kernels of a GPU.
+const GPU_ELEMENTS: usize = 1 << 20;
+/// The fewest elements of such a block's part, and its most parts.
+const LEAST_PART: usize = 4096;
+const MOST_PARTS: usize = 256;
+
+/// A reduction of few long rows, as a GPU takes it: over parts of the rows, which are blocks, and over the parts. `None` where
+/// rows are enough for all multiprocessors, or not long.
+pub(crate) fn row_parts(shape: &Shape, op: ReduceOp, dims: &[usize], target: &Target) -> Option<Cut> {
+    let extents = shape.extents();
+    let &last = dims.last()?;
+    let rows: usize = extents.iter().enumerate().filter(|(d, _)| !dims.contains(d)).map(|(_, n)| n).product();
+    let inner: usize = extents[last + 1..].iter().product();
+    // A reduction of all elements is cut by the schedule.
+    let few = (2..target.cores as usize).contains(&rows);
+    if op.is_position() || inner != 1 || !few || shape.elements() < GPU_ELEMENTS {
+        return None;
+    }
+    let wanted = (2 * target.cores as usize).div_ceil(rows).min(MOST_PARTS);
+    let most = extents[last] / LEAST_PART;
+    let least = (target.cores as usize).div_ceil(rows).max(2);
+    let parts = (least..=wanted.min(most)).rev().find(|p| extents[last].is_multiple_of(*p))?;
+    Some(Cut::new(&extents, dims, last, parts))
+}
+
 /// A dim cut into pieces.
-struct Cut {
+pub(crate) struct Cut {
     shape: Shape,
     /// What is reduced first.
     first: DimVec<usize>,
@@ -73,15 +98,27 @@ impl Cut {
         if wanted < 2 || reduced / pieces < ROWS {
             return None;
         }
+        Some(Cut::new(&extents, dims, dim, pieces))
+    }
+
+    /// Cuts a dim into pieces.
+    fn new(extents: &[usize], dims: &[usize], dim: usize, pieces: usize) -> Cut {
         let mut shape: DimVec<usize> = extents[..dim].iter().copied().collect();
         shape.extend([pieces, extents[dim] / pieces]);
         shape.extend(extents[dim + 1..].iter().copied());
         let first = dims.iter().map(|&d| if d >= dim { d + 1 } else { d }).collect();
         let then = dim - dims.iter().filter(|d| **d < dim).count();
-        Some(Cut { shape: Shape::new(shape), first, then })
+        Cut { shape: Shape::new(shape), first, then }
     }
 
-    fn apply(self, graph: &mut Graph, x: Value, op: ReduceOp, acc: DType, sources: &Sources) -> Result<Value> {
+    pub(crate) fn apply(
+        self,
+        graph: &mut Graph,
+        x: Value,
+        op: ReduceOp,
+        acc: DType,
+        sources: &Sources,
+    ) -> Result<Value> {
         let x = graph.add(Op::Reshape(self.shape), &[x], sources.clone())?;
         let x = graph.add(Op::Reduce { op, dims: self.first, acc }, &[x], sources.clone())?;
         graph.add(Op::Reduce { op, dims: smallvec::smallvec![self.then], acc }, &[x], sources.clone())
@@ -95,6 +132,20 @@ mod tests {
     fn cut(extents: &[usize], dims: &[usize]) -> Option<(Vec<usize>, Vec<usize>, usize)> {
         let cut = Cut::of(&Shape::new(extents.iter().copied()), ReduceOp::Sum, dims)?;
         Some((cut.shape.extents().to_vec(), cut.first.to_vec(), cut.then))
+    }
+
+    #[test]
+    fn few_long_rows_are_several_blocks_of_a_gpu() {
+        let parts = |extents: &[usize], dims: &[usize]| {
+            let target = Target::nvidia(90);
+            row_parts(&Shape::new(extents.iter().copied()), ReduceOp::Sum, dims, &target)
+                .map(|c| c.shape.extents().to_vec())
+        };
+        assert_eq!(parts(&[4, 1 << 20], &[1]), Some(vec![4, 64, 16384]));
+        assert_eq!(parts(&[1000, 1 << 20], &[1]), None, "rows enough");
+        assert_eq!(parts(&[4, 1000], &[1]), None, "short rows");
+        assert_eq!(parts(&[1 << 20], &[0]), None, "a chunk a block");
+        assert_eq!(parts(&[1 << 20, 4], &[0]), None, "columns");
     }
 
     #[test]

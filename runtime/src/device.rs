@@ -45,9 +45,25 @@ pub fn target(device: Device) -> Result<&'static Target> {
 /// Gets a device ready.
 ///
 /// # Errors
-/// There is no such device.
+/// There is no such device, or no compiler for it.
 pub fn open(device: Device) -> Result<()> {
-    backend(device).map(drop)
+    match backend(device)? {
+        Backend::Cpu => Ok(()),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => gpu.ready(),
+    }
+}
+
+/// Whether there is a GPU, and a compiler for it. Opens none.
+pub fn cuda_is_available() -> bool {
+    #[cfg(feature = "cuda")]
+    {
+        cuda::device_count().is_ok() && cuda::nvrtc::version().is_ok()
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        false
+    }
 }
 
 /// The number of GPUs. Fails where there is no driver, or none that is new enough.
@@ -133,8 +149,9 @@ pub fn text(kernels: &[Kernel]) -> Result<String> {
 
 /// A copy of some bytes of a buffer on another device.
 pub(crate) fn transfer(from: &Buffer, offset: usize, bytes: usize, to: Device) -> Result<Buffer> {
-    let outside = || Error::internal(format!("bytes from {offset} on of a buffer of {}", from.bytes()));
-    let end = offset.checked_add(bytes).filter(|end| *end <= from.bytes()).ok_or_else(outside)?;
+    if offset.checked_add(bytes).is_none_or(|end| end > from.bytes()) {
+        return Err(Error::internal(format!("{bytes} bytes from {offset} on of a buffer of {}", from.bytes())));
+    }
     match backend(to)? {
         Backend::Cpu => {
             let copy = Buffer::uninit(bytes)?;
@@ -153,7 +170,7 @@ pub(crate) fn transfer(from: &Buffer, offset: usize, bytes: usize, to: Device) -
                 return transfer(&host, 0, bytes, to);
             }
             // SAFETY: the range was checked to lie in the buffer, whose bytes are the host's and initialised.
-            let source = unsafe { std::slice::from_raw_parts(from.as_ptr().add(offset), end - offset) };
+            let source = unsafe { std::slice::from_raw_parts(from.as_ptr().add(offset), bytes) };
             let mut queue = gpu.queue()?;
             let block = queue.acquire(bytes, "a copy of host data")?;
             queue.copy_up(&block, source)?;

@@ -4,33 +4,20 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 #![cfg(feature = "cuda")]
 
-use lazuli_ir::program::{
-    BufferArg, BufferDecl, BufferId, CheckSite, KernelCall, KernelCost, OutputDecl, Place, Requirement, SortCall, Step,
-};
-use lazuli_ir::{DType, Device, ErrorKind, Kernel, Layout, Program, Shape, Sources, TensorType};
+#[path = "support/programs.rs"]
+mod programs;
+
+use lazuli_ir::{DType, Device, ErrorKind, Layout, Shape, TensorType};
 use lazuli_runtime::cuda::driver::FailureKind::{Lost, OutOfMemory, Refused};
 use lazuli_runtime::cuda::source::CheckStatus;
 use lazuli_runtime::cuda::testing::{Fake, Launched};
 use lazuli_runtime::cuda::{self, Gpu};
-use lazuli_runtime::{Argument, Array, Executable};
-
-const N: usize = 1000;
+use lazuli_runtime::{Array, Executable};
+use programs::{N, checked, given, kept, numbers, sort, total, twice_plus};
 
 fn device(fake: &Fake, caching: bool) -> (Device, &'static Gpu) {
     let ordinal = fake.install(caching).unwrap();
     (Device::Cuda(ordinal), cuda::gpu(ordinal).unwrap())
-}
-
-fn numbers(n: usize) -> Array {
-    Array::from_vec((0..n).map(|i| i as f32).collect(), &Shape::new([n])).unwrap()
-}
-
-fn given(array: Array) -> Vec<Argument> {
-    vec![Argument { array, donated: true }]
-}
-
-fn kept(array: &Array) -> Vec<Argument> {
-    vec![Argument { array: array.clone(), donated: false }]
 }
 
 /// The names of the calls, in order.
@@ -70,61 +57,6 @@ fn fake() -> Fake {
     let fake = Fake::default();
     fake.set_launcher(Box::new(run));
     fake
-}
-
-fn call(kernel: usize, from: u32, to: u32) -> Step {
-    let arg = |buffer| BufferArg { buffer: BufferId(buffer), offset: 0, strides: Default::default() };
-    Step::Kernel(KernelCall {
-        kernel,
-        args: vec![arg(from), arg(to)],
-        extents: vec![N as u64],
-        scalars: Vec::new(),
-        iterations: 1,
-        grain: 1,
-        checks: Vec::new(),
-        cost: KernelCost::default(),
-    })
-}
-
-fn program(kernels: &[&str], place: Place, steps: Vec<Step>) -> Program {
-    let decl = |place| BufferDecl { dtype: DType::F32, elements: N, place };
-    Program {
-        kernels: kernels.iter().map(|k| Kernel::parse(k).unwrap()).collect(),
-        buffers: vec![decl(Place::Input(0)), decl(Place::Workspace(64)), decl(place)],
-        steps,
-        outputs: vec![OutputDecl { buffer: BufferId(2), dtype: DType::F32, layout: Layout::contiguous([N].into()) }],
-        workspace_bytes: 64 + N * 4,
-        inputs: 1,
-    }
-}
-
-const TWICE: &str = "kernel twice(%x: f32[n], %y: mut f32[n]) extents(n) {
-    loop %i in n grid.x { store %y[%i], mul (load %x[%i]), 2.0 }
-}";
-const PLUS: &str = "kernel plus(%x: f32[n], %y: mut f32[n]) extents(n) {
-    loop %i in n grid.x { store %y[%i], add (load %x[%i]), 1.0 }
-}";
-const CHECKED: &str = "kernel checked(%x: f32[n], %y: mut f32[n]) extents(n) {
-    loop %i in n grid.x {
-        %v = load %x[%i]
-        check (le 0.0, %v), site 0, -3 at %i
-        store %y[%i], %v
-    }
-}";
-
-/// `2 x + 1` through the workspace; the result may take the input's storage over.
-fn twice_plus() -> Program {
-    program(&[TWICE, PLUS], Place::Output { donor: Some(0) }, vec![call(0, 0, 1), call(1, 1, 2)])
-}
-
-/// Rows of a check: it stands for an index of this line.
-fn checked() -> Program {
-    let mut step = call(0, 0, 2);
-    if let Step::Kernel(call) = &mut step {
-        let requirement = Requirement::Index { extent: 5, wrap: false };
-        call.checks = vec![CheckSite { operation: "index_select", sources: Sources::none(), requirement }];
-    }
-    program(&[CHECKED], Place::Output { donor: None }, vec![step])
 }
 
 #[test]
@@ -376,24 +308,7 @@ fn cuda_failed_checks_are_told_when_a_value_is_read_and_only_once() {
 fn cuda_sorts_go_through_the_host() {
     let fake = fake();
     let (device, _) = device(&fake, true);
-    let layout = Layout { shape: [2, 3].into(), strides: smallvec::smallvec![-3, -1], offset: 5 };
-    let decl = |dtype, place| BufferDecl { dtype, elements: 6, place };
-    let sort = SortCall {
-        operand: BufferId(0),
-        layout,
-        result: BufferId(1),
-        dim: 1,
-        descending: false,
-        cost: KernelCost::default(),
-    };
-    let program = Program {
-        buffers: vec![decl(DType::F32, Place::Input(0)), decl(DType::I64, Place::Output { donor: None })],
-        steps: vec![Step::Sort(sort)],
-        outputs: vec![OutputDecl { buffer: BufferId(1), dtype: DType::I64, layout: Layout::contiguous([2, 3].into()) }],
-        inputs: 1,
-        ..Program::default()
-    };
-    let program = Executable::on(program, device, "sort").unwrap();
+    let program = Executable::on(sort(), device, "sort").unwrap();
     let x = Array::from_vec(vec![3.0f32, 1.0, 2.0, 9.0, 7.0, 8.0], &Shape::new([6])).unwrap();
     // The operand's lines run backwards through memory: 8 7 9 and 2 1 3.
     let indices = program.run(kept(&x.to_device(device).unwrap())).unwrap().remove(0);
@@ -418,6 +333,33 @@ fn cuda_calls_from_threads_do_not_mix() {
             });
         }
     });
+    assert_eq!(fake.misuses(), [""; 0]);
+}
+
+#[test]
+fn cuda_partial_results_and_tickets_are_the_last_arguments() {
+    let fake = Fake::default();
+    let (device, _) = device(&fake, true);
+    let launcher = fake.clone();
+    fake.set_launcher(Box::new(move |launched| {
+        let &[x, y, n, partials, ticket] = launched.words else { return Err(format!("{:?}", launched.words)) };
+        // SAFETY: the words are the addresses of the elements, the result and the ticket.
+        let (x, y, ticket) = unsafe {
+            let x = std::slice::from_raw_parts(x as *const f32, N);
+            (x, &mut *(y as *mut f32), *(ticket as *const u32))
+        };
+        let bytes = launched.shape.blocks as usize * 8;
+        if n != N as u64 || ticket != 0 || !launcher.holds(partials, bytes) || !partials.is_multiple_of(8) {
+            return Err(format!("{launched:?}"));
+        }
+        *y = x.iter().sum();
+        Ok(())
+    }));
+    let program = Executable::on(total(), device, "total").unwrap();
+    for _ in 0..3 {
+        let y = program.run(kept(&numbers(N))).unwrap().remove(0);
+        assert_eq!(y.item::<f32>().unwrap(), (N * (N - 1) / 2) as f32);
+    }
     assert_eq!(fake.misuses(), [""; 0]);
 }
 

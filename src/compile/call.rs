@@ -107,8 +107,8 @@ impl Ownership {
 /// An argument where the program runs.
 fn placed(array: Array, device: Option<Device>) -> Result<Array> {
     match device {
-        Some(device) if device != array.device() => array.to_device(device),
-        _ => Ok(array),
+        Some(device) => array.to_device(device),
+        None => Ok(array),
     }
 }
 
@@ -140,7 +140,7 @@ fn filled<T: Clone>(value: T, n: usize) -> Result<Vec<T>> {
 pub(crate) fn run(module: &Module, arguments: Arguments, caller: Source) -> Result<Vec<Tensor>> {
     let recorded = module.recorded();
     let cut = arguments.leaves.iter().any(|l| l.requires_grad);
-    let (inputs, ownership) = inputs(module, arguments)?;
+    let (inputs, ownership) = inputs(module, arguments).map_err(|e| e.with_sources(caller))?;
     module.code.note_ownership(&ownership);
     let results = module.code.run(inputs).map_err(|e| name_lost(e, module, &ownership).with_sources(caller))?;
     let name = recorded.capture.graph.name();
@@ -173,6 +173,11 @@ pub(crate) struct Input {
 /// The program's inputs (arguments, captured values, the generator's base), and what becomes of each argument.
 fn inputs(module: &Module, arguments: Arguments) -> Result<(Vec<Input>, Vec<Ownership>)> {
     let recorded = module.recorded();
+    if let Some(device) = arguments.signature.device
+        && device != recorded.device
+    {
+        return Err(apart(device, recorded.device));
+    }
     let ownership: Vec<Ownership> = arguments.leaves.iter().map(Ownership::of).collect();
     let given = ownership.iter().map(|o| *o == Ownership::Given);
     let mut inputs: Vec<Input> =

@@ -68,7 +68,8 @@ impl fmt::Display for LeafSignature {
 pub(crate) struct Signature {
     pub(crate) structure: Structure,
     pub(crate) leaves: Vec<LeafSignature>,
-    /// Where the program runs, where an argument says so.
+    /// Where the program runs, where an argument says so. Where none does it is the CPU, unless the function captured what lies
+    /// elsewhere; so both count as one, and a call whose arguments lie elsewhere than its program runs is refused.
     pub(crate) device: Option<Device>,
     /// What the program was compiled under.
     pub(crate) options: Options,
@@ -83,7 +84,7 @@ impl Signature {
         options: Options,
     ) -> Signature {
         let mut hasher = FxHasher::default();
-        (&structure, &leaves, device, &options).hash(&mut hasher);
+        (&structure, &leaves, device.unwrap_or_default(), &options).hash(&mut hasher);
         Signature { structure, leaves, device, options, hash: hasher.finish() }
     }
 
@@ -98,9 +99,9 @@ impl Signature {
         for ((new, old), name) in self.leaves.iter().zip(&was.leaves).zip(paths) {
             new.differences(old, &name, &mut words);
         }
-        if self.device != was.device {
-            let name = |device: Option<Device>| device.map_or("any".to_owned(), |device| device.to_string());
-            words.push(format!("device: {}, was {}", name(self.device), name(was.device)));
+        let (new, old) = (self.device.unwrap_or_default(), was.device.unwrap_or_default());
+        if new != old {
+            words.push(format!("device: {new}, was {old}"));
         }
         if self.options != was.options {
             words.push(format!("options: {:?}, was {:?}", self.options, was.options));
@@ -114,7 +115,7 @@ impl PartialEq for Signature {
         self.hash == other.hash
             && self.leaves == other.leaves
             && self.structure == other.structure
-            && self.device == other.device
+            && self.device.unwrap_or_default() == other.device.unwrap_or_default()
             && self.options == other.options
     }
 }

@@ -340,8 +340,14 @@ impl Tensor {
     #[track_caller]
     pub fn to(&self, place: impl Into<Placement>) -> Tensor {
         let Placement { device, dtype } = place.into();
-        let cast = dtype.map_or_else(|| self.clone(), |dtype| self.cast("to", dtype));
-        device.map_or_else(|| cast.clone(), |device| cast.on(device))
+        let cast = match dtype {
+            Some(dtype) => self.cast("to", dtype),
+            None => self.clone(),
+        };
+        match device {
+            Some(device) => cast.on(device),
+            None => cast,
+        }
     }
 
     /// Itself on a device.

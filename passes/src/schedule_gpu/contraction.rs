@@ -1,8 +1,10 @@
 //! Contractions: panels are blocks, whose threads share the tile; what else stands in a panel runs along the tile's rows.
 
-use super::is_ordered;
+use super::flatten::flatten;
+use super::rows::registers;
+use super::{is_ordered, meet, reduces_in_order};
 use lazuli_ir::kernel::{Binding, Block, Kernel, Loop, Scope, Stmt, StmtKind};
-use lazuli_ir::kernel_walk::holds_dot;
+use lazuli_ir::kernel_walk::{for_each_statement, holds_dot};
 
 /// Elements of a contraction staged at a time.
 const CHUNK: u64 = 32;
@@ -34,9 +36,7 @@ fn perfect(block: &mut Block) {
 /// Binds what stands in a block; `depth` counts loops of the perfect nest at the root.
 fn panel(kernel: &mut Kernel, block: &mut Block, depth: Option<u8>) {
     let depth = depth.filter(|_| block.len() == 1);
-    let mut out = Block::new();
-    for mut s in std::mem::take(block) {
-        let mut after = None;
+    for s in block.iter_mut() {
         match &mut s.kind {
             StmtKind::Loop(l) if holds_dot(&l.body) => {
                 l.axis.binding = depth.map_or(Binding::Serial, |d| Binding::Grid(d.min(2)));
@@ -46,40 +46,56 @@ fn panel(kernel: &mut Kernel, block: &mut Block, depth: Option<u8>) {
                     l.body.push(StmtKind::Barrier.into());
                 }
             }
-            StmtKind::Loop(l) => epilogue(l),
+            StmtKind::Loop(l) => along_rows(kernel, l),
+            StmtKind::Reduce(r) if !reduces_in_order(r) => r.axis.binding = Binding::Block,
             StmtKind::Tile(t) => kernel.tiles[t.index()].scope = Scope::Block,
-            StmtKind::Dot(d) => {
-                d.chunk = CHUNK;
-                after = Some(StmtKind::Barrier.into());
-            }
+            StmtKind::Dot(d) => d.chunk = CHUNK,
             _ => {}
         }
-        out.push(s);
-        out.extend(after);
     }
-    *block = out;
+    *block = meet(kernel, std::mem::take(block));
 }
 
-/// Rows of the tile are those of warps, columns those of lanes; what is one loop is that of all threads.
-fn epilogue(l: &mut Loop) {
+/// Rows of the tile are those of warps, and what runs along them those of lanes; what is one loop is that of all threads, and so is
+/// one whose iterations keep what lanes could not have in registers.
+fn along_rows(kernel: &mut Kernel, l: &mut Loop) {
     if is_ordered(l) {
-        l.body.iter_mut().for_each(inside);
+        for s in &mut l.body {
+            if let StmtKind::Loop(inner) = &mut s.kind {
+                along_rows(kernel, inner);
+            }
+        }
         return;
     }
-    let columns = l.body.iter().any(|s| matches!(&s.kind, StmtKind::Loop(inner) if !is_ordered(inner)));
-    l.axis.binding = if columns { Binding::Warp } else { Binding::Block };
-    for s in &mut l.body {
-        if let StmtKind::Loop(inner) = &mut s.kind
-            && columns
-            && !is_ordered(inner)
-        {
-            inner.axis.binding = Binding::Lane;
+    let shared = |s: &Stmt| match &s.kind {
+        StmtKind::Loop(inner) => !is_ordered(inner),
+        StmtKind::Reduce(r) => !reduces_in_order(r),
+        _ => false,
+    };
+    if !l.body.iter().any(shared) || !lanes_keep(kernel, &mut l.body) {
+        l.axis.binding = Binding::Block;
+        return;
+    }
+    l.axis.binding = Binding::Warp;
+    for s in l.body.iter_mut().filter(|s| shared(s)) {
+        match &mut s.kind {
+            StmtKind::Loop(inner) => inner.axis.binding = Binding::Lane,
+            StmtKind::Reduce(r) => r.axis.binding = Binding::Lane,
+            _ => {}
         }
     }
 }
 
-fn inside(s: &mut Stmt) {
-    if let StmtKind::Loop(l) = &mut s.kind {
-        epilogue(l);
+/// Puts the tiles of a row into the registers of lanes; where some do not fit there, all stay those of one thread.
+fn lanes_keep(kernel: &mut Kernel, row: &mut Block) -> bool {
+    flatten(kernel, row);
+    let keep = registers(kernel, row, Binding::Lane);
+    if !keep {
+        for_each_statement(row, &mut |s| {
+            if let StmtKind::Tile(t) = s {
+                kernel.tiles[t.index()].scope = Scope::Thread;
+            }
+        });
     }
+    keep
 }

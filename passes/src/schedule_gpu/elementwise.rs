@@ -1,10 +1,12 @@
 //! Elementwise kernels: all elements in one order, each thread some of them.
 
 use super::flatten::{below, digits, substitute};
-use crate::schedule::stride;
-use crate::tiling::{Stage, strided_loads, through_tiles};
+use crate::schedule::{sink, stride};
+use crate::tiling::{Stage, innermost, strided_loads, through_tiles};
 use lazuli_ir::index::Atom;
-use lazuli_ir::kernel::{Axis, Binding, Block, Extent, Kernel, Loop, Memory, Scope, Stmt, StmtKind, Stride, ValueId};
+use lazuli_ir::kernel::{
+    Axis, Binding, Block, Expr, Extent, Kernel, Loop, Memory, Scope, Stmt, StmtKind, Stride, ValueId,
+};
 use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{Index, Target, VarId};
 
@@ -16,6 +18,31 @@ const MOST_OWN: u64 = 4;
 const SQUARE: u64 = 32;
 /// Rows and columns from which on a square is worth it.
 const LEAST_SIDE: u64 = 16;
+
+/// Operations a row that are done again for each of its elements, at most.
+const REPEATED: u32 = 32;
+
+/// Moves what is the same for all of a row into the loop over its elements, where that is all that stands before the loop, and
+/// little: the nest is then perfect, and its elements are shared however long rows are.
+pub(super) fn make_perfect(block: &mut Block) {
+    let [Stmt { kind: StmtKind::Loop(root), .. }] = block.as_mut_slice() else { return };
+    make_perfect(&mut root.body);
+    let Some((last, before)) = root.body.split_last() else { return };
+    let cost = |s: &Stmt| match &s.kind {
+        StmtKind::Let(_, Expr::Unary(op, _)) => op.row().flops,
+        StmtKind::Let(_, Expr::Binary(op, ..)) => op.flops(),
+        StmtKind::Let(_, Expr::Random(..)) => REPEATED + 1,
+        _ => 1,
+    };
+    let lets = before.iter().all(|s| matches!(s.kind, StmtKind::Let(..)));
+    if !lets || before.iter().map(cost).sum::<u32>() > REPEATED || innermost(last).is_none() {
+        return;
+    }
+    if let Some(mut inner) = root.body.pop() {
+        sink(&mut inner, std::mem::take(&mut root.body));
+        root.body.push(inner);
+    }
+}
 
 /// Binds a perfect nest over straight-line code.
 pub(super) fn bind(kernel: &mut Kernel, body: Block, nest: &[(VarId, u64)], target: &Target) -> Block {

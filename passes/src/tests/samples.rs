@@ -86,5 +86,5 @@ fn every_variant_has_a_sample() {
     let variants: std::collections::BTreeSet<&str> = operations().iter().map(|(op, _)| op.name()).collect();
     let elementwise = UnaryOp::ALL.len() + BinaryOp::ALL.len() + CompareOp::ALL.len();
     let indexed = ReduceOp::ALL.len() + ScatterOp::ALL.len() + CumulativeOp::ALL.len();
-    assert_eq!(variants.len(), elementwise + indexed + 20);
+    assert_eq!(variants.len(), elementwise + indexed + 21);
 }

@@ -167,6 +167,7 @@ pub fn compile(kernels: &[Kernel], gpu: &'static Gpu) -> Result<Vec<KernelCode>>
     let code = |(kernel, source): (&Kernel, Source)| {
         let function = gpu.driver.function(loaded.module, &source.name, source.launch.shared_bytes);
         let function = queue.check(function)?;
+        gpu.driver.introduce(function, kernel);
         let words = ArgumentWords::of(kernel, &source.launch);
         let work = Work::new(format!("kernel {}", kernel.name), Vec::new(), None);
         let (kernel, loaded) = (kernel.clone(), loaded.clone());

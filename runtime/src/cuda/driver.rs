@@ -5,8 +5,8 @@
 //!
 //! Calls may come from any thread; those that submit work must not overlap, which the callers see to.
 
-use super::cache;
-use lazuli_ir::{Error, ErrorKind, Result};
+use super::{cache, nvrtc};
+use lazuli_ir::{Error, ErrorKind, Kernel, Result};
 use std::fmt;
 
 macro_rules! handles {
@@ -111,6 +111,11 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// What the device is.
     fn properties(&self) -> &Properties;
 
+    /// Fails where kernels cannot be compiled.
+    fn ready(&self) -> Result<()> {
+        nvrtc::version().map(drop)
+    }
+
     /// Machine code of CUDA C for this device.
     fn assemble(&self, text: &str) -> Result<Vec<u8>> {
         cache::compile(text, self.properties().sm)
@@ -155,6 +160,9 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
     /// A function that may be launched with up to this much dynamic shared memory.
     fn function(&self, module: Module, name: &str, shared_bytes: u32) -> Outcome<Function>;
+
+    /// Tells which kernel a function is, for drivers that run kernels by other means than their machine code.
+    fn introduce(&self, _function: Function, _kernel: &Kernel) {}
 
     /// Launches a function; `words` are its arguments.
     ///

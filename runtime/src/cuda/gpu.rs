@@ -80,9 +80,24 @@ pub fn gpu(ordinal: usize) -> Result<&'static Gpu> {
         let message = format!("there is no CUDA device {ordinal}: {devices}, counted from 0");
         return Err(Error::new(ErrorKind::Device, message));
     }
-    let gpu = Gpu::open(ordinal, Box::new(Nvidia::open(ordinal).map_err(|f| f.error())?), true);
+    let driver = Nvidia::open(ordinal).map_err(|f| f.error())?;
+    supported(driver.properties())?;
+    let gpu = Gpu::open(ordinal, Box::new(driver), true);
     gpus.insert(ordinal, gpu);
     Ok(gpu)
+}
+
+/// Fails for devices that are too old for the code that kernels become.
+fn supported(properties: &Properties) -> Result<()> {
+    /// The first with conversions of bf16.
+    const OLDEST: u32 = 80;
+    let version = |sm: u32| format!("{}.{}", sm / 10, sm % 10);
+    if properties.sm >= OLDEST {
+        return Ok(());
+    }
+    let (name, has, needs) = (&properties.name, version(properties.sm), version(OLDEST));
+    let message = format!("{name} has compute capability {has}; {needs} (Ampere) or newer is needed");
+    Err(Error::new(ErrorKind::Device, message))
 }
 
 /// Makes a driver a device of this process, and gives its ordinal: for tests.
@@ -116,6 +131,11 @@ impl Gpu {
             queue: Mutex::default(),
             stepwise: std::env::var_os("LAZULI_CUDA_SYNC").is_some_and(|v| v == "1"),
         }))
+    }
+
+    /// Fails where kernels cannot be compiled for it.
+    pub fn ready(&self) -> Result<()> {
+        self.driver.ready()
     }
 
     /// Its number among the GPUs of this process.
@@ -308,5 +328,19 @@ impl Queue {
         let cleared = unsafe { gpu.driver.fill(block.address(), 0, bytes) };
         self.check(cleared)?;
         Err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::testing::Fake;
+
+    #[test]
+    fn cuda_devices_that_are_too_old_are_refused() {
+        let new = Fake::default().properties().clone();
+        assert!(supported(&new).is_ok());
+        let error = supported(&Properties { sm: 75, ..new }).unwrap_err();
+        assert!(error.message().contains("has compute capability 7.5; 8.0"), "{error}");
     }
 }

@@ -102,3 +102,26 @@ pub fn print(kernel: &Kernel, name: &str) -> Result<Source> {
 
 /// What every program's text begins with: types, conversions, functions. Needs no header.
 pub const PRELUDE: &str = include_str!("source/prelude.cuh");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lazuli_ir::ExtentId;
+
+    #[test]
+    fn blocks_are_the_product_of_pieces() {
+        let grid = vec![(Extent::Const(100), 32), (Extent::Runtime(ExtentId(0)), 1)];
+        let launch = Launch { grid, threads: 32, shared_bytes: 0, partial_words: 0 };
+        assert_eq!(launch.blocks(&[3]), 12);
+        assert_eq!(launch.blocks(&[0]), 0);
+        assert_eq!(Launch { partial_words: 1, ..launch }.blocks(&[0]), 1, "the sum of nothing is stored");
+    }
+
+    #[test]
+    fn the_first_failure_is_that_of_lowest_site() {
+        let key = |site: u64, at: u64| !((site << 44) | at);
+        assert_eq!(CheckStatus::default().first(), None);
+        assert_eq!(CheckStatus { key: key(3, 17), value: -5, lock: 0 }.first(), Some((3, -5)));
+        assert!(key(0, 1 << 40) > key(1, 0) && key(1, 2) > key(1, 3), "the larger key is the earlier failure");
+    }
+}

@@ -2,16 +2,19 @@
 //! misuse.
 //!
 //! Addresses are real ones of this process that are never handed out twice, so what is launched can be run on the host
-//! (see [`Fake::set_launcher`]), and what still holds an address that was freed shows. By itself the fake runs nothing.
+//! (see [`Fake::set_launcher`] and [`Fake::evaluate`]), and what still holds an address that was freed shows. By itself the fake runs nothing.
+
+mod evaluator;
 
 use super::driver::{
     Address, Driver, Event, Failure, FailureKind, Function, Graph, GraphExec, Module, Outcome, Properties, Shape,
 };
-use super::gpu;
-use lazuli_ir::Result;
+use super::{gpu, nvrtc};
+use lazuli_ir::{Kernel, Result};
 use std::alloc::Layout;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What runs a launch on the host.
@@ -22,6 +25,8 @@ pub type Launcher = Box<dyn Fn(&Launched<'_>) -> std::result::Result<(), String>
 pub struct Launched<'a> {
     /// The text of the program that the function is in, prelude included.
     pub text: &'a str,
+    /// The kernel that the text is of.
+    pub kernel: &'a Kernel,
     /// The function's name.
     pub function: &'a str,
     /// Blocks and threads.
@@ -38,6 +43,8 @@ struct Inner {
     properties: Properties,
     state: Mutex<State>,
     launcher: Mutex<Option<Arc<Launcher>>>,
+    /// Whether NVRTC must take every text.
+    compiled: AtomicBool,
 }
 
 /// A recorded launch.
@@ -62,6 +69,7 @@ struct State {
     capture: Option<Vec<Node>>,
     modules: BTreeMap<u64, Arc<str>>,
     functions: BTreeMap<u64, (u64, Arc<str>)>,
+    kernels: BTreeMap<u64, Arc<Kernel>>,
     graphs: BTreeMap<u64, Vec<Node>>,
     execs: BTreeMap<u64, Vec<Node>>,
     events: BTreeMap<u64, bool>,
@@ -88,7 +96,12 @@ impl Fake {
             cycles_per_us: 2e3,
             memory_bytes_per_us: 3.3e6,
         };
-        Fake(Arc::new(Inner { properties, state: Mutex::default(), launcher: Mutex::default() }))
+        Fake(Arc::new(Inner {
+            properties,
+            state: Mutex::default(),
+            launcher: Mutex::default(),
+            compiled: AtomicBool::new(false),
+        }))
     }
 
     /// Makes it a device of this process, and gives its ordinal. Without `caching` memory goes back to the driver as soon
@@ -100,6 +113,30 @@ impl Fake {
     /// Runs what is launched from now on.
     pub fn set_launcher(&self, launcher: Launcher) {
         *self.0.launcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(launcher));
+    }
+
+    /// Runs what is launched from now on by the meaning of its kernels: see [`evaluator`].
+    pub fn evaluate(&self) {
+        let fake = Arc::downgrade(&self.0);
+        self.set_launcher(Box::new(move |launched| match fake.upgrade() {
+            Some(inner) => evaluator::run(&Fake(inner), launched),
+            None => Ok(()),
+        }));
+    }
+
+    /// From now on NVRTC compiles every text as well, and what it does not take is an error.
+    pub fn compile(&self) {
+        self.0.compiled.store(true, Ordering::Relaxed);
+    }
+
+    /// The allocation that an address lies in: where it begins, and its bytes.
+    pub fn allocation(&self, at: u64) -> Option<(u64, usize)> {
+        self.state().allocation(at).filter(|(_, _, live)| *live).map(|(start, bytes, _)| (start, bytes))
+    }
+
+    /// Whether so many bytes from an address on lie in an allocation.
+    pub fn holds(&self, at: u64, bytes: usize) -> bool {
+        matches!(self.state().allocation(at), Some((start, size, true)) if at + bytes as u64 <= start + size as u64)
     }
 
     /// After `working` more calls of this name (as in the log), one fails.
@@ -158,15 +195,17 @@ impl Fake {
     fn run(&self, nodes: &[Node]) -> Outcome {
         let launcher = self.0.launcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for node in nodes {
-            let (text, name) = {
+            let (text, name, kernel) = {
                 let mut state = self.state();
                 state.check_launch(node);
                 let Some((module, name)) = state.functions.get(&node.function.0).cloned() else { continue };
-                let Some(text) = state.modules.get(&module).cloned() else { continue };
-                (text, name)
+                let text = state.modules.get(&module).cloned();
+                let (Some(text), Some(kernel)) = (text, state.kernels.get(&node.function.0).cloned()) else { continue };
+                (text, name, kernel)
             };
             if let Some(launcher) = &launcher {
-                let launched = Launched { text: &text, function: &name, shape: node.shape, words: &node.words };
+                let launched =
+                    Launched { text: &text, kernel: &kernel, function: &name, shape: node.shape, words: &node.words };
                 launcher(&launched).map_err(|message| Failure { kind: FailureKind::Lost, call: "launch", message })?;
             }
         }
@@ -243,7 +282,14 @@ impl Driver for Fake {
         &self.0.properties
     }
 
+    fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn assemble(&self, text: &str) -> Result<Vec<u8>> {
+        if self.0.compiled.load(Ordering::Relaxed) {
+            nvrtc::compile(text, self.0.properties.sm)?;
+        }
         Ok(text.as_bytes().to_vec())
     }
 
@@ -334,6 +380,10 @@ impl Driver for Fake {
         let function = state.new_handle();
         state.functions.insert(function, (module.0, name.into()));
         Ok(Function(function))
+    }
+
+    fn introduce(&self, function: Function, kernel: &Kernel) {
+        self.state().kernels.insert(function.0, Arc::new(kernel.clone()));
     }
 
     unsafe fn launch(&self, function: Function, shape: Shape, words: &[u64]) -> Outcome {

@@ -107,19 +107,14 @@ impl Printer<'_> {
         for v in [d.row, d.column].into_iter().chain(d.contract.iter().map(|c| c.0)) {
             self.close_var(v);
         }
-        let stage = self.names.unique("stage");
-        self.open("");
-        self.shared(ty, &stage, shape.stage_elements());
         let acc = self.tiles[d.acc.index()].name.clone();
         let ([bm, bn], [tm, tn], bk) = (shape.block, shape.own, shape.chunk);
         self.line(format!("lz_dot<{}, {bm}, {bn}, {bk}, {tm}, {tn}, {}, {}>(", c_type(ty), along[0], along[1]));
         self.lines.depth += 1;
-        self.line(format!("{acc}, {}, {rows}, {columns}, {depth}, {stage},", size[1]));
+        self.line(format!("{acc}, {}, {rows}, {columns}, {depth}, ({}*)stage,", size[1], c_type(ty)));
         self.line(format!("{a},"));
         self.line(format!("{b});"));
         self.lines.depth -= 1;
-        self.close();
-        self.names.release(&stage);
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 use super::memory::Wide;
 use super::printer::Printer;
 use lazuli_ir::index::Atom;
-use lazuli_ir::kernel::{Binding, Extent, Loop, Memory, Scope};
+use lazuli_ir::kernel::{Access, Binding, Extent, Loop, Memory, Scope};
 use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{Index, Result, VarId};
 
@@ -221,6 +221,10 @@ impl<'k> Printer<'k> {
             self.names.release(&first);
         }
         self.close_var(i.var);
+        if i.binding == Binding::Lane && self.place.warp && self.writes_shared(i.var) {
+            // Another lane may read it.
+            self.line("__syncwarp(0xffffffffu);");
+        }
         Ok(())
     }
 
@@ -284,13 +288,23 @@ impl<'k> Printer<'k> {
 
     /// Whether a loop indexes a register tile.
     fn has_registers(&self, v: VarId) -> bool {
+        self.touches_tile(v, Scope::Register, &|_| true)
+    }
+
+    /// Whether a loop writes what a block shares.
+    fn writes_shared(&self, v: VarId) -> bool {
+        self.touches_tile(v, Scope::Block, &|access| access != Access::Read)
+    }
+
+    /// Whether tiles of a scope are touched at an index of a loop.
+    fn touches_tile(&self, v: VarId, scope: Scope, how: &dyn Fn(Access) -> bool) -> bool {
         let mut found = false;
         for block in [&self.kernel.body, &self.kernel.finish] {
             for_each_statement(block, &mut |s| {
                 found |= s.touches().iter().any(|t| match t.memory {
                     Memory::Tile(tile) => {
-                        self.kernel.tiles[tile.index()].scope == Scope::Register
-                            && t.index.iter().any(|x| x.mentions(v))
+                        let own = self.kernel.tiles[tile.index()].scope == scope;
+                        own && how(t.access) && t.index.iter().any(|x| x.mentions(v))
                     }
                     Memory::Param(_) => false,
                 });

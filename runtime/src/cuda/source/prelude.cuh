@@ -274,12 +274,13 @@ template <class T> __device__ __forceinline__ T lz_sum(T a, T b) { return lz_add
 // `acc[r, c] += sum over k of a(r, k) * b(k, c)` for the rows and columns that there are. The result is made in blocks of
 // BM by BN elements; each of TY by TX threads has TM by TN of them in registers. Both operands come through shared memory, BK
 // elements of the contraction at a time: `A_ALONG` and `B_ALONG` say that neighbours along the contraction are neighbours in
-// memory. All threads of the block take part, and meet before and after.
+// memory. All threads of the block take part, and meet before.
 
 template <class T, int BM, int BN, int BK, int TM, int TN, bool A_ALONG, bool B_ALONG, class A, class B>
 __device__ __forceinline__ void lz_dot(T* acc, int distance, int rows, int columns, int depth, T* stage, A a, B b) {
     constexpr int TY = BM / TM, TX = BN / TN, THREADS = TY * TX;
     constexpr int WIDTH_A = BM + 4, WIDTH_B = BN + 4;
+    constexpr int OWN_A = (BM * BK + THREADS - 1) / THREADS, OWN_B = (BN * BK + THREADS - 1) / THREADS;
     T* const stage_a = stage;
     T* const stage_b = stage + BK * WIDTH_A;
     const int me = (int)threadIdx.x, ty = me / TX, tx = me % TX;
@@ -290,17 +291,39 @@ __device__ __forceinline__ void lz_dot(T* acc, int distance, int rows, int colum
             for (int i = 0; i < TM; i++)
 #pragma unroll
                 for (int j = 0; j < TN; j++) sum[i][j] = (T)0;
+            // The elements that a thread brings in next wait in registers while the last ones are multiplied.
+            T next_a[OWN_A], next_b[OWN_B];
+            auto fetch = [&](int k0) {
+#pragma unroll
+                for (int i = 0; i < OWN_A; i++) {
+                    const int n = i * THREADS + me, r = A_ALONG ? n / BK : n % BM, k = A_ALONG ? n % BK : n / BM;
+                    const bool inside = n < BM * BK && r0 + r < rows && k0 + k < depth;
+                    next_a[i] = inside ? a(r0 + r, k0 + k) : (T)0;
+                }
+#pragma unroll
+                for (int i = 0; i < OWN_B; i++) {
+                    const int n = i * THREADS + me, c = B_ALONG ? n / BK : n % BN, k = B_ALONG ? n % BK : n / BN;
+                    const bool inside = n < BN * BK && c0 + c < columns && k0 + k < depth;
+                    next_b[i] = inside ? b(k0 + k, c0 + c) : (T)0;
+                }
+            };
+            // What the operands and the tile held before is there.
+            __syncthreads();
+            fetch(0);
             for (int k0 = 0; k0 < depth; k0 += BK) {
                 __syncthreads();
-                for (int n = me; n < BM * BK; n += THREADS) {
-                    const int r = A_ALONG ? n / BK : n % BM, k = A_ALONG ? n % BK : n / BM;
-                    stage_a[k * WIDTH_A + r] = r0 + r < rows && k0 + k < depth ? a(r0 + r, k0 + k) : (T)0;
+#pragma unroll
+                for (int i = 0; i < OWN_A; i++) {
+                    const int n = i * THREADS + me, r = A_ALONG ? n / BK : n % BM, k = A_ALONG ? n % BK : n / BM;
+                    if (n < BM * BK) stage_a[k * WIDTH_A + r] = next_a[i];
                 }
-                for (int n = me; n < BN * BK; n += THREADS) {
-                    const int c = B_ALONG ? n / BK : n % BN, k = B_ALONG ? n % BK : n / BN;
-                    stage_b[k * WIDTH_B + c] = c0 + c < columns && k0 + k < depth ? b(k0 + k, c0 + c) : (T)0;
+#pragma unroll
+                for (int i = 0; i < OWN_B; i++) {
+                    const int n = i * THREADS + me, c = B_ALONG ? n / BK : n % BN, k = B_ALONG ? n % BK : n / BN;
+                    if (n < BN * BK) stage_b[k * WIDTH_B + c] = next_b[i];
                 }
                 __syncthreads();
+                if (k0 + BK < depth) fetch(k0 + BK);
                 const int last = depth - k0 < BK ? depth - k0 : BK;
 #pragma unroll 8
                 for (int k = 0; k < last; k++) {
@@ -324,5 +347,4 @@ __device__ __forceinline__ void lz_dot(T* acc, int distance, int rows, int colum
                 }
         }
     }
-    __syncthreads();
 }

@@ -252,6 +252,10 @@ impl<'k> Printer<'k> {
     /// Prints body and finish. Gives the grid and the words of a partial result.
     fn root(&mut self) -> Result<(Vec<(Extent, u64)>, u32)> {
         let kernel = self.kernel;
+        match self.stage_bytes() {
+            0 => {}
+            bytes => self.shared(ScalarType::U8, "stage", bytes),
+        }
         if let [Stmt { kind: StmtKind::Reduce(r), sources }] = kernel.body.as_slice()
             && matches!(r.axis.binding, Binding::Grid(_))
         {

@@ -132,6 +132,7 @@ const RESERVED: &[&str] = &[
     "short",
     "signed",
     "sizeof",
+    "stage",
     "static",
     "status",
     "struct",
