@@ -149,8 +149,9 @@ pub fn text(kernels: &[Kernel]) -> Result<String> {
 
 /// A copy of some bytes of a buffer on another device.
 pub(crate) fn transfer(from: &Buffer, offset: usize, bytes: usize, to: Device) -> Result<Buffer> {
-    let outside = || Error::internal(format!("bytes from {offset} on of a buffer of {}", from.bytes()));
-    let end = offset.checked_add(bytes).filter(|end| *end <= from.bytes()).ok_or_else(outside)?;
+    if offset.checked_add(bytes).is_none_or(|end| end > from.bytes()) {
+        return Err(Error::internal(format!("{bytes} bytes from {offset} on of a buffer of {}", from.bytes())));
+    }
     match backend(to)? {
         Backend::Cpu => {
             let copy = Buffer::uninit(bytes)?;
@@ -169,7 +170,7 @@ pub(crate) fn transfer(from: &Buffer, offset: usize, bytes: usize, to: Device) -
                 return transfer(&host, 0, bytes, to);
             }
             // SAFETY: the range was checked to lie in the buffer, whose bytes are the host's and initialised.
-            let source = unsafe { std::slice::from_raw_parts(from.as_ptr().add(offset), end - offset) };
+            let source = unsafe { std::slice::from_raw_parts(from.as_ptr().add(offset), bytes) };
             let mut queue = gpu.queue()?;
             let block = queue.acquire(bytes, "a copy of host data")?;
             queue.copy_up(&block, source)?;

@@ -53,6 +53,7 @@ impl Executable {
     ///
     /// # Errors
     /// The device is not there; its compiler is not; memory.
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables, reason = "errors of a GPU alone need the name"))]
     pub fn on(program: Program, device: Device, name: &str) -> Result<Executable> {
         match device::backend(device)? {
             Backend::Cpu => Executable::new(program, cpu::host_target()),

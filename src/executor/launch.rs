@@ -227,14 +227,14 @@ fn launcher(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Arra
         return Ok(launcher);
     }
     let key = (device, key(primitive, loops, operands, out));
-    let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
-    let kernels = kernels.get_or_insert_default();
-    let launcher = match kernels.get(&key) {
-        Some(launcher) => launcher.clone(),
+    let kernels = || KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
+    let shared = kernels().get_or_insert_default().get(&key).cloned();
+    let launcher = match shared {
+        Some(launcher) => launcher,
+        // Without the lock: for a GPU that takes long. Of two threads the first result stays.
         None => {
             let launcher = Launcher::new(kernel(&key.1, device::target(device)?)?, device)?;
-            kernels.insert(key, launcher.clone());
-            launcher
+            kernels().get_or_insert_default().entry(key).or_insert(launcher).clone()
         }
     };
     if let Some(packed) = packed {

@@ -33,16 +33,17 @@ pub(super) fn run(op: &Op, operands: &[&Array], device: Device) -> Result<Array>
 }
 
 fn program(key: Key) -> Result<Executable> {
-    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
-    let programs = programs.get_or_insert_default();
-    if let Some(program) = programs.get(&key) {
+    let programs = || PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = programs().get_or_insert_default().get(&key) {
         return Ok(program.clone());
     }
+    // Without the lock: for a GPU that takes long. Of two threads the first result stays.
     let program = primitive::program(&key.op, &key.operands, device::target(key.device)?)?;
     let program = Executable::on(program, key.device, key.op.name())?;
+    let mut programs = programs();
+    let programs = programs.get_or_insert_default();
     if programs.len() >= CAPACITY {
         programs.clear();
     }
-    programs.insert(key, program.clone());
-    Ok(program)
+    Ok(programs.entry(key).or_insert(program).clone())
 }
