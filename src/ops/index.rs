@@ -81,6 +81,7 @@ pub enum IndexItem {
 /// [`NewAxis`], a tensor of integers or booleans, an array or vector of integers.
 pub trait Index {
     /// The part.
+    #[track_caller]
     fn item(self) -> IndexItem;
 }
 
@@ -109,25 +110,29 @@ impl Index for &Tensor {
 }
 
 /// Integers as a vector to index by.
+#[track_caller]
 fn list<I: Integer>(integers: &[I]) -> IndexItem {
     let integers: Vec<i64> = integers.iter().map(|i| i.integer()).collect();
     let n = integers.len();
-    IndexItem::Tensor(Tensor::from_vec(integers, [n]))
+    IndexItem::Tensor(Tensor::table(integers, [n]))
 }
 
 impl<I: Integer, const N: usize> Index for [I; N] {
+    #[track_caller]
     fn item(self) -> IndexItem {
         list(&self)
     }
 }
 
 impl<I: Integer> Index for Vec<I> {
+    #[track_caller]
     fn item(self) -> IndexItem {
         list(&self)
     }
 }
 
 impl<I: Integer> Index for &[I] {
+    #[track_caller]
     fn item(self) -> IndexItem {
         list(self)
     }
