@@ -36,6 +36,17 @@ impl GpuCase {
         GpuCase::of_random(format!("random program {seed}"), seed, random_program(seed, &Draw::of_seed(seed)))
     }
 
+    /// A random program, compiled without one pass.
+    ///
+    /// # Errors
+    /// What another pass refuses.
+    pub fn without(pass: Pass, seed: u64) -> Result<GpuCase, String> {
+        let meaning = random_program(seed, &Draw::of_seed(seed));
+        let layouts = Setup::plain(&meaning).layouts;
+        let name = format!("random program {seed} without {}", pass.name());
+        GpuCase::compiled(name, meaning, layouts, &gpu(), &Options::default().without(pass), false)
+    }
+
     /// The gradients of a random program; none where it has none.
     ///
     /// # Errors

@@ -45,8 +45,18 @@ impl KernelSet {
     /// # Errors
     /// What g++ does not take.
     pub fn compile(&self) -> Result<Compiled> {
-        let texts: Vec<(&str, &str)> = self.sources.iter().map(|s| (s.name.as_str(), s.text.as_str())).collect();
-        Compiled::compile(PRELUDE, &texts)
+        self.compile_edited(str::to_owned)
+    }
+
+    /// The same with changed texts, of the prelude as well: to see that wrong kernels are found.
+    ///
+    /// # Errors
+    /// What g++ does not take.
+    pub fn compile_edited(&self, edit: impl Fn(&str) -> String) -> Result<Compiled> {
+        let texts: Vec<String> = self.sources.iter().map(|s| edit(&s.text)).collect();
+        let named = self.sources.iter().zip(&texts);
+        let named: Vec<(&str, &str)> = named.map(|(s, text)| (s.name.as_str(), text.as_str())).collect();
+        Compiled::compile(&edit(PRELUDE), &named)
     }
 
     fn source(&self, kernel: &Kernel) -> Option<&Source> {

@@ -286,3 +286,8 @@ extern "C" __global__ void deep(int* y) {
     for (int i = (300 << 10) - 1; i >= 0; i -= 1024) large[i] = 1;
     *y = large[0];
 }
+
+extern "C" __global__ void never_ends(volatile int* y) {
+    while (*y == 0) {
+    }
+}

@@ -271,6 +271,12 @@ fn other_faults_end_a_launch_and_not_the_test() {
 }
 
 #[test]
+#[ignore = "waits until a launch is given up"]
+fn a_launch_that_does_not_end_is_given_up() {
+    fails("never_ends", 1, 1, &[memory(&[0i32; 1], true)], FaultKind::Endless, "has not ended after 30 seconds");
+}
+
+#[test]
 fn texts_that_cuda_refuses_are_refused() {
     if program().is_none() {
         return;

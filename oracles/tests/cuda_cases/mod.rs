@@ -4,9 +4,11 @@ use lazuli_oracles::shim::{GpuCase, KernelSet};
 
 mod models;
 
+pub use models::cases as models;
+
 /// Every case.
 pub fn cases() -> Vec<GpuCase> {
-    let mut cases = models::cases();
+    let mut cases = models();
     let good = |what: Result<GpuCase, String>| what.unwrap_or_else(|e| panic!("{e}"));
     cases.extend((40_000..40_070).map(|seed| good(GpuCase::random(seed))));
     cases.extend((41_000..41_040).filter_map(|seed| GpuCase::gradients(seed).unwrap_or_else(|e| panic!("{e}"))));

@@ -126,11 +126,11 @@ fn losses() -> Vec<(&'static str, Vec<Tensor>, Vec<Tensor>, Loss)> {
             x[0].embedding(&x[1], ()).square().sum(..)
         }),
         ("group_norm and convolution trained", vec![normal(1, &[2, 4, 9, 9])], vec![normal(2, &[6, 4, 3, 3])], |x| {
-            x[0].group_norm(2, ()).conv2d(&x[1], Conv2d { stride: [2, 2].into(), ..Default::default() }).silu().mean(..)
+            x[0].group_norm(2, ()).conv2d(&x[1], Conv2d { stride: [2, 2], ..Default::default() }).silu().mean(..)
         }),
         ("half precision trained", vec![normal(1, &[12, 40])], vec![fill(2, &[40, 24], 0.5, 0.0)], |x| {
             let half = |t: &Tensor| t.to(DType::BF16);
-            half(&x[0]).matmul(&half(&x[1])).to(DType::F32).square().mean(..)
+            half(&x[0]).matmul(half(&x[1])).to(DType::F32).square().mean(..)
         }),
     ]
 }

@@ -1,0 +1,76 @@
+//! Kernels for GPUs compile for every architecture, without errors and without registers that spill to memory.
+
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod cuda_cases;
+#[allow(dead_code, reason = "workloads are traced here, and not run")]
+#[path = "../../benches/workloads/mod.rs"]
+mod workloads;
+
+use lazuli_ir::{Graph, Kernel, Layout, Target};
+use lazuli_passes::{Options, compile as plan, optimize};
+use lazuli_runtime::cuda::nvrtc;
+use lazuli_runtime::cuda::source::{PRELUDE, Source};
+use std::sync::Mutex;
+
+/// Kernels that are compiled together.
+const UNIT: usize = 50;
+
+#[test]
+fn kernels_compile_without_spills() {
+    if let Err(e) = nvrtc::version() {
+        assert!(std::env::var_os("LAZULI_REQUIRE_NVRTC").is_none_or(|v| v != "1"), "{e}");
+        eprintln!("skipped: {e}");
+        return;
+    }
+    let (mut set, _, mut failures) = cuda_cases::kernels(cuda_cases::cases());
+    for kernel in workloads::NAMES.into_iter().flat_map(of_workload) {
+        failures.extend(set.add(&kernel).err().map(|e| format!("{e}\n{kernel}")));
+    }
+    let units = set.sources().chunks(UNIT).flat_map(|unit| [80, 90, 100].map(|sm| (unit, sm)));
+    let queue = Mutex::new(units.collect::<Vec<_>>().into_iter());
+    let found = Mutex::new((Vec::new(), 0));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let work = || {
+            while let Some((unit, sm)) = { queue.lock().unwrap().next() } {
+                let (said, functions) = compile(unit, sm);
+                let mut found = found.lock().unwrap();
+                found.0.extend(said);
+                found.1 += functions;
+            }
+        };
+        (0..threads).for_each(|_| _ = scope.spawn(work));
+    });
+    let (said, functions) = found.into_inner().unwrap();
+    failures.extend(said);
+    println!("{} kernels compile, {functions} times", set.sources().len());
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n\n"));
+    assert_eq!(functions, 3 * set.sources().len());
+}
+
+/// The kernels of a workload with its own extents.
+fn of_workload(name: &str) -> Vec<Kernel> {
+    let traced = workloads::workload(name).unwrap().trace().unwrap();
+    let options = Options::default();
+    let (graph, _) = optimize(&Graph::parse(&traced.to_string()).unwrap(), &options).unwrap();
+    let shape = |n| graph.node(n).types[0].shape.clone();
+    let layouts: Vec<Layout> = graph.inputs().iter().map(|(_, n)| Layout::contiguous(shape(*n))).collect();
+    plan(&graph, &layouts, &Target::nvidia(90), &options).unwrap().program.kernels
+}
+
+/// What is wrong with a unit's kernels on an architecture, and how many were compiled.
+fn compile(unit: &[Source], sm: u32) -> (Vec<String>, usize) {
+    let texts: Vec<&str> = [PRELUDE].into_iter().chain(unit.iter().map(|s| s.text.as_str())).collect();
+    let compiled = match nvrtc::compile(&texts.join("\n"), sm) {
+        Ok(compiled) => compiled,
+        Err(e) => return (vec![format!("sm_{sm}: {e}")], 0),
+    };
+    let text = |name: &str| unit.iter().find(|s| s.name == name).map_or("", |s| &s.text);
+    let spills = compiled.functions.iter().filter(|f| f.spill_bytes > 0);
+    let say = |f: &nvrtc::FunctionInfo| {
+        let (name, registers, bytes) = (&f.name, f.registers, f.spill_bytes);
+        format!("sm_{sm}: {name} spills {bytes} bytes beside {registers} registers:\n{}", text(name))
+    };
+    (spills.map(say).collect(), compiled.functions.len())
+}
