@@ -213,10 +213,12 @@ impl<R: Index> Index for Stepped<R> {
 /// An index: one part, or a tuple of parts, for the dims from the first; dims that are not named stay whole.
 pub trait Indices {
     /// The parts.
+    #[track_caller]
     fn items(self) -> DimVec<IndexItem>;
 }
 
 impl<I: Index> Indices for I {
+    #[track_caller]
     fn items(self) -> DimVec<IndexItem> {
         smallvec::smallvec![self.item()]
     }
@@ -232,6 +234,7 @@ macro_rules! tuples {
     ($(($($name:ident)+))*) => {$(
         impl<$($name: Index),+> Indices for ($($name,)+) {
             #[allow(non_snake_case)]
+            #[track_caller]
             fn items(self) -> DimVec<IndexItem> {
                 let ($($name,)+) = self;
                 smallvec::smallvec![$($name.item()),+]
