@@ -160,6 +160,12 @@ impl Tensor {
         Tensor { node: Node::ready(ty, source, array), history: None }
     }
 
+    /// Numbers that belong to an operation, such as positions it works out itself, as a tensor for any device.
+    #[track_caller]
+    pub(crate) fn table<T: Element>(elements: Vec<T>, shape: impl Into<Shape>) -> Tensor {
+        Tensor::anywhere(Array::from_vec(elements, &shape.into()))
+    }
+
     /// As [`from_array`](Self::from_array), of a value that may be used on any device.
     #[track_caller]
     pub(crate) fn anywhere(array: Result<Array>) -> Tensor {

@@ -40,7 +40,7 @@ fn holding(mask: &Tensor) -> Result<Vec<Tensor>> {
     let mut positions = Vec::with_capacity(mask.rank());
     for (&stride, &extent) in strides.iter().zip(&extents) {
         let line = held.iter().map(|i| (*i as i64 / stride) % extent.max(1) as i64).collect();
-        positions.push(Tensor::from_vec(line, [held.len()]));
+        positions.push(Tensor::table(line, [held.len()]));
     }
     Ok(positions)
 }

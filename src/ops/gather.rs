@@ -357,5 +357,5 @@ fn interleaved(times: &Tensor, extent: usize, output_size: Option<usize>) -> Res
         return Err(Error::new(ErrorKind::Value, message));
     }
     let n = index.len();
-    Ok(Tensor::from_vec(index, [n]))
+    Ok(Tensor::table(index, [n]))
 }

@@ -81,6 +81,7 @@ pub enum IndexItem {
 /// [`NewAxis`], a tensor of integers or booleans, an array or vector of integers.
 pub trait Index {
     /// The part.
+    #[track_caller]
     fn item(self) -> IndexItem;
 }
 
@@ -109,25 +110,29 @@ impl Index for &Tensor {
 }
 
 /// Integers as a vector to index by.
+#[track_caller]
 fn list<I: Integer>(integers: &[I]) -> IndexItem {
     let integers: Vec<i64> = integers.iter().map(|i| i.integer()).collect();
     let n = integers.len();
-    IndexItem::Tensor(Tensor::from_vec(integers, [n]))
+    IndexItem::Tensor(Tensor::table(integers, [n]))
 }
 
 impl<I: Integer, const N: usize> Index for [I; N] {
+    #[track_caller]
     fn item(self) -> IndexItem {
         list(&self)
     }
 }
 
 impl<I: Integer> Index for Vec<I> {
+    #[track_caller]
     fn item(self) -> IndexItem {
         list(&self)
     }
 }
 
 impl<I: Integer> Index for &[I] {
+    #[track_caller]
     fn item(self) -> IndexItem {
         list(self)
     }
@@ -208,10 +213,12 @@ impl<R: Index> Index for Stepped<R> {
 /// An index: one part, or a tuple of parts, for the dims from the first; dims that are not named stay whole.
 pub trait Indices {
     /// The parts.
+    #[track_caller]
     fn items(self) -> DimVec<IndexItem>;
 }
 
 impl<I: Index> Indices for I {
+    #[track_caller]
     fn items(self) -> DimVec<IndexItem> {
         smallvec::smallvec![self.item()]
     }
@@ -227,6 +234,7 @@ macro_rules! tuples {
     ($(($($name:ident)+))*) => {$(
         impl<$($name: Index),+> Indices for ($($name,)+) {
             #[allow(non_snake_case)]
+            #[track_caller]
             fn items(self) -> DimVec<IndexItem> {
                 let ($($name,)+) = self;
                 smallvec::smallvec![$($name.item()),+]

@@ -188,11 +188,11 @@ impl Tensor {
         let mut sum: Option<Tensor> = None;
         for (index, weight) in taps.index.into_iter().zip(taps.weight) {
             let n = index.len();
-            let lines = self.lines(name, axis, &Tensor::from_vec(index, [n]));
+            let lines = self.lines(name, axis, &Tensor::table(index, [n]));
             let lines = if weight.iter().all(|w| *w == 1.0) {
                 lines
             } else {
-                let weight = Tensor::from_vec(weight, [n]).cast(name, wide(self.dtype()));
+                let weight = Tensor::table(weight, [n]).cast(name, wide(self.dtype()));
                 lines * weight.along(axis, self.rank())
             };
             sum = Some(match sum {

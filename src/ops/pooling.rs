@@ -236,7 +236,7 @@ impl Tensor {
             divisor = if line.iter().all(|n| *n == first) {
                 divisor * f64::from(first)
             } else {
-                divisor * Tensor::from_vec(line, [windows.counts[i]]).along(i, N)
+                divisor * Tensor::table(line, [windows.counts[i]]).along(i, N)
             };
         }
         if let Some(number) = divisor_override {
@@ -287,8 +287,8 @@ impl Tensor {
         let count = index.len();
         extents[axis] = out;
         extents.insert(axis + 1, longest);
-        let lines = self.lines(name, axis, &Tensor::from_vec(index, [count])).shaped(name, Ok(Shape::new(extents)));
-        let weight = Tensor::from_vec(weight, [out, longest]).cast(name, self.dtype());
+        let lines = self.lines(name, axis, &Tensor::table(index, [count])).shaped(name, Ok(Shape::new(extents)));
+        let weight = Tensor::table(weight, [out, longest]).cast(name, self.dtype());
         let mut spread: DimVec<usize> = lines.extent_shape().extents().iter().map(|_| 1).collect();
         (spread[axis], spread[axis + 1]) = (out, longest);
         let weight = weight.shaped(name, Ok(Shape::new(spread)));

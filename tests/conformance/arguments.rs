@@ -66,11 +66,7 @@ impl Argument {
     fn index(&self) -> Result<IndexItem, Unsupported> {
         match self {
             Argument::Tensor(t) => Ok(IndexItem::Tensor(t.clone())),
-            Argument::List(parts) => {
-                let list = integers("index", parts)?;
-                let n = list.len();
-                Ok(IndexItem::Tensor(Tensor::from_vec(list, [n])))
-            }
+            Argument::List(parts) => Ok(lazuli::Index::item(integers("index", parts)?)),
             Argument::Int(i) => Ok(IndexItem::At(*i)),
             Argument::Slice { start, end, step } => {
                 Ok(IndexItem::Range { start: *start, end: *end, step: step.unwrap_or(1) })

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// Operators whose results have shapes that depend on values, with some arguments: inside of a trace those are refused.
 const SHAPED_BY_VALUES: &[&str] = &["__getitem__", "index_put", "nn.functional.one_hot", "repeat_interleave"];
@@ -90,12 +91,30 @@ fn evaluate(case: &Case, operator: Operator, inputs: &[Tensor]) -> Result<Vec<Te
     Ok(results.iter().map(Tensor::detach).collect())
 }
 
+/// Where cases run: the CPU, or what `LAZULI_CONFORMANCE_DEVICE` says: `cuda` is a GPU, `evaluated` a driver that records, and runs
+/// kernels by their meaning.
+fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    *DEVICE.get_or_init(|| match std::env::var("LAZULI_CONFORMANCE_DEVICE").as_deref() {
+        #[cfg(feature = "cuda")]
+        Ok("evaluated") => {
+            let fake = lazuli_runtime::cuda::testing::Fake::with_memory(1 << 34);
+            fake.evaluate();
+            Device::cuda(fake.install(true).unwrap()).unwrap()
+        }
+        Ok("cuda") => Device::cuda(0).unwrap(),
+        Ok(other) => panic!("LAZULI_CONFORMANCE_DEVICE is `{other}`; it may be cuda or evaluated"),
+        Err(_) => Device::Cpu,
+    })
+}
+
 /// Runs one case in both modes.
 fn run(samples: &Samples, case: &Case) -> Result<Passed, Outcome> {
     let Some(operator) = operator(&case.op) else {
         return Err(Outcome::Unsupported("the operator".into()));
     };
-    let inputs = case.inputs.iter().map(|name| samples.tensor(name)).collect::<Result<Vec<_>, _>>()?;
+    let inputs = case.inputs.iter().map(|name| Ok(samples.tensor(name)?.to(device())));
+    let inputs = inputs.collect::<Result<Vec<_>, Outcome>>()?;
     let names = case.outputs.iter().chain(case.grads.iter().map(|(_, grad)| grad));
     let expected = names.map(|name| samples.tensor(name)).collect::<Result<Vec<_>, _>>()?;
     let what = |i: usize| match i.checked_sub(case.outputs.len()) {
@@ -150,8 +169,10 @@ fn same_elements(case: &Case, inputs: &[Tensor], found: &Tensor, expected: &Tens
     let position = if case.op == "topk" { 2 } else { 1 };
     let dim = case.kwargs.get("dim").or_else(|| case.args.get(position)).and_then(serde_json::Value::as_i64);
     let dim = dim.unwrap_or(-1) as isize;
-    let elements = |index: &Tensor| inputs[0].gather(dim, index);
-    compare::same(&case.op, &elements(found), &elements(expected)).ok()?;
+    // What was expected is the CPU's.
+    let (given, found) = (inputs[0].to(Device::Cpu), found.to(Device::Cpu));
+    let elements = |index: &Tensor| given.gather(dim, index);
+    compare::same(&case.op, &elements(&found), &elements(expected)).ok()?;
     let sorted = found.sort(Sort { dim, ..Default::default() }).0;
     let n = found.size(dim).saturating_sub(1);
     let neighbours = sorted.narrow(dim, 0, n).eq(sorted.narrow(dim, 1, n)).any(..);
