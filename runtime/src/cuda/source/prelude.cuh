@@ -168,11 +168,11 @@ __device__ __forceinline__ long long lz_to_i64(double v) {
 }
 __device__ __forceinline__ long long lz_to_i64(float v) { return lz_to_i64((double)v); }
 
-// `a * 2^b` in two exact steps; 0 for all `b` below the least.
+// `a * 2^b` in two exact steps; 0 for all `b` below the least. (Where `b` is NaN, `a` is.)
 
 __device__ __forceinline__ float lz_power_of_two(int n) { return __int_as_float((int)((unsigned)(n + 127) << 23)); }
 __device__ __forceinline__ float lz_scale(float a, float b) {
-    const int n = b < -252.0f ? -252 : b == b ? (int)b : 0, half = n >> 1;
+    const int n = (int)fmaxf(b, -252.0f), half = n >> 1;
     return a * lz_power_of_two(half) * lz_power_of_two(n - half);
 }
 

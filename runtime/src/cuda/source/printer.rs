@@ -96,7 +96,11 @@ pub(super) fn print(kernel: &Kernel, name: &str) -> Result<Source> {
         text.push_str(&format!("// {}: {}\n", kernel.name, kernel.sources));
     }
     let arguments = p.arguments(checks, partial_words > 0).join(", ");
-    text.push_str(&format!("extern \"C\" __global__ void __launch_bounds__({}) {name}({arguments}) {{\n", p.threads));
+    // That one block a multiprocessor will do keeps the compiler from spilling registers for the sake of more.
+    text.push_str(&format!(
+        "extern \"C\" __global__ void __launch_bounds__({}, 1) {name}({arguments}) {{\n",
+        p.threads
+    ));
     text.push_str(&p.prologue());
     text.push_str(&p.lines.text);
     text.push_str("}\n");
