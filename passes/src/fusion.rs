@@ -2,7 +2,8 @@
 //!
 //! There is one kind of group (see [`plan`](crate::plan)) and one question about a pair of groups: does their union plan, and
 //! is it worth it? The search starts with every computing node alone and takes the edges between groups in a fixed order,
-//! producers first, merging where the answer is yes, until nothing changes; then it looks once at pairs that only read the
+//! producers first (but before all, those from values that have more elements than what they are made from), merging where the
+//! answer is yes, until nothing changes; then it looks once at pairs that only read the
 //! same value, and at reductions over values of one kernel. What it needs: a graph after `simplify`. What it guarantees: groups form a directed acyclic graph, and each
 //! plans. Every decision is a row of the [`Ledger`].
 //!
