@@ -3,8 +3,10 @@
 //! The result is cut into panels of columns as wide as two vectors (more where there are few rows), the contraction into blocks whose
 //! panel of `b` fits the first-level cache, and rows into groups whose results stay in registers while a block is contracted
 //! ([`group`]). Per step of the contraction a group loads the panel's vectors and multiplies them with one number of `a` a row, so that
-//! the arithmetic units are busy and hardly anything else is. `b` is packed a panel at a time where its rows are far apart or its columns are not
-//! neighbours; `a` is read where it lies, or packed a group at a time where its rows are neighbours and its columns far apart.
+//! the arithmetic units are busy and hardly anything else is. A panel of `b` whose rows are far apart is copied by the first group that
+//! reads it, while the next groups ask for the panel after it, so that it is in the second-level cache by then: from the last one a core gets
+//! hardly a line in the time that it takes to multiply one. Where columns of `b` are not neighbours, a panel is packed before. `a` is read where
+//! it lies, or packed a group at a time where its rows are neighbours and its columns far apart.
 
 use super::vector::Vector;
 use std::cell::RefCell;
@@ -18,8 +20,6 @@ const MOST_ROWS: usize = 14;
 const FAR: usize = 1 << 10;
 /// Bytes that a column of a block may reach over before it is packed: a page for each entry of a small first-level TLB.
 const PAGES: usize = 64 << 12;
-/// Groups of rows that `b` is not worth packing for.
-const FEW: usize = 2;
 /// Rows up to which turning columns of `b` to rows costs more than it saves.
 const SKINNY: usize = 8;
 /// Panels of columns that `a` is worth packing for.
@@ -69,9 +69,21 @@ pub(super) struct Group<T> {
     b_row: isize,
     /// Columns of the last vector.
     last: usize,
+    /// Where [`COPY`] writes the rows of `b`, one after the other.
+    copy: *mut T,
+    /// What [`ASK`] asks for: the first of some rows that lie as those of `b` do.
+    ahead: *const T,
+    ahead_row: isize,
 }
 
-/// A function that contracts a [`Group`] of so many rows and vectors.
+/// What a group does while it contracts: nothing else,
+pub(super) const PLAIN: u8 = 0;
+/// or it copies the rows of `b`,
+pub(super) const COPY: u8 = 1;
+/// or it asks for half as many rows of what comes next.
+pub(super) const ASK: u8 = 2;
+
+/// A function that contracts a [`Group`] of so many rows and vectors, and does something beside.
 pub(super) type Kernel<T> = unsafe fn(&Group<T>);
 
 /// Writes a body once for each row, so that all of them are in registers.
@@ -87,7 +99,7 @@ macro_rules! rows {
 
 /// Contracts a group of `R` rows of `V` vectors.
 #[inline(always)]
-pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize>(g: &Group<X::Element>) {
+pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize, const BESIDE: u8>(g: &Group<X::Element>) {
     // SAFETY: by the caller's contract: all that the group's extents reach is valid.
     unsafe {
         let part = X::part(g.last);
@@ -99,25 +111,49 @@ pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize>(g: &Group<
                 rows[r / 3] = black_box(g.a.at(r, 0));
             }
         });
-        let mut b = g.b;
-        for _ in 0..g.k {
-            let mut columns = [X::splat(X::Element::default()); V];
-            for (v, column) in columns.iter_mut().enumerate() {
-                let from = b.wrapping_add(v * X::LANES);
-                *column = if v + 1 == V { X::load_part(from, part) } else { X::load(from) };
+        let (mut b, mut copy, mut ahead) = (g.b, g.copy, g.ahead);
+        macro_rules! step {
+            () => {
+                let mut columns = [X::splat(X::Element::default()); V];
+                for (v, column) in columns.iter_mut().enumerate() {
+                    let from = b.wrapping_add(v * X::LANES);
+                    *column = if v + 1 == V { X::load_part(from, part) } else { X::load(from) };
+                    if BESIDE == COPY {
+                        X::store(copy.wrapping_add(v * X::LANES), *column);
+                    }
+                }
+                rows!(R, |r| {
+                    let x = X::splat(*rows[r / 3].wrapping_offset((r % 3) as isize * g.a.row));
+                    for (sum, &column) in sums[r].iter_mut().zip(&columns) {
+                        *sum = X::mul_add(x, column, *sum);
+                    }
+                });
+                rows!(R, |r| {
+                    if r.is_multiple_of(3) {
+                        rows[r / 3] = rows[r / 3].wrapping_offset(g.a.column);
+                    }
+                });
+                b = b.wrapping_offset(g.b_row);
+                copy = copy.wrapping_add(V * X::LANES);
+            };
+        }
+        if BESIDE == ASK {
+            if g.k % 2 == 1 {
+                step!();
             }
-            rows!(R, |r| {
-                let x = X::splat(*rows[r / 3].wrapping_offset((r % 3) as isize * g.a.row));
-                for (sum, &column) in sums[r].iter_mut().zip(&columns) {
-                    *sum = X::mul_add(x, column, *sum);
+            for _ in 0..g.k / 2 {
+                // One line more, since rows may begin within one.
+                for v in 0..=V {
+                    X::ask(ahead.wrapping_add(v * X::LANES));
                 }
-            });
-            rows!(R, |r| {
-                if r.is_multiple_of(3) {
-                    rows[r / 3] = rows[r / 3].wrapping_offset(g.a.column);
-                }
-            });
-            b = b.wrapping_offset(g.b_row);
+                ahead = ahead.wrapping_offset(g.ahead_row);
+                step!();
+                step!();
+            }
+        } else {
+            for _ in 0..g.k {
+                step!();
+            }
         }
         rows!(R, |r| {
             let row = g.c.wrapping_offset(r as isize * g.c_row);
@@ -152,7 +188,7 @@ thread_local! {
 /// All elements that the extents and distances reach must lie in valid memory, those of the result apart from the
 /// operands', and the machine must have the kernels' instructions.
 #[inline(always)]
-pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usize, usize) -> Kernel<X::Element>) {
+pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usize, usize, u8) -> Kernel<X::Element>) {
     if p.a.column == 1 && p.b.row == 1 && p.b.column != 1 && p.m <= SKINNY {
         // SAFETY: by the caller's contract.
         return unsafe { inner_products::<X>(p) };
@@ -188,28 +224,41 @@ pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usi
             }
             let width = vectors * X::LANES;
             let columns = width.min(p.n - j);
-            let mut b = Matrix { data: p.b.at(from, j), ..p.b };
-            if b.column != 1 || groups > FEW && b.is_far(depth) {
-                let to: *mut X::Element = reserve(&mut packed_b, depth * width);
+            let b = Matrix { data: p.b.at(from, j), ..p.b };
+            let far = b.column == 1 && b.is_far(depth);
+            let space: *mut X::Element = reserve(&mut packed_b, depth * width);
+            if b.column != 1 {
                 // SAFETY: the space was made for the panel.
-                unsafe { pack::<X>(b, depth, columns, to, width) };
-                b = Matrix { data: to, row: width as isize, column: 1 };
+                unsafe { pack::<X>(b, depth, columns, space, width) };
             }
+            let copied = far && groups > 1;
+            let next = if j + columns < p.n { (from, j + columns) } else { (to, 0) };
+            // The first group waits for what it copies; those that ask have nothing to wait for.
+            let asking = if far && next.0 < p.k { groups.min(2).saturating_sub(1)..groups.min(3) } else { 0..0 };
             for i in 0..groups {
                 let (first, end) = rows(i);
                 let start = if pack_a { a.data.wrapping_add(i * depth * group_width) } else { a.at(first, 0) };
+                let packed = b.column != 1 || copied && i > 0;
+                let beside = match i {
+                    0 if copied => COPY,
+                    i if asking.contains(&i) => ASK,
+                    _ => PLAIN,
+                };
                 let g = Group {
                     k: depth,
                     c: p.c.wrapping_offset(first as isize * p.c_row).wrapping_add(j),
                     c_row: p.c_row,
                     fresh: p.fresh && block == 0,
                     a: Matrix { data: start, ..a },
-                    b: b.data,
-                    b_row: b.row,
+                    b: if packed { space.cast_const() } else { b.data },
+                    b_row: if packed { width as isize } else { b.row },
                     last: columns - (vectors - 1) * X::LANES,
+                    copy: space,
+                    ahead: p.b.at(next.0 + i.saturating_sub(asking.start) * (depth / 2), next.1),
+                    ahead_row: p.b.row,
                 };
                 // SAFETY: by the caller's contract.
-                unsafe { kernel(end - first, vectors)(&g) };
+                unsafe { kernel(end - first, vectors, beside)(&g) };
             }
             j += columns;
         }

@@ -29,6 +29,12 @@ pub(super) trait Vector: Copy {
     unsafe fn add(a: Self, b: Self) -> Self;
     /// `a * b + sum`, rounded once.
     unsafe fn mul_add(a: Self, b: Self, sum: Self) -> Self;
+    /// Asks for the line of memory at an address, which may be any, to be brought to the second-level cache.
+    #[inline(always)]
+    unsafe fn ask(address: *const Self::Element) {
+        // SAFETY: the instruction reads nothing.
+        unsafe { _mm_prefetch(address.cast(), _MM_HINT_T1) }
+    }
     /// The sum of all lanes.
     unsafe fn sum(x: Self) -> Self::Element;
     /// Copies a square, rows to columns.

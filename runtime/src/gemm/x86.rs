@@ -1,6 +1,6 @@
 //! The kernels of each instruction set of x86-64, and which of them a call uses.
 
-use super::blocks::{Group, Kernel, Product, group, multiply};
+use super::blocks::{ASK, COPY, Group, Kernel, PLAIN, Product, group, multiply};
 use super::vector::Vector;
 use crate::cpu::Vectors;
 use std::arch::x86_64::{__m128, __m128d, __m256, __m256d, __m512, __m512d};
@@ -14,20 +14,24 @@ pub(super) trait Float: Sized {
     unsafe fn product(p: &Product<Self>, vectors: Vectors);
 }
 
-/// Kernels of these numbers of vectors and up to so many rows, as a function of both.
+/// Kernels of these numbers of vectors and up to so many rows, as a function of both and of what is done beside.
 macro_rules! kernels {
     ($name:ident, $product:ident, $group:ident, $vector:ty, $(#[$attribute:meta])? $($vectors:literal: $($rows:literal)*;)*) => {
         $(#[$attribute])?
-        unsafe fn $group<const R: usize, const V: usize>(g: &Group<<$vector as Vector>::Element>) {
+        unsafe fn $group<const R: usize, const V: usize, const BESIDE: u8>(g: &Group<<$vector as Vector>::Element>) {
             // SAFETY: by the caller's contract.
-            unsafe { group::<$vector, R, V>(g) }
+            unsafe { group::<$vector, R, V, BESIDE>(g) }
         }
 
-        fn $name(rows: usize, vectors: usize) -> Kernel<<$vector as Vector>::Element> {
-            match (rows, vectors) {
-                $($(($rows, $vectors) => $group::<$rows, $vectors>,)*)*
+        fn $name(rows: usize, vectors: usize, beside: u8) -> Kernel<<$vector as Vector>::Element> {
+            match (rows, vectors, beside) {
+                $($(
+                    ($rows, $vectors, COPY) => $group::<$rows, $vectors, COPY>,
+                    ($rows, $vectors, ASK) => $group::<$rows, $vectors, ASK>,
+                    ($rows, $vectors, _) => $group::<$rows, $vectors, PLAIN>,
+                )*)*
                 // No group has more rows or other vectors.
-                _ => $group::<1, 1>,
+                _ => $group::<1, 1, PLAIN>,
             }
         }
 
