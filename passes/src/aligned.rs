@@ -121,8 +121,8 @@ pub(crate) struct Summary {
     pub(crate) work: u64,
     /// Iterations that threads can share.
     pub(crate) width: u64,
-    /// Whether it contracts.
-    pub(crate) dot: bool,
+    /// How many contractions it has.
+    pub(crate) dots: usize,
     /// Bytes that panels of whole rows read more often than others.
     pub(crate) read_again: u64,
     walk: Option<Walk>,
@@ -131,7 +131,7 @@ pub(crate) struct Summary {
 impl Summary {
     /// That of a routine, which is no kernel: nothing joins it.
     pub(crate) fn of_routine() -> Summary {
-        Summary { statements: 0, work: 0, width: 1, dot: false, read_again: 0, walk: None }
+        Summary { statements: 0, work: 0, width: 1, dots: 0, read_again: 0, walk: None }
     }
 
     /// That of a planned group.
@@ -151,7 +151,7 @@ impl Summary {
             statements: statements(graph, plan),
             work: work(graph, plan),
             width: parallel_iterations(graph, plan, target),
-            dot: !plan.dots.is_empty(),
+            dots: plan.dots.len(),
             read_again: RowPanels::new(graph, plan, target).map_or(0, |p| p.read_again),
             walk,
         }
@@ -160,7 +160,7 @@ impl Summary {
     /// Whether both reduce, in the same loops.
     pub(crate) fn reduces_as(&self, other: &Summary) -> bool {
         let (Some(a), Some(b)) = (&self.walk, &other.walk) else { return false };
-        let reduce = !a.epilogue && !b.epilogue && !self.dot && !other.dot;
+        let reduce = !a.epilogue && !b.epilogue && self.dots == 0 && other.dots == 0;
         reduce && a.scopes == b.scopes && a.passes == b.passes
     }
 
@@ -176,7 +176,7 @@ impl Summary {
         self.statements += joined.statements;
         self.work = self.work.saturating_add(joined.work);
         self.width = self.width.max(joined.width);
-        self.dot |= joined.dot;
+        self.dots += joined.dots;
         let (Some(walk), Some(more)) = (&mut self.walk, joined.walk) else { return };
         for (n, index) in more.loads {
             if walk.stores.contains_key(&n) {
@@ -344,7 +344,7 @@ pub(crate) fn join(large: &Summary, small: &Small<'_>, loops: &mut Loops) -> Res
     let inherited = |n: NodeId| along.stores.get(&n).map(|s| s.after);
     let Some(walk) = walk(&plan, &frame, small.outputs, loops, &inherited) else { return Ok(None) };
     let added = Summary::walking(small.graph, small.target, &plan, None);
-    let contracts = match (large.dot, added.dot) {
+    let contracts = match (large.dots > 0, added.dots > 0) {
         (false, false) => true,
         (true, true) => false,
         _ if along.rows || walk.rows => !along.across && !walk.across,

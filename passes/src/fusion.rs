@@ -21,7 +21,7 @@ use crate::aligned::{Loops, Small, Summary, join};
 use crate::frame::frame;
 use crate::layout::Orders;
 use crate::ledger::{Decision, Ledger};
-use crate::legality::{SMALL_WORK, legal, parallel_iterations, short_enough, work};
+use crate::legality::{SMALL_WORK, few_phases, legal, parallel_iterations, short_enough, work};
 use crate::plan::{DotPlan, Frame, Group, Plan, Source, is_movement};
 use crate::reach::{Ancestry, Order};
 use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, Result, Target, TargetKind, VarId};
@@ -528,11 +528,11 @@ impl<'a> Fusion<'a> {
             return Ok(Err("another kernel must run between them".into()));
         };
         let union = self.unite(a, b);
-        let (statements, separate) = {
+        let (statements, contractions, separate) = {
             let (a, b) = (self.summary(a)?, self.summary(b)?);
-            (a.statements + b.statements, a.work.saturating_add(b.work))
+            (a.statements + b.statements, a.dots + b.dots, a.work.saturating_add(b.work))
         };
-        if let Err(reason) = short_enough(statements) {
+        if let Err(reason) = short_enough(statements).and_then(|()| few_phases(contractions)) {
             return Ok(Err(reason));
         }
         if let Some(added) = self.extension(&union)? {
@@ -700,7 +700,7 @@ impl<'a> Fusion<'a> {
             for pair in users.windows(2) {
                 let (a, b) = (self.group_index(pair[0]), self.group_index(pair[1]));
                 let routine = pair.iter().any(|n| self.is_routine(*n));
-                if a == b || routine || self.summary(a)?.dot || self.summary(b)?.dot {
+                if a == b || routine || self.summary(a)?.dots > 0 || self.summary(b)?.dots > 0 {
                     continue;
                 }
                 let least = self.groups[a].bytes.min(self.groups[b].bytes);

@@ -15,6 +15,10 @@ use rustc_hash::FxHashSet;
 
 /// Work, in floating point operations, below which a kernel may run loops in sequence on one thread.
 pub(crate) const SMALL_WORK: u64 = 1 << 16;
+/// Contractions of a kernel at most: one that makes its rows ready for the next is a phase of its own, and a network of many layers would
+/// be one kernel, planned again for each operation that joins. What attention and its gradient, or some layers, pass to one
+/// another stays in cache.
+const MOST_PHASES: usize = 6;
 /// Operations beyond which a kernel is not grown.
 pub(crate) const MOST_FLOPS: u64 = 2000;
 
@@ -100,6 +104,14 @@ pub(crate) fn runs_once(loops: usize, work: u64) -> Result<(), String> {
 pub(crate) fn short_enough(statements: u64) -> Result<(), String> {
     if statements > MOST_FLOPS {
         return Err(format!("the kernel would have {statements} operations, more than {MOST_FLOPS}"));
+    }
+    Ok(())
+}
+
+/// Why a kernel of that many contractions is not grown.
+pub(crate) fn few_phases(contractions: usize) -> Result<(), String> {
+    if contractions > MOST_PHASES {
+        return Err(format!("the kernel would have {contractions} contractions, more than {MOST_PHASES}"));
     }
     Ok(())
 }
