@@ -3,10 +3,8 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 mod cuda_cases;
-#[allow(dead_code, reason = "workloads are traced here, and not run")]
-#[path = "../../benches/workloads/mod.rs"]
-mod workloads;
 
+use cuda_cases::workloads;
 use lazuli_ir::{Graph, Kernel, Layout, Target};
 use lazuli_passes::{Options, compile as plan, optimize};
 use lazuli_runtime::cuda::nvrtc;

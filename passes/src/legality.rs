@@ -72,6 +72,14 @@ fn whole_rows(graph: &Graph, plan: &Plan, target: &Target) -> Result<(), String>
     if plan.sinks.iter().any(across) {
         return Err("a reduction over rows does not run on panels of them".into());
     }
+    // Phases of a panel pass rows on to each other, so all run in one pass of the loops around it.
+    let rows = plan.row_scope().unwrap_or(0);
+    let around = plan.scopes[rows].path.len().saturating_sub(2);
+    let mut passes =
+        plan.sinks.iter().filter(|s| plan.scopes[s.scope].path.contains(&rows)).map(|s| &s.levels[..around]);
+    if passes.next().is_some_and(|first| passes.any(|other| other != first)) {
+        return Err("panels of rows would run in several passes of the loops around them".into());
+    }
     let inside = |s: &Sink| plan.scopes[s.scope].path.len() > plan.tile.len() + 1;
     let stores = |s: &Sink| matches!(s.kind, SinkKind::Store { .. }) && inside(s);
     if plan.dots.iter().any(|d| d.swapped) && plan.sinks.iter().any(stores) {

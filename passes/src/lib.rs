@@ -30,6 +30,7 @@ pub mod primitive;
 mod reach;
 mod renumber;
 mod row_panels;
+mod row_tiles;
 mod scalar;
 pub mod schedule;
 mod schedule_gpu;

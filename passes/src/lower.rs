@@ -2,8 +2,8 @@
 //!
 //! The walk follows the plan's scopes. In each scope the sinks are taken level by level; those of one level share one loop
 //! (a `reduce`, where one of them is the step of a reduction). Before a loop is opened, everything it needs from this scope is
-//! written; so each value is written once a pass, in the scope where it belongs. A value that two passes over the same loop
-//! need is kept in a *row tile* where computing it again would cost more than reading it back, and the row is small enough.
+//! written; so each value is written once a pass, in the scope where it belongs, or read back from a *row tile*
+//! (`row_tiles.rs`).
 //!
 //! A contraction replaces its row and column loops by panels (`panels.rs`, `row_panels.rs`): a tile, filled by `dot`, and loops
 //! over the tile in which everything else of the group runs as the epilogue.
@@ -11,6 +11,7 @@
 use crate::index_map::Condition;
 use crate::panels::{DotTile, Side};
 use crate::plan::{InstanceId, Plan, ScopeId, SinkId, SinkKind, Source};
+use crate::row_tiles::RowTile;
 use crate::scalar::{check, linear, requirement, scalar_operation};
 use lazuli_ir::kernel::{
     Access, Axis, Block, Emit, Expr, Extent, Kernel, Loop, Memory, Param, ParamId, Reduce, Reducer, ScalarType, Scope,
@@ -34,9 +35,6 @@ pub struct Lowered {
     /// What each check of the kernel stands for.
     pub checks: Vec<CheckSite>,
 }
-
-/// Recomputing a value that costs this many operations or more is worth a row tile.
-const TILE_FLOPS: u64 = 6;
 
 /// How a stored value lies in memory.
 pub struct Stored {
@@ -107,14 +105,6 @@ fn kernel_name(graph: &Graph, members: &[NodeId]) -> String {
     }
     parts.truncate(4);
     parts.join("_")
-}
-
-/// Where a value of a row is kept between passes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RowTile {
-    pub(crate) id: TileId,
-    /// Whether a pass has stored it.
-    pub(crate) written: bool,
 }
 
 pub(crate) struct Lowering<'a> {
@@ -433,10 +423,6 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn tiles_hold(&self, i: InstanceId) -> bool {
-        self.tiles.get(&i).is_some_and(|t| t.written)
-    }
-
     /// The value of an instance, written before.
     pub(crate) fn value(&mut self, i: InstanceId) -> Result<ValueId> {
         self.values[i].ok_or_else(|| {
@@ -571,23 +557,6 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Keeps a value for those that read it later, where it has a row tile.
-    fn store_in_tile(&mut self, i: InstanceId, value: ValueId) {
-        if let Some(tile) = self.tiles.get_mut(&i) {
-            tile.written = true;
-            let to = Memory::Tile(tile.id);
-            let index = self.tile_index(self.plan.instances[i].scope);
-            self.push(StmtKind::Store { to, index, value, mask: None });
-        }
-    }
-
-    fn tile_index(&self, scope: ScopeId) -> Vec<Index> {
-        if self.plan.row_scope() == Some(scope) {
-            return vec![self.row_inside.clone()];
-        }
-        self.plan.scopes[scope].vars.iter().map(|&v| self.index(&v.into())).collect()
-    }
-
     /// Whether all conditions hold, and the mask around them.
     fn conditions(&mut self, conditions: &[Condition], outer: Option<ValueId>) -> Result<ValueId> {
         let mut all = outer;
@@ -624,68 +593,6 @@ impl Lowering<'_> {
         scalar_operation(self, &node.op, node.types[0].dtype, operands, &index, &node.types[0].shape)
     }
 
-    /// Chooses what passes over the same scope keep in row tiles, and declares those. Gives the instances kept.
-    fn choose_tiles(&mut self, passes: &BTreeMap<(u32, ScopeId), Vec<SinkId>>) -> Vec<InstanceId> {
-        let mut kept: FxHashSet<InstanceId> = FxHashSet::default();
-        let mut budget = self.target.l1_bytes / 2;
-        let mut computed: FxHashMap<ScopeId, FxHashSet<InstanceId>> = FxHashMap::default();
-        for (&(_, child), group) in passes {
-            // A tile that outlives a panel would be shared by the threads that run panels.
-            if self.plan.row_scope() == Some(child) {
-                continue;
-            }
-            let group = self.close(group, child);
-            let again = computed.entry(child).or_default();
-            let mut seen = FxHashSet::default();
-            let mut stack: Vec<InstanceId> = group.iter().flat_map(|&s| self.plan.sinks[s].roots()).collect();
-            while let Some(i) = stack.pop() {
-                if self.values[i].is_some() || kept.contains(&i) || !seen.insert(i) {
-                    continue;
-                }
-                let instance = &self.plan.instances[i];
-                if instance.scope == child && again.contains(&i) && self.is_worth_a_tile(i) {
-                    let bytes = self.row_bytes(i);
-                    if bytes <= budget {
-                        budget -= bytes;
-                        kept.insert(i);
-                        continue;
-                    }
-                }
-                let before = instance.operands.iter().chain(&instance.mask).chain(&instance.indexed_by);
-                stack.extend(before.copied());
-            }
-            again.extend(seen);
-        }
-        let mut kept: Vec<InstanceId> = kept.into_iter().collect();
-        kept.sort_unstable();
-        for &i in &kept {
-            self.declare_row_tile(i);
-        }
-        kept
-    }
-
-    /// Whether computing an instance again, as far as that happens in its scope, costs more than reading it back.
-    fn is_worth_a_tile(&self, i: InstanceId) -> bool {
-        let scope = self.plan.instances[i].scope;
-        let mut seen = FxHashSet::default();
-        let mut stack = vec![i];
-        let mut flops = 0;
-        while let Some(j) = stack.pop() {
-            let instance = &self.plan.instances[j];
-            if instance.scope != scope || !seen.insert(j) {
-                continue;
-            }
-            if let Source::Compute(n) = instance.source {
-                flops += u64::from(self.graph.op(n).flops());
-            }
-            if flops >= TILE_FLOPS {
-                return true;
-            }
-            stack.extend(instance.operands.iter().chain(&instance.mask));
-        }
-        false
-    }
-
     pub(crate) fn instance_type(&self, i: InstanceId) -> DType {
         match &self.plan.instances[i].source {
             Source::Load(n) | Source::Compute(n) | Source::Reduced(n) | Source::Row(n) => {
@@ -697,29 +604,6 @@ impl Lowering<'_> {
             Source::Iota => DType::I64,
             Source::Mask(_) => DType::Bool,
         }
-    }
-
-    fn row_extents(&self, i: InstanceId) -> DimVec<u64> {
-        let scope = &self.plan.scopes[self.plan.instances[i].scope];
-        scope.vars.iter().map(|v| self.plan.vars[v.0 as usize].extent).collect()
-    }
-
-    fn row_bytes(&self, i: InstanceId) -> u64 {
-        let size = self.instance_type(i).size() as u64;
-        self.row_extents(i).iter().fold(size, |n, e| n.saturating_mul(*e))
-    }
-
-    fn declare_row_tile(&mut self, i: InstanceId) {
-        let dims = self.row_extents(i);
-        let tile = Tile {
-            name: format!("row{}", self.kernel.tiles.len()),
-            ty: self.instance_type(i).into(),
-            valid: dims.iter().map(|_| None).collect(),
-            dims,
-            scope: Scope::Thread,
-        };
-        let id = self.declare_tile(tile);
-        self.tiles.insert(i, RowTile { id, written: false });
     }
 
     pub(crate) fn declare_tile(&mut self, tile: Tile) -> TileId {

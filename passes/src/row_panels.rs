@@ -5,10 +5,11 @@
 //! the rows is written to a tile, in place of an earlier result that nothing else reads. So `softmax(q k') v` is two phases:
 //! scores, their softmax in place; then the product, and the store. What is wide never lies in memory as a whole.
 
-use crate::lower::{Lowering, RowTile};
+use crate::lower::Lowering;
 use crate::operand::{Packed, position};
 use crate::panels::{Side, wrap};
 use crate::plan::{DotPlan, InstanceId, Plan, ScopeId, Sink, SinkId, SinkKind, Source};
+use crate::row_tiles::RowTile;
 use lazuli_ir::kernel::{Memory, ScalarType, Scope, StmtKind, Tile, TileId};
 use lazuli_ir::{Error, Graph, Index, NodeId, Result, Target, TargetKind, VarId};
 

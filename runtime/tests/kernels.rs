@@ -148,6 +148,33 @@ fn pads_are_masked() {
     }
 }
 
+/// Lanes that lie apart, in rows of which some do not exist: what is outside of the buffer must not be read.
+#[test]
+fn steps_along_rows_that_are_masked() {
+    for (n, step) in [1, 5, 16, 37, 130].into_iter().flat_map(|n| [2, 3, 8, 20, -1, -8, -20].map(|step| (n, step))) {
+        let width = (n - 1) * i64::abs(step) + 1;
+        let first = if step < 0 { width - 1 } else { 0 };
+        let load = format!("load %x[%i - 2,%j*{step} + {first}]");
+        for body in [
+            format!("store %y[%i,%j], mul 2.0, ({load} if %row)"),
+            format!("store %y[%i,%j], exp ({load} if %row)"),
+            format!("guard %row {{ store %y[%i,%j], exp ({load}) }}"),
+        ] {
+            let text = format!(
+                "kernel s(%x: f32[2,{width}], %y: mut f32[5,{n}]) {{
+                   loop %i in 5 parallel {{ loop %j in {n} vector(4) {{
+                     %above = index %i - 2
+                     %row = and (ge %above, 0), (lt %above, 2)
+                     {body}
+                   }} }}
+                 }}"
+            );
+            let buffers = [noise(2 * width as usize).into(), vec![9f32; 5 * n as usize].into()];
+            run(&text, &buffers, &[], &[], 1e-6);
+        }
+    }
+}
+
 #[test]
 fn reductions_of_every_kind_and_length() {
     for n in [0, 1, 5, 16, 17, 63, 64, 1000, 40_000] {

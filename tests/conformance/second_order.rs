@@ -1,8 +1,9 @@
 //! Second derivatives of every operator that has gradients, against differences of its first ones, in f64.
 //!
 //! For a case with inputs `x` and cotangents the first gradients are weighed and summed to one number `s(x)`. The gradient of `s` is
-//! compared with `(s(x + h) - s(x - h)) / 2h` at some elements of each input. An operator passes where its first case with gradients in f32
-//! does; there is a kink here and there, and some operators say their dtype, so not all must.
+//! compared with `(s(x + h) - s(x - h)) / 2h` at some elements of each input. The difference is taken term by term: a term near a pole of
+//! another element is the same on both sides, but as part of a sum it would round away what the moved element changes. An operator passes
+//! where its first case with gradients in f32 does.
 
 use crate::arguments::Arguments;
 use crate::operators::Operator;
@@ -24,13 +25,13 @@ fn weights(like: &Tensor) -> Result<Tensor> {
     weights.check().map(|()| weights)
 }
 
-/// The inputs that gradients are taken by, as leaves, and `s` of them.
+/// The inputs that gradients are taken by, as leaves, and the terms of `s`: the weighed gradients that depend on them.
 struct First {
     leaves: Vec<Tensor>,
-    sum: Option<Tensor>,
+    terms: Vec<Tensor>,
 }
 
-/// `s` at these inputs; `None` inside where the gradients do not depend on them. `None`: not a case for this test.
+/// `s` at these inputs. `None`: not a case for this test.
 fn first(case: &Case, operator: Operator, inputs: &[Tensor]) -> Option<Result<First>> {
     let mut named: BTreeMap<&str, Tensor> = BTreeMap::new();
     for (name, tensor) in case.inputs.iter().zip(inputs) {
@@ -49,20 +50,19 @@ fn first(case: &Case, operator: Operator, inputs: &[Tensor]) -> Option<Result<Fi
 
 fn weighed(total: &Tensor, leaves: Vec<Tensor>) -> Result<First> {
     total.backward_with(Backward { create_graph: true, ..Default::default() })?;
-    let mut sum: Option<Tensor> = None;
+    let mut terms = Vec::new();
     for leaf in &leaves {
         if let Some(gradient) = leaf.grad().filter(Tensor::requires_grad) {
-            let part = (&gradient * weights(&gradient)?).sum(..);
-            sum = Some(sum.map_or(part.clone(), |sum| sum + part));
+            terms.push(&gradient * weights(&gradient)?);
         }
         leaf.zero_grad();
     }
-    Ok(First { leaves, sum })
+    Ok(First { leaves, terms })
 }
 
-/// `s` as a number.
-fn number(first: &First) -> Result<f64> {
-    first.sum.as_ref().map_or(Ok(0.0), Tensor::item::<f64>)
+/// The terms of `s` as numbers.
+fn numbers(first: &First) -> Result<Vec<f64>> {
+    Ok(first.terms.iter().map(Tensor::to_vec::<f64>).collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// The input with one element moved.
@@ -82,8 +82,8 @@ fn differences(case: &Case, operator: Operator, inputs: &[Tensor]) -> Option<Res
 }
 
 fn compare(case: &Case, operator: Operator, inputs: &[Tensor], at: &First) -> Result<(Vec<String>, bool)> {
-    if let Some(sum) = &at.sum {
-        sum.backward()?;
+    if let Some(s) = at.terms.iter().map(|terms| terms.sum(..)).reduce(|s, more| s + more) {
+        s.backward()?;
     }
     let (mut wrong, mut curved) = (Vec::new(), false);
     for ((name, _), leaf) in case.grads.iter().zip(&at.leaves) {
@@ -91,16 +91,17 @@ fn compare(case: &Case, operator: Operator, inputs: &[Tensor], at: &First) -> Re
         let position = case.inputs.iter().position(|n| n == name).unwrap_or(0);
         for k in 0..ELEMENTS.min(exact.len()) {
             let element = k * (exact.len() - 1) / (ELEMENTS - 1).max(1);
-            let mut ends = [0.0; 2];
+            let mut ends = [Vec::new(), Vec::new()];
             for (end, by) in ends.iter_mut().zip([STEP, -STEP]) {
                 let mut there = inputs.to_vec();
                 there[position] = moved(&inputs[position], element, by)?;
                 match first(case, operator, &there) {
-                    Some(first) => *end = number(&first?)?,
+                    Some(first) => *end = numbers(&first?)?,
                     None => return Ok((vec![format!("{name}: refused beside the inputs")], curved)),
                 }
             }
-            let (estimate, exact) = ((ends[0] - ends[1]) / (2.0 * STEP), exact[element]);
+            let difference: f64 = ends[0].iter().zip(&ends[1]).map(|(up, down)| up - down).sum();
+            let (estimate, exact) = (difference / (2.0 * STEP), exact[element]);
             curved |= estimate.abs() > 1e-3;
             if !((exact - estimate).abs() <= 1e-4 * (1.0 + exact.abs()) || exact.is_nan() && estimate.is_nan()) {
                 wrong.push(format!("{name}[{element}]: {exact}, by differences {estimate}"));
@@ -144,5 +145,5 @@ fn second_derivatives_are_those_of_differences() {
     let report =
         format!("second derivatives of {passed} of {total} operators agree with differences; {curved} are not 0\n");
     std::io::Write::write_all(&mut std::io::stderr(), report.as_bytes()).unwrap();
-    assert!(total > 0 && passed * 10 >= total * 8, "{report}{}", failures.join("\n"));
+    assert!(passed > 0 && failures.is_empty(), "{report}{}", failures.join("\n"));
 }

@@ -1,8 +1,8 @@
 //! How far a right evaluator may be off: measured by moving every rounding of the program.
 //!
-//! A graph runs nine times in lockstep, node by node: once as [`evaluate`](super::evaluate) does, eight times with each
+//! A graph runs 17 times in lockstep, node by node: once as [`evaluate`](super::evaluate) does, 16 times with each
 //! primitive's float result moved by a random amount within its stated error (see `rounding`). An element's bound is 16 times
-//! the spread of the nine values plus one unit in the last place. Where nothing was moved all runs are the same and the bound
+//! the spread of the 17 values plus one unit in the last place. Where nothing was moved all runs are the same and the bound
 //! is 0: operations that are correctly rounded, movement and integers must agree exactly, until a function with an error of
 //! its own or a sum comes in. Bounds grow where the program is ill conditioned and nowhere else, so tests need no tolerances
 //! of their own.
@@ -14,7 +14,7 @@
 //! `eq(x, max(x))` is determined although `x` itself is moved.
 //!
 //! **Beyond numbers.** At a pole, or where an overflow depends on the order of a sum, a number, either infinity and NaN are
-//! neighbours. Nine runs do not show what many such elements together come to: in each of them the largest of many may be
+//! neighbours. These runs do not show what many such elements together come to: in each of them the largest of many may be
 //! NaN, and none shows that it may be infinite. So these elements are *hidden* too, and what a reduction or a contraction
 //! makes of them is undetermined as well.
 
@@ -30,9 +30,9 @@ use crate::{
 };
 use std::rc::Rc;
 
-/// Runs whose roundings are moved: four pairs, in one of which the movements of operations in a row add up (see `rounding`).
-const MOVED: usize = 8;
-/// What a spread is multiplied by: nine samples of a distribution rarely reach its ends.
+/// Runs whose roundings are moved: eight pairs, in some of which movements that cancel in others add up (see `rounding`).
+pub(super) const MOVED: usize = 16;
+/// What a spread is multiplied by: few samples of a distribution rarely reach its ends.
 const MARGIN: f64 = 16.0;
 
 /// An output, and how far another evaluator's may be from it.

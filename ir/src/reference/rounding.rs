@@ -4,8 +4,11 @@
 //! [`Moved`] adds a random amount within the primitive's stated error and does not round, so that a spread is never hidden by
 //! values that happen to round alike. Amounts are at least half of what is allowed, and runs come in pairs of opposite signs:
 //! the runs then never agree by chance. Movements of operations in a row may cancel, as where both raise and the second is a
-//! falling function. So three of the four pairs draw the same signs, but one of them turns the signs of every other operation
-//! in a row, one those of every other two: movements of two or three operations that cancel in one pair add up in another.
+//! falling function. So three of the pairs draw the same signs, but one of them turns the signs of every other operation in a
+//! row, one those of every other two: movements of two or three operations that cancel in one pair add up in another.
+//! Movements side by side, as of both sums of a ratio, have no such order, and cancel in every pair where their signs happen to
+//! be alike. So the other pairs draw signs of their own, and all pairs amounts of their own: that all eight leave less than a
+//! tenth of what is allowed happens once in some hundred thousand times.
 //!
 //! What every right evaluator gives alike is not moved: results of correctly rounded operations on operands that no earlier
 //! movement has reached, zeros, infinities, NaN, and sums of integers that stay exact.
@@ -90,14 +93,16 @@ impl Rounding for Recorded {
     }
 }
 
-/// The pair of runs that draws signs of its own.
-const FREE: usize = 2;
+/// The bits of an operation's number in a row that turn the signs in the first pairs of runs, which draw the same ones; all
+/// further pairs draw signs of their own.
+const TURNS: [u32; 3] = [0, 1, 2];
 
 /// Moves results.
 #[derive(Clone)]
 pub(crate) struct Moved {
     run: usize,
-    random: SplitMix,
+    signs: SplitMix,
+    amounts: SplitMix,
     nominal: Rc<[f64]>,
     at: usize,
     /// The number of the operation among those in a row.
@@ -107,8 +112,11 @@ pub(crate) struct Moved {
 impl Moved {
     /// The run of this number: 2k and 2k + 1 move by opposite amounts.
     pub(crate) fn new(seed: u64, run: usize) -> Moved {
-        let stream = u64::from(run / 2 == FREE);
-        Moved { run, random: SplitMix::new(seed ^ (stream << 32)), nominal: Rc::from([]), at: 0, depth: 0 }
+        let pair = run / 2;
+        let stream = |number: usize| SplitMix::new(seed ^ ((number as u64) << 32));
+        let signs = stream(if pair < TURNS.len() { 0 } else { 2 * pair });
+        let amounts = stream(2 * pair + 1);
+        Moved { run, signs, amounts, nominal: Rc::from([]), at: 0, depth: 0 }
     }
 
     /// Starts an operation, the `depth`th in a row, whose exact results in the run that is not moved are these.
@@ -122,13 +130,8 @@ impl Moved {
 
     /// A number in (-1, -1/2] or [1/2, 1).
     fn draw(&mut self) -> f64 {
-        let v = self.random.signed();
-        let (amount, turned) = match self.run / 2 {
-            1 => (1.0 - v.abs() / 2.0, self.depth & 1 != 0),
-            3 => (0.5 + v.abs() / 2.0, self.depth & 2 != 0),
-            _ => (0.5 + v.abs() / 2.0, false),
-        };
-        let v = amount.copysign(v);
+        let turned = TURNS.get(self.run / 2).is_some_and(|turns| self.depth & turns != 0);
+        let v = (0.5 + self.amounts.signed().abs() / 2.0).copysign(self.signs.signed());
         if self.opposite() ^ turned { -v } else { v }
     }
 }
@@ -171,7 +174,7 @@ impl Rounding for Moved {
         }
         let underflow = if products { n * spacing(dtype, 0.0) / 2.0 } else { 0.0 };
         let reach = (pairwise.max(alike) + underflow) * whole_units(dtype);
-        let lost = self.run == 2 * FREE && total.abs() <= reach;
+        let lost = self.run == 2 * TURNS.len() && total.abs() <= reach;
         let moved = if lost { 0.0 } else { total + amount * reach };
         // In another order a partial sum may overflow, and then anything comes out: the runs show all that may.
         if !round(dtype, magnitude).is_finite() {
@@ -319,6 +322,7 @@ mod emulated {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bounds::MOVED;
     use super::*;
 
     fn moved(run: usize, nominal: f64, exact: f64, ulps: f64) -> f64 {
@@ -352,6 +356,23 @@ mod tests {
         }
         assert!(moved(0, 1.0, 1e-45, 3.0) >= 0.0 && moved(1, 1.0, 1e-45, 3.0) >= 0.0);
         assert!(moved(0, 1.0, 1e39, 0.5) == f64::INFINITY);
+    }
+
+    /// A ratio of two sums is moved by the difference of their movements: chance must not make that small in all runs.
+    #[test]
+    fn movements_side_by_side_hardly_ever_agree_in_all_runs() {
+        const TRIES: usize = 200_000;
+        let terms = [0.1; 4];
+        let mut movers: Vec<Moved> = (0..MOVED).map(|run| Moved::new(7, run)).collect();
+        movers.iter_mut().for_each(|m| m.start(Rc::from([]), 2));
+        let mut sums = || movers.iter_mut().map(|m| m.sum(DType::F32, &mut terms.iter().copied(), false)).collect();
+        let reach = 3.0 * unit_roundoff(DType::F32) * 0.4;
+        let close = |_: &usize| {
+            let (a, b): (Vec<f64>, Vec<f64>) = (sums(), sums());
+            a.iter().zip(&b).all(|(a, b)| (a - b).abs() < reach / 10.0)
+        };
+        let close = (0..TRIES).filter(close).count();
+        assert!(close < TRIES / 20_000, "{close} of {TRIES}");
     }
 
     #[test]

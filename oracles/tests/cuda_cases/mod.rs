@@ -3,6 +3,9 @@
 use lazuli_oracles::shim::{GpuCase, KernelSet};
 
 mod models;
+#[allow(dead_code, reason = "workloads are traced here, and not run")]
+#[path = "../../../benches/workloads/mod.rs"]
+pub mod workloads;
 
 pub use models::cases as models;
 

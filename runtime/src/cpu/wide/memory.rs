@@ -248,21 +248,20 @@ impl Nest<'_> {
         let varies = own.iter().chain(&self.masks).any(|m| matches!(m, Val::Parts(_)));
         let masked = own.is_some() || !self.masks.is_empty();
         let constant = constant && !masked;
-        let (mut address, mut own) = (access.address, own);
-        if masked && !varies {
-            // The same for all lanes: one other address, where a masked load of what is far out of range would be slow.
-            if let Some(m) = self.access_mask(own.as_ref(), 0, false) {
-                address = self.or_zeros(address, m);
-            }
-            own = None;
-        }
-        let unit = access.spread == Spread::Unit;
+        // The same for all lanes: one other address, where a masked load of what is far out of range would be slow.
+        let shared = if masked && !varies { self.access_mask(own.as_ref(), 0, false) } else { None };
+        let own = own.filter(|_| varies);
         if let Spread::Strided(step) = access.spread {
             if self.family == Family::Avx2 || dtype.size() != 4 {
                 return self.give_up();
             }
-            return self.load_strided(ty, address, step, own.as_ref().filter(|_| varies));
+            return self.load_strided(ty, access.address, step, own.as_ref(), shared);
         }
+        let unit = access.spread == Spread::Unit;
+        let address = match shared {
+            Some(m) => self.or_zeros(access.address, m),
+            None => access.address,
+        };
         if !unit && !varies {
             return Val::One(self.load_one(ty, dtype, address, constant, Masking::All));
         }
@@ -311,8 +310,15 @@ impl Nest<'_> {
         begins
     }
 
-    /// Lanes that lie apart.
-    fn load_strided(&mut self, ty: ScalarType, address: Address, step: i64, own: Option<&Val>) -> Val {
+    /// Lanes that lie apart, where their own masks and the one that they share let them be read.
+    fn load_strided(
+        &mut self,
+        ty: ScalarType,
+        address: Address,
+        step: i64,
+        own: Option<&Val>,
+        shared: Option<Reg>,
+    ) -> Val {
         let (parts, lanes) = (self.running.map_or(1, |l| l.parts), i64::from(self.lanes));
         let mut out = Regs::new();
         for part in 0..parts {
@@ -320,23 +326,34 @@ impl Nest<'_> {
             let mut address = address;
             let Some(offset) = address.offset.checked_add(ahead) else { return self.give_up() };
             address.offset = offset;
-            let mask = self.access_mask(own, part as usize, true);
-            out.push(match mask {
-                None if step.abs() <= MOST_PICKED => self.pick(ty, address, step),
+            let mask = match shared {
+                Some(_) => self.running.and_then(|l| l.tail),
+                None => self.access_mask(own, part as usize, true),
+            };
+            out.push(match (mask, shared) {
+                (None, _) if step.abs() <= MOST_PICKED => self.pick(ty, address, step, shared),
                 // Gathering costs more than loading lane by lane, so the rest must gain it back.
-                None if !self.heavy => return self.give_up(),
-                mask => self.gather(ty, address, step, mask),
+                (None, _) if !self.heavy => return self.give_up(),
+                (Some(mask), Some(shared)) => {
+                    let mask = self.and_masks(mask, shared);
+                    self.gather(ty, address, step, Some(mask))
+                }
+                (mask, shared) => self.gather(ty, address, step, mask.or(shared)),
             });
         }
         Val::Parts(out)
     }
 
-    /// Whole vectors from the first lane's element to the last one's, and from each of them its lanes.
-    fn pick(&mut self, ty: ScalarType, mut address: Address, step: i64) -> Reg {
+    /// Whole vectors from the first lane's element to the last one's, and from each of them its lanes; zeros where a mask that
+    /// all lanes share is false.
+    fn pick(&mut self, ty: ScalarType, mut address: Address, step: i64, shared: Option<Reg>) -> Reg {
         let (lanes, bytes) = (i64::from(self.lanes), self.bytes(ty));
         let lowest = step.min(0) * (lanes - 1);
         let element = |lane: i64| step * lane - lowest;
         address.offset += lowest as i32 * 4;
+        if let Some(mask) = shared {
+            address = self.or_zeros(address, mask);
+        }
         let count = (step.abs() * (lanes - 1)) / lanes + 1;
         let mut all: Option<Reg> = None;
         for n in 0..count {
@@ -410,7 +427,8 @@ impl Nest<'_> {
         result
     }
 
-    /// The address, or that of zeros where a mask that all lanes share is false.
+    /// The address, or that of zeros where a mask that all lanes share is false: as many as all parts of neighbours are, or the
+    /// vectors that lanes of one part are picked from.
     fn or_zeros(&mut self, address: Address, mask: Reg) -> Address {
         let bytes = self.lanes * 4;
         let flag = self.code.pure(Op::Vector(Vector::GeneralOfMask, bytes), Class::General, &[mask], None);

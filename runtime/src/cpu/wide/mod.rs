@@ -81,7 +81,7 @@ impl Pool {
         offset
     }
 
-    /// The offset of zeros for all vectors that run together.
+    /// The offset of zeros for all vectors that run together, or those that lanes are picked from.
     fn zeros(&mut self) -> u32 {
         match self.zeros {
             Some(offset) => offset,
