@@ -1,7 +1,7 @@
 //! The workloads that Lazuli is compared on with its peers: inputs that any language can repeat bit for bit, and functions.
 
 use lazuli::options::{Approximate, Conv2d, Gelu, LayerNorm};
-use lazuli::{Tensor, keep, value_and_grad};
+use lazuli::{DType, Device, Tensor, keep, value_and_grad};
 
 /// The step of gradient descent in training workloads.
 const LEARNING_RATE: f64 = 0.01;
@@ -14,7 +14,7 @@ pub type Outputs = (Tensor, Vec<Tensor>);
 /// A named program with its inputs.
 pub struct Workload {
     /// Its name, the same for every engine.
-    pub name: &'static str,
+    pub name: String,
     /// Inputs that stay as they are.
     pub data: Vec<Tensor>,
     /// Inputs that a training step updates, or that a forward pass reads.
@@ -36,13 +36,20 @@ impl Workload {
 
     /// The same, to be compiled at its first call.
     pub fn compiled(&self) -> lazuli::Compiled<'static, Inputs, Outputs> {
-        lazuli::compile(self.program()).named(self.name)
+        lazuli::compile(self.program()).named(&self.name)
     }
 
-    /// The same, a call a run: a training step takes the parameters of the step before.
+    /// The same with inputs that lie on a device.
+    #[allow(dead_code, reason = "not every benchmark runs it on several")]
+    pub fn on(self, device: Device) -> Workload {
+        let moved = |tensors: Vec<Tensor>| tensors.iter().map(|t| t.to(device)).collect();
+        Workload { data: moved(self.data), parameters: moved(self.parameters), ..self }
+    }
+
+    /// A call of the compiled function a run: a training step takes the parameters of the step before.
     #[allow(dead_code, reason = "not every benchmark runs it so")]
-    pub fn runs(&self) -> impl FnMut() -> lazuli::Result<Tensor> {
-        let (program, mut parameters) = (self.compiled(), self.parameters.clone());
+    pub fn runs(&self, program: lazuli::Compiled<'static, Inputs, Outputs>) -> impl FnMut() -> lazuli::Result<Tensor> {
+        let mut parameters = self.parameters.clone();
         move || {
             if !self.trains {
                 return Ok(program.call((&self.data, &parameters))?.0);
@@ -75,6 +82,7 @@ fn run(function: Function, trains: bool, data: &[Tensor], parameters: Vec<Tensor
 }
 
 /// The names, in the order in which they are run.
+#[allow(dead_code, reason = "not every benchmark runs all")]
 pub const NAMES: [&str; 14] = [
     "gelu_residual_4m",
     "gelu_residual_64k",
@@ -92,9 +100,22 @@ pub const NAMES: [&str; 14] = [
     "cnn_train_b32",
 ];
 
-/// The workload of a name.
+/// The numbers in a name, between words: `[4, 8]` of `b4h8` for `["b", "h"]`.
+fn sizes<const N: usize>(name: &str, words: [&str; N]) -> Option<[usize; N]> {
+    let mut rest = name;
+    let mut numbers = [0; N];
+    for (number, word) in numbers.iter_mut().zip(words) {
+        rest = rest.strip_prefix(word)?;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        *number = rest[..end].parse().ok()?;
+        rest = &rest[end..];
+    }
+    rest.is_empty().then_some(numbers)
+}
+
+/// The workload of a name: one of [`NAMES`], or of other sizes, as `attention_b8h16s2048d64`, `gemm_gelu_bf16_4096` and
+/// `transformer_block_train_d1024`.
 pub fn workload(name: &str) -> Option<Workload> {
-    let name = *NAMES.iter().find(|n| **n == name)?;
     let (data, parameters, function): (_, _, Function) = match name {
         "gelu_residual_4m" => (gelu_inputs(4096), vec![], gelu_residual),
         "gelu_residual_64k" => (gelu_inputs(64), vec![], gelu_residual),
@@ -114,25 +135,33 @@ pub fn workload(name: &str) -> Option<Workload> {
             let data = vec![fill(30, &[64, 784], 1.0, 0.0), labels(31, 64, 10)];
             (data, mlp_parameters(), |d, p| mlp(&d[0], p).cross_entropy(&d[1]))
         }
-        "attention_b4h8s256d64" => {
-            let data = (40..43).map(|seed| fill(seed, &[4, 8, 256, 64], 2.0, 0.0)).collect();
-            (data, vec![], |d, _| attention(&d[0], &d[1], &d[2]))
-        }
         "transformer_block_forward" => {
-            (vec![fill(62, &[4, 128, 256], 1.0, 0.0)], block_parameters(), |d, p| block(&d[0], p))
+            (vec![fill(62, &[4, 128, 256], 1.0, 0.0)], block_parameters(256, 1024), |d, p| block(&d[0], p, 8))
         }
-        "transformer_block_train" => (vec![fill(62, &[4, 128, 256], 1.0, 0.0)], block_parameters(), |d, p| {
-            let y = block(&d[0], p);
-            (&y * &y).mean(..)
-        }),
+        "transformer_block_train" => {
+            (vec![fill(62, &[4, 128, 256], 1.0, 0.0)], block_parameters(256, 1024), |d, p| block_loss(&d[0], p, 8))
+        }
         "cnn_forward_b32" => (vec![fill(76, &[32, 1, 28, 28], 1.0, 0.0)], cnn_parameters(), |d, p| cnn(&d[0], p)),
         "cnn_train_b32" => {
             let data = vec![fill(76, &[32, 1, 28, 28], 1.0, 0.0), labels(77, 32, 10)];
             (data, cnn_parameters(), |d, p| cnn(&d[0], p).cross_entropy(&d[1]))
         }
-        _ => return None,
+        _ => {
+            if let Some([b, h, s, d]) = sizes(name, ["attention_b", "h", "s", "d"]) {
+                let data = (40..43).map(|seed| fill(seed, &[b, h, s, d], 2.0, 0.0)).collect();
+                (data, vec![], |d, _| attention(&d[0], &d[1], &d[2]))
+            } else if let Some([n]) = sizes(name, ["gemm_gelu_bf16_"]) {
+                let half = |seed, scale| fill(seed, &[n, n], scale, 0.0).to(DType::BF16);
+                (vec![half(90, 1.0), half(91, 0.1)], vec![], |d, _| gemm_gelu(&d[0], &d[1]))
+            } else if let Some([d]) = sizes(name, ["transformer_block_train_d"]) {
+                let x = fill(62, &[8, 512, d], 1.0, 0.0);
+                (vec![x], block_parameters(d, 4 * d), |d, p| block_loss(&d[0], p, 16))
+            } else {
+                return None;
+            }
+        }
     };
-    Some(Workload { name, data, parameters, trains: name.contains("_train"), function })
+    Some(Workload { name: name.to_owned(), data, parameters, trains: name.contains("_train"), function })
 }
 
 /// Numbers in `[-0.5, 0.5) * scale + shift`: the top 24 bits of splitmix64 at each position.
@@ -193,8 +222,18 @@ fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     (q.matmul(k.transpose(-1, -2)) * scale).softmax(-1).matmul(v)
 }
 
-fn block_parameters() -> Vec<Tensor> {
-    let (d, f) = (256, 1024);
+/// Of halves, with all between in `f32`: it rounds once.
+fn gemm_gelu(x: &Tensor, w: &Tensor) -> Tensor {
+    let product = x.to(DType::F32).matmul(w.to(DType::F32));
+    product.gelu_with(Gelu { approximate: Approximate::Tanh }).to(DType::BF16)
+}
+
+fn block_loss(x: &Tensor, p: &[Tensor], heads: usize) -> Tensor {
+    let y = block(x, p, heads);
+    (&y * &y).mean(..)
+}
+
+fn block_parameters(d: usize, f: usize) -> Vec<Tensor> {
     vec![
         fill(50, &[d], 1.0, 1.0),
         fill(51, &[d], 1.0, 0.0),
@@ -211,16 +250,15 @@ fn block_parameters() -> Vec<Tensor> {
     ]
 }
 
-/// A transformer block: attention of eight heads and a feed-forward layer, each after a normalisation and beside a residual.
-fn block(x: &Tensor, p: &[Tensor]) -> Tensor {
-    const HEADS: usize = 8;
+/// A transformer block: attention and a feed-forward layer, each after a normalisation and beside a residual.
+fn block(x: &Tensor, p: &[Tensor], heads: usize) -> Tensor {
     let (b, s, d) = (x.size(0), x.size(1), x.size(2));
     let qkv = layer_norm(x, &p[0], &p[1]).matmul(&p[2]) + &p[3];
-    let heads = |i: usize| {
+    let part = |i: usize| {
         let part = qkv.i((.., .., i * d..(i + 1) * d));
-        part.reshape([b, s, HEADS, d / HEADS]).permute([0, 2, 1, 3])
+        part.reshape([b, s, heads, d / heads]).permute([0, 2, 1, 3])
     };
-    let o = attention(&heads(0), &heads(1), &heads(2)).permute([0, 2, 1, 3]).reshape([b, s, d]);
+    let o = attention(&part(0), &part(1), &part(2)).permute([0, 2, 1, 3]).reshape([b, s, d]);
     let x = x + o.matmul(&p[4]) + &p[5];
     let h = layer_norm(&x, &p[6], &p[7]);
     &x + (h.matmul(&p[8]) + &p[9]).gelu_with(Gelu { approximate: Approximate::Tanh }).matmul(&p[10]) + &p[11]
