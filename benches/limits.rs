@@ -129,7 +129,7 @@ fn main() -> Result<(), Failure> {
         let w = workload(&name).ok_or_else(|| format!("no workload `{name}`; there are {}", NAMES.join(", ")))?;
         w.data.iter().chain(&w.parameters).try_for_each(Tensor::eval)?;
         let work = Work::of(&w)?;
-        let times = Times::measure(seconds, w.runs())?;
+        let times = Times::measure(seconds, w.runs(w.compiled()))?;
         let (time, limit) = (times.median(), limits.time(work.bytes, work.flops).as_secs_f64());
         let line = json!({
             "workload": name,

@@ -153,6 +153,21 @@ impl<I, R> Compiled<'_, I, R> {
         self
     }
 
+    /// Lets products of `f32` matrices round their operands to TF32, 11 significant bits, where the device multiplies that faster: a GPU's
+    /// tensor cores do, by cuBLASLt. Sums stay in `f32`. By default `f32` is multiplied in full.
+    ///
+    /// ```
+    /// # use lazuli::prelude::*;
+    /// let product = lazuli::compile(|(x, w): (Tensor, Tensor)| x.matmul(w)).tf32(true);
+    /// assert_eq!(product.call((Tensor::ones([4, 8]), Tensor::ones([8, 4])))?.to_vec::<f32>()?, [8.0; 16]);
+    /// # Ok::<(), lazuli::Error>(())
+    /// ```
+    #[must_use]
+    pub fn tf32(mut self, allowed: bool) -> Self {
+        self.options = self.options.tf32(allowed);
+        self
+    }
+
     /// What the cache holds, how often it was hit and missed, and each compilation with its reason in words.
     ///
     /// ```

@@ -2,7 +2,9 @@
 //!
 //! Nothing of CUDA is needed to build or to start a program that uses this module. What a GPU needs at run time is NVIDIA's
 //! driver, version 580 or newer, and NVRTC 13, the compiler that comes with the CUDA toolkit, or by itself with
-//! `pip install nvidia-cuda-nvrtc==13.0.*` (then `LAZULI_NVRTC` names the folder of its library).
+//! `pip install nvidia-cuda-nvrtc==13.0.*` (then `LAZULI_NVRTC` names the folder of its library). Large products of matrices are
+//! cuBLASLt's, where its version 13 is found: it comes with the toolkit, or with `pip install nvidia-cublas==13.*` (then
+//! `LAZULI_CUBLASLT` names the folder). Without it they are loops that Lazuli compiles.
 //!
 //! Work on a GPU is submitted and not waited for. Reading a value waits, and tells what failed on the device until then:
 //! an index out of range in a program that ran before, too. [`synchronize`] does the same without a value.

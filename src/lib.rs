@@ -85,7 +85,7 @@ pub use ops::index::{Ellipsis, Index, IndexItem, Indices, NewAxis, StepRange, St
 pub use ops::join::{Sections, cat, hstack, meshgrid, stack, vstack};
 pub use ops::linear::multi_dot;
 pub use ops::selection::where_;
-pub use report::{Donation, FusionRow, KernelRow, PassRow, Report};
+pub use report::{ContractionRow, Donation, FusionRow, KernelRow, PassRow, Report};
 pub use stages::Stages;
 pub use tensor::{Placement, Tensor};
 pub use threads::{get_num_threads, set_num_threads};

@@ -21,6 +21,8 @@ pub struct Report {
     pub kernels: Vec<KernelRow>,
     /// A row for each decision of fusion.
     pub fusion: Vec<FusionRow>,
+    /// A row for each contraction, where the device has a routine for products of matrices.
+    pub contractions: Vec<ContractionRow>,
     /// For each argument that a result could take over: whether it did in the latest call, and why not.
     pub donations: Vec<Donation>,
     /// Bytes of workspace that a call leases.
@@ -109,6 +111,20 @@ pub struct FusionRow {
     pub flops: u64,
 }
 
+/// How a contraction is computed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ContractionRow {
+    /// Its label in the optimised graph: `%3`.
+    pub contraction: String,
+    /// The lines of your code.
+    pub sources: String,
+    /// Whether by the device's routine for products of matrices (cuBLASLt); else by loops that fuse.
+    pub routine: bool,
+    /// Why.
+    pub reason: String,
+}
+
 /// What became of an argument whose storage a result can take over.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -158,6 +174,7 @@ impl Report {
             name: recorded.capture.graph.name().to_owned(),
             kernels: kernels(module, profile.as_ref()),
             fusion: fusion(module),
+            contractions: contractions(module),
             donations: donations(module),
             workspace_bytes: code.workspace_bytes(),
             result_bytes: results.map(|b| b.bytes()).sum(),
@@ -239,7 +256,7 @@ fn kernels(module: &Module, profile: Option<&Profile>) -> Vec<KernelRow> {
     let row = |(i, step): (usize, &Step)| {
         let call = match step {
             Step::Kernel(call) => Some(call),
-            Step::Sort(_) => None,
+            Step::Sort(_) | Step::Matmul(_) => None,
         };
         let kernel = call.and_then(|call| program.kernels.get(call.kernel));
         let cost = step.cost();
@@ -275,6 +292,17 @@ fn fusion(module: &Module) -> Vec<FusionRow> {
         flops: row.flops,
     });
     rows.collect()
+}
+
+fn contractions(module: &Module) -> Vec<ContractionRow> {
+    let labels = module.improved.graph.labels();
+    let row = |row: &lazuli_passes::ledger::ContractionRow| ContractionRow {
+        contraction: labels.of(row.node.into()).to_string(),
+        sources: row.sources.to_string(),
+        routine: row.routine,
+        reason: row.reason.clone(),
+    };
+    module.code.ledger().contractions.iter().map(row).collect()
 }
 
 fn donations(module: &Module) -> Vec<Donation> {
@@ -324,6 +352,12 @@ mod tests {
                 reason: "reduces".to_owned(),
                 bytes: 0,
                 flops: 0,
+            }],
+            contractions: vec![ContractionRow {
+                contraction: "%1".to_owned(),
+                sources: "src/main.rs:12:20".to_owned(),
+                routine: true,
+                reason: "faster".to_owned(),
             }],
             donations: vec![Donation {
                 argument: "w".to_owned(),

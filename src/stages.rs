@@ -5,6 +5,7 @@ mod dot;
 use crate::compile::Module;
 use crate::{Compilation, Error, ErrorKind, Report, Result};
 use lazuli_ir::Device;
+use lazuli_ir::program::Step;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,12 +62,12 @@ impl Stages {
         self.module.code.orders()
     }
 
-    /// Each decision of fusion: fused or not, why, and the bytes and operations it weighed.
+    /// Each decision of fusion: fused or not, and why; on a GPU with cuBLASLt, also how each contraction is computed.
     pub fn fusion(&self) -> impl Display + '_ {
         Fusion(self.report())
     }
 
-    /// The kernels after scheduling, as Kernel IR. Kernels that run several times stand once.
+    /// The kernels after scheduling, as Kernel IR. Kernels that run several times stand once. What routines multiply follows, a line each.
     pub fn kernels(&self) -> impl Display + '_ {
         Kernels(&self.module)
     }
@@ -143,6 +144,11 @@ impl Display for Kernels<'_> {
             }
             write!(f, "{kernel}")?;
         }
+        for (i, step) in self.0.code.program().steps.iter().enumerate() {
+            if let Step::Matmul(call) = step {
+                writeln!(f, "// step {}: {call}", i + 1)?;
+            }
+        }
         Ok(())
     }
 }
@@ -150,12 +156,16 @@ impl Display for Kernels<'_> {
 struct Fusion(Report);
 
 impl Display for Fusion {
-    /// A line for each decision.
+    /// A line for each decision, then one for each contraction.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.0.fusion {
             let mark = if row.fused { "fused" } else { "apart" };
             let (from, to) = row.operations;
             writeln!(f, "{mark}  {} {from} -> {} {to}: {}", row.producer, row.consumer, row.reason)?;
+        }
+        for row in &self.0.contractions {
+            let how = if row.routine { "routine" } else { "loops" };
+            writeln!(f, "{how}  {}: {}", row.contraction, row.reason)?;
         }
         Ok(())
     }

@@ -302,6 +302,142 @@ fn cuda_values_are_those_of_the_cpu() {
     agrees("product", true, &[&x.reshape([12, 5]), &integers.to(DType::F32)], |t| t[0].matmul(t[1].t()));
 }
 
+/// A device that multiplies whatever it can by its routine for products.
+fn multiplying_gpu() -> (Device, Fake) {
+    let fake = Fake::default();
+    fake.evaluate();
+    fake.set_routine(Some(lazuli_ir::MatmulRoutine::unbeatable()));
+    (Device::cuda(fake.install(true).unwrap()).unwrap(), fake)
+}
+
+/// As [`agrees`], where the routine computes so many products, eagerly and compiled.
+fn multiplies(name: &str, products: [usize; 2], inputs: &[&Tensor], f: impl Fn(&[Tensor]) -> Tensor + Send + Sync) {
+    let (device, fake) = multiplying_gpu();
+    let there: Vec<Tensor> = inputs.iter().map(|x| x.to(device)).collect();
+    f(&there).eval().unwrap_or_else(|e| panic!("{name}: {e}"));
+    let eager = count(&fake.take_log(), "matmul");
+    let compiled = lazuli::compile(|inputs: Vec<Tensor>| f(&inputs));
+    compiled.call(there).unwrap_or_else(|e| panic!("{name}: {e}")).eval().unwrap();
+    assert_eq!([eager, count(&fake.take_log(), "matmul")], products, "{name}");
+    agrees_on(device, name, true, inputs, &f);
+    assert_eq!(fake.misuses(), [""; 0], "{name}");
+}
+
+#[test]
+fn cuda_products_are_those_of_the_cpu() {
+    let (a, b) = ((numbers(48) * 0.1 - 2.0).reshape([8, 6]), (numbers(60) * 0.05 - 1.0).reshape([6, 10]));
+    let (many, bias) = ((numbers(96) * 0.02).reshape([2, 8, 6]), numbers(10) * 0.5);
+    let halves = [a.to(DType::BF16), b.to(DType::BF16), bias.to(DType::BF16)];
+    let halves: Vec<&Tensor> = halves.iter().collect();
+    let tanh = || Gelu { approximate: lazuli::options::Approximate::Tanh };
+    multiplies("plain", [1, 1], &[&a, &b], |t| t[0].matmul(&t[1]));
+    multiplies("transposed", [1, 1], &[&a, &b.t()], |t| t[0].matmul(t[1].t()));
+    multiplies("rows of two dims", [1, 1], &[&many, &b], |t| t[0].matmul(&t[1]));
+    multiplies("batch", [1, 1], &[&many, &many], |t| t[0].matmul(t[1].transpose(-1, -2)));
+    multiplies("slices", [1, 1], &[&many, &b], |t| t[0].i((1, 2.., ..)).matmul(t[1].i((.., 3..))));
+    multiplies("columns that lie apart", [0, 0], &[&a, &b], |t| t[0].matmul(t[1].i((.., (0..10).step(2)))));
+    multiplies("bias", [1, 1], &[&a, &b, &bias], |t| t[0].matmul(&t[1]) + &t[2]);
+    multiplies("rows as bias", [1, 1], &[&a, &b, &bias], |t| (t[0].matmul(&t[1]) + &t[2]).t() * 2.0);
+    multiplies("rectifier", [1, 1], &[&a, &b], |t| t[0].matmul(&t[1]).relu());
+    multiplies("halves", [1, 1], &halves, |t| t[0].matmul(&t[1]));
+    multiplies("halves with a bias", [1, 1], &halves, |t| t[0].matmul(&t[1]) + &t[2]);
+    multiplies("halves rounded once", [1, 1], &halves, move |t| {
+        let [x, w, b] = [0, 1, 2].map(|i| t[i].to(DType::F32));
+        (x.matmul(w) + b).gelu_with(tanh()).to(DType::BF16)
+    });
+    // Both contractions are one kernel of loops, which products with a kernel between do not beat.
+    multiplies("a chain", [2, 0], &[&a, &b], |t| t[0].matmul(&t[1]).exp().matmul(t[1].t()));
+    multiplies("f64", [1, 1], &[&a.to(DType::F64), &b.to(DType::F64)], |t| t[0].matmul(&t[1]));
+    multiplies("integers", [0, 0], &[&a.to(DType::I64), &b.to(DType::I64)], |t| t[0].matmul(&t[1]));
+    multiplies("empty", [0, 0], &[&a.i((0..0, ..)), &b], |t| t[0].matmul(&t[1]));
+}
+
+#[test]
+fn cuda_contractions_are_chosen_by_time_and_the_report_says_why() -> Result<()> {
+    let of = |fake: &Fake, rows: usize, terms: usize| {
+        let device = Device::cuda(fake.install(true)?)?;
+        let layer = lazuli::compile(|(x, w): (Tensor, Tensor)| x.matmul(&w) + 1.0);
+        // What is launched is not run, but for products.
+        layer.call((Tensor::ones([rows, terms]).to(device), Tensor::ones([terms, rows]).to(device)))?.eval()?;
+        layer.stages()
+    };
+    let fake = Fake::default();
+    let large = of(&fake, 64, 512)?;
+    let report = large.report();
+    assert!(report.contractions.len() == 1 && report.contractions[0].routine, "{}", large.fusion());
+    assert!(report.contractions[0].sources.contains("tests/cuda.rs"), "{report:?}");
+    assert!(
+        large.fusion().to_string().contains("routine  %1: the routine, with what remains takes "),
+        "{}",
+        large.fusion()
+    );
+    assert!(large.kernels().to_string().contains("// step 1: matmul f32[1,1: 64,512]"), "{}", large.kernels());
+    assert!(report.why_not_fused("dot", "add").is_some_and(|why| why.contains("products of matrices")));
+    assert!(report.workspace_bytes >= 32 << 20, "{report}");
+    let small = of(&fake, 4, 4)?;
+    assert!(
+        !small.report().contractions[0].routine && small.kernels().to_string().contains("dot"),
+        "{}",
+        small.fusion()
+    );
+    // Without the library there is no choice.
+    let without = Fake::default();
+    without.set_routine(None);
+    let loops = of(&without, 64, 512)?;
+    assert!(
+        loops.report().contractions.is_empty() && loops.kernels().to_string().contains("dot"),
+        "{}",
+        loops.kernels()
+    );
+    assert_eq!(count(&without.take_log(), "matmul"), 0);
+    Ok(())
+}
+
+#[test]
+fn cuda_tf32_is_asked_for() -> Result<()> {
+    let (device, fake) = multiplying_gpu();
+    // 12 bits: one more than TF32 keeps.
+    let x = Tensor::full([2, 2], 1.0 + 1.0 / 2048.0).to(device);
+    let square = |x: Tensor| x.matmul(&x);
+    let (full, rounded) = (lazuli::compile(square), lazuli::compile(square).tf32(true));
+    let exact = 2.0 * (1.0 + 1.0 / 2048.0f32).powi(2);
+    assert_eq!(full.call(&x)?.to_vec::<f32>()?, [exact; 4]);
+    assert_eq!(rounded.call(&x)?.to_vec::<f32>()?, [2.0; 4]);
+    assert_eq!(x.matmul(&x).to_vec::<f32>()?, [exact; 4]);
+    assert!(rounded.stages()?.kernels().to_string().contains("tf32"));
+    assert_eq!(fake.misuses(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn cuda_products_train_as_the_cpu_does() -> Result<()> {
+    let (device, fake) = multiplying_gpu();
+    let train = |(w, x, y, lr): (Tensor, Tensor, Tensor, Tensor)| {
+        let (loss, dw) = lazuli::value_and_grad(|w: &Tensor| x.matmul(w).tanh().cross_entropy(&y))(&w);
+        (loss, &w - lr * dw)
+    };
+    let (x, y) = ((numbers(32) * 0.1).reshape([8, 4]), Tensor::arange(0..8));
+    let (cpu, gpu) = (lazuli::compile(train), lazuli::compile(train));
+    let (mut a, mut b) = (Tensor::zeros([4, 8]), Tensor::zeros([4, 8]).to(device));
+    let (there, labels) = (x.to(device), y.to(device));
+    for rate in [0.5, 0.4, 0.3, 0.2, 0.1] {
+        let (loss_a, next_a) = cpu.call((a, &x, &y, rate))?;
+        let (loss_b, next_b) = gpu.call((b, &there, &labels, rate))?;
+        (a, b) = (next_a, next_b);
+        let (p, q) = (loss_a.item::<f32>()?, loss_b.item::<f32>()?);
+        assert!((p - q).abs() < 1e-5, "{p} {q}");
+    }
+    for (p, q) in a.to_vec::<f32>()?.iter().zip(b.to_vec::<f32>()?) {
+        assert!((p - q).abs() < 1e-5, "{p} {q}");
+    }
+    let report = gpu.stages()?.report();
+    assert!(report.contractions.len() == 2 && report.contractions.iter().all(|c| c.routine), "{report:?}");
+    assert!(gpu.stages()?.kernels().to_string().contains(": matmul f32["));
+    assert!(count(&fake.take_log(), "matmul") >= 4);
+    assert_eq!(fake.misuses(), [""; 0]);
+    Ok(())
+}
+
 #[test]
 fn cuda_training_is_that_of_the_cpu() -> Result<()> {
     let (device, fake) = gpu();

@@ -18,7 +18,8 @@
 //! you commit it.
 
 use lazuli_ir::kernel::{Access, Extent, Kernel};
-use lazuli_ir::{BinaryOp, Error, ErrorKind, Graph, Layout, Literal, Op, Result, Shape, Target, Value};
+use lazuli_ir::program::Step;
+use lazuli_ir::{BinaryOp, Error, ErrorKind, Graph, Layout, Literal, MatmulRoutine, Op, Result, Shape, Target, Value};
 use lazuli_passes::{Options, Pass};
 use lazuli_runtime::cuda::source::Launch;
 use std::fmt::Write;
@@ -71,16 +72,21 @@ fn vjp(settings: &Settings, input: &str) -> Result<String> {
     Ok(live.to_string())
 }
 
-/// What fusion makes of the optimised graph: the kernels with their operations, and the edges left between them. With
-/// `sgd=[..]`, output 0 is a loss, and one step of gradient descent on these inputs is added first.
+/// What fusion makes of the optimised graph: the kernels with their operations, products of matrices in full, the edges left between
+/// them, and how contractions are computed where there is a choice. With `sgd=[..]`, output 0 is a loss, and one step of gradient
+/// descent on these inputs is added first.
 fn fuse(settings: &Settings, input: &str) -> Result<String> {
     let (graph, plan) = plan(settings, input)?;
     let mut out = format!("{} kernels\n", plan.program.steps.len());
     for (step, nodes) in plan.program.steps.iter().zip(&plan.groups) {
         let accesses = plan.program.accesses(step);
-        let stored = accesses.iter().filter(|(_, access)| *access != Access::Read).count();
+        let scratch = if let Step::Matmul(call) = step { call.scratch } else { None };
+        let stored = accesses.iter().filter(|(b, access)| *access != Access::Read && Some(*b) != scratch).count();
         let names: Vec<&str> = nodes.iter().map(|n| graph.op(*n).name()).collect();
         writeln!(out, "  {} -> {stored} stored", names.join(" ")).map_err(|e| Error::internal(e.to_string()))?;
+        if let Step::Matmul(call) = step {
+            writeln!(out, "    {call}").map_err(|e| Error::internal(e.to_string()))?;
+        }
     }
     for r in plan.ledger.rows.iter().filter(|r| !r.fused) {
         let line = format!(
@@ -89,10 +95,14 @@ fn fuse(settings: &Settings, input: &str) -> Result<String> {
         );
         out.push_str(&line);
     }
+    for r in &plan.ledger.contractions {
+        out.push_str(&format!("{}: %{}: {}\n", if r.routine { "routine" } else { "loops" }, r.node.0, r.reason));
+    }
     Ok(out)
 }
 
-/// The scheduled kernels of the optimised graph, for `target=cpu` (two cores, the default) or `target=nvidia90`.
+/// The scheduled kernels of the optimised graph, for `target=cpu` (two cores, the default), `target=nvidia90`, or
+/// `target=nvidia90+cublaslt`, which has the routine for products of matrices.
 fn kernels(settings: &Settings, input: &str) -> Result<String> {
     let (_, plan) = plan(settings, input)?;
     let texts: Vec<String> = plan.program.kernels.iter().map(ToString::to_string).collect();
@@ -148,8 +158,11 @@ fn plan(settings: &Settings, input: &str) -> Result<(Graph, lazuli_passes::Plan)
     let target = match settings.list("target").first().map(String::as_str) {
         None | Some("cpu") => Target::cpu(2),
         Some(name) => {
-            let sm = name.strip_prefix("nvidia").and_then(|sm| sm.parse().ok());
-            Target::nvidia(sm.ok_or_else(|| unknown("target", name))?)
+            let plain = name.strip_suffix("+cublaslt").unwrap_or(name);
+            let sm = plain.strip_prefix("nvidia").and_then(|sm| sm.parse().ok());
+            let sm = sm.ok_or_else(|| unknown("target", name))?;
+            let matmul = (plain != name).then(|| MatmulRoutine::cublaslt(sm));
+            Target { matmul, ..Target::nvidia(sm) }
         }
     };
     let plan = lazuli_passes::compile(&graph, &layouts, &target, &options)?;
@@ -187,9 +200,10 @@ fn unknown(what: &str, name: &str) -> Error {
 struct Settings(Vec<(String, String)>);
 
 impl Settings {
-    /// All passes but those in `without=[..]`.
+    /// All passes but those in `without=[..]`; with `tf32=[on]`, in TF32.
     fn options(&self) -> Result<Options> {
-        self.list("without").iter().try_fold(Options::default(), |options, name| {
+        let plain = Options::default().tf32(!self.list("tf32").is_empty());
+        self.list("without").iter().try_fold(plain, |options, name| {
             Ok(options.without(Pass::parse(name).ok_or_else(|| unknown("pass", name))?))
         })
     }

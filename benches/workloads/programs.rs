@@ -3,7 +3,7 @@
 //! Benchmarks run them large; tests of GPU kernels include this folder and run them small too.
 
 use lazuli::options::{Approximate, Conv2d, Gelu, LayerNorm};
-use lazuli::{Tensor, keep, value_and_grad};
+use lazuli::{DType, Device, Tensor, keep, value_and_grad};
 use std::sync::Arc;
 
 /// The step of gradient descent in training workloads.
@@ -60,10 +60,17 @@ impl Workload {
         lazuli::compile(self.program()).named(&self.name)
     }
 
-    /// The same, a call a run: a training step takes the parameters of the step before.
+    /// The same with inputs that lie on a device.
+    #[allow(dead_code, reason = "not every benchmark runs it on several")]
+    pub fn on(self, device: Device) -> Workload {
+        let moved = |tensors: Vec<Tensor>| tensors.iter().map(|t| t.to(device)).collect();
+        Workload { data: moved(self.data), parameters: moved(self.parameters), ..self }
+    }
+
+    /// A call of the compiled function a run: a training step takes the parameters of the step before.
     #[allow(dead_code, reason = "not every benchmark runs it so")]
-    pub fn runs(&self) -> impl FnMut() -> lazuli::Result<Tensor> {
-        let (program, mut parameters) = (self.compiled(), self.parameters.clone());
+    pub fn runs(&self, program: lazuli::Compiled<'static, Inputs, Outputs>) -> impl FnMut() -> lazuli::Result<Tensor> {
+        let mut parameters = self.parameters.clone();
         move || {
             if !self.trains {
                 return Ok(program.call((&self.data, &parameters))?.0);
@@ -122,6 +129,15 @@ pub fn sum(name: impl Into<String>, rows: usize, columns: usize, dim: i64) -> Wo
 pub fn transpose_add(name: impl Into<String>, n: usize) -> Workload {
     let data = vec![fill(9, &[n, n], 1.0, 0.0), fill(10, &[n, n], 1.0, 0.0)];
     Workload::forward(name, (data, vec![]), |d, _| d[0].t() + &d[1])
+}
+
+/// A product of square matrices of halves and its gelu, with all between in `f32`: it rounds once.
+#[allow(dead_code, reason = "tests run it on no device")]
+pub fn gemm_gelu(name: impl Into<String>, n: usize) -> Workload {
+    let half = |seed, scale| fill(seed, &[n, n], scale, 0.0).to(DType::BF16);
+    Workload::forward(name, (vec![half(90, 1.0), half(91, 0.1)], vec![]), |d, _| {
+        gelu(&d[0].to(DType::F32).matmul(d[1].to(DType::F32))).to(DType::BF16)
+    })
 }
 
 /// The extents of a network of three layers.

@@ -1,7 +1,8 @@
 //! A compiled program as data: what `passes` produce and `runtime` executes.
 
 use crate::kernel::Access;
-use crate::{DType, DimVec, Error, ErrorKind, Kernel, Layout, Literal, Sources};
+use crate::{DType, DimVec, Error, ErrorKind, Kernel, Layout, Literal, Matmul, Sources};
+use std::fmt;
 
 /// A buffer of a [`Program`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,6 +134,49 @@ pub struct SortCall {
     pub cost: KernelCost,
 }
 
+/// A matrix operand: where its first element lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixArg {
+    /// In which buffer.
+    pub buffer: BufferId,
+    /// Which element, counted from the buffer's pointer.
+    pub offset: i64,
+}
+
+/// Products of matrices to run, by a routine of the back end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MatmulCall {
+    /// What is multiplied.
+    pub matmul: Matmul,
+    /// The left operand.
+    pub left: MatrixArg,
+    /// The right operand.
+    pub right: MatrixArg,
+    /// The bias, where there is one.
+    pub bias: Option<MatrixArg>,
+    /// Where the result goes.
+    pub result: BufferId,
+    /// Memory that the routine may use while it runs.
+    pub scratch: Option<BufferId>,
+    /// What it stands for.
+    pub cost: KernelCost,
+}
+
+impl fmt::Display for MatmulCall {
+    /// The product, then the buffers it reads and writes: `matmul .. of buffers 0+64, 1, 2 to 3 scratch 4`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of buffers ", self.matmul)?;
+        for (i, arg) in [self.left, self.right].into_iter().chain(self.bias).enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, arg.buffer.0)?;
+            if arg.offset != 0 {
+                write!(f, "+{}", arg.offset)?;
+            }
+        }
+        write!(f, " to {}", self.result.0)?;
+        self.scratch.map_or(Ok(()), |scratch| write!(f, " scratch {}", scratch.0))
+    }
+}
+
 /// One step of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -140,6 +184,8 @@ pub enum Step {
     Kernel(KernelCall),
     /// A sort, by a routine of the runtime.
     Sort(SortCall),
+    /// Products of matrices, by a routine of the back end.
+    Matmul(MatmulCall),
 }
 
 impl Step {
@@ -148,6 +194,7 @@ impl Step {
         match self {
             Step::Kernel(call) => &call.cost,
             Step::Sort(call) => &call.cost,
+            Step::Matmul(call) => &call.cost,
         }
     }
 }
@@ -194,11 +241,12 @@ pub struct Program {
 }
 
 impl Program {
-    /// What runs in a step: the kernel's name, or `sort`.
+    /// What runs in a step: the kernel's name, `sort`, or `matmul`.
     pub fn step_name(&self, step: &Step) -> &str {
         match step {
             Step::Kernel(call) => self.kernels.get(call.kernel).map_or("", |k| k.name.as_str()),
             Step::Sort(_) => "sort",
+            Step::Matmul(_) => "matmul",
         }
     }
 
@@ -210,6 +258,11 @@ impl Program {
                 call.args.iter().zip(params).map(|(a, p)| (a.buffer, p.access)).collect()
             }
             Step::Sort(call) => vec![(call.operand, Access::Read), (call.result, Access::Write)],
+            Step::Matmul(call) => {
+                let read = [call.left, call.right].into_iter().chain(call.bias).map(|m| (m.buffer, Access::Read));
+                let written = std::iter::once(call.result).chain(call.scratch).map(|b| (b, Access::Write));
+                read.chain(written).collect()
+            }
         }
     }
 }

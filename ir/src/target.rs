@@ -33,6 +33,61 @@ pub struct Target {
     pub bytes_per_us: u64,
     /// Floating point operations a core does in a microsecond, in vector code: for the same estimates.
     pub flops_per_us: u64,
+    /// The back end's routine for products of matrices, where it has one.
+    pub matmul: Option<MatmulRoutine>,
+}
+
+/// A routine that multiplies matrices, as estimates see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatmulRoutine {
+    /// Bytes of memory that a call may use beside its operands.
+    pub scratch_bytes: usize,
+    /// Nanoseconds that a call takes, however little it multiplies.
+    pub call_ns: u64,
+    /// Floating point operations a core does in a microsecond on `f32`.
+    pub f32_flops_per_us: u64,
+    /// The same where `f32` may be rounded to TF32.
+    pub tf32_flops_per_us: u64,
+    /// The same on halves, with sums in `f32`.
+    pub half_flops_per_us: u64,
+    /// The same on `f64`.
+    pub f64_flops_per_us: u64,
+}
+
+impl MatmulRoutine {
+    /// cuBLASLt on a GPU of this compute capability: four fifths of what data sheets give for its cores.
+    pub fn cublaslt(sm: u32) -> MatmulRoutine {
+        // Scratch as NVIDIA recommends: 32 MiB from Hopper on, 4 MiB before.
+        let scratch_mib = if sm >= 90 { 32 } else { 4 };
+        let [f32, tf32, half, f64] = match sm {
+            80 => [144, 1_150, 2_300, 144],
+            90 => [400, 3_000, 6_000, 400],
+            100..=110 => [420, 6_000, 12_000, 210],
+            _ => [360, 360, 720, 6],
+        }
+        .map(|thousands| thousands * 1000);
+        MatmulRoutine {
+            scratch_bytes: scratch_mib << 20,
+            call_ns: 2_500,
+            f32_flops_per_us: f32,
+            tf32_flops_per_us: tf32,
+            half_flops_per_us: half,
+            f64_flops_per_us: f64,
+        }
+    }
+
+    /// One that no loop is faster than, so that every contraction it can take is its: for tests.
+    pub fn unbeatable() -> MatmulRoutine {
+        let all = u64::MAX;
+        MatmulRoutine {
+            scratch_bytes: 1 << 10,
+            call_ns: 0,
+            f32_flops_per_us: all,
+            tf32_flops_per_us: all,
+            half_flops_per_us: all,
+            f64_flops_per_us: all,
+        }
+    }
 }
 
 impl Target {
@@ -48,10 +103,11 @@ impl Target {
             cores,
             bytes_per_us: 20_000,
             flops_per_us: 20_000,
+            matmul: None,
         }
     }
 
-    /// An NVIDIA GPU of this compute capability.
+    /// An NVIDIA GPU of this compute capability, without cuBLASLt.
     pub fn nvidia(sm: u32) -> Target {
         Target {
             kind: TargetKind::Nvidia(sm),
@@ -63,6 +119,7 @@ impl Target {
             cores: 132,
             bytes_per_us: 25_000,
             flops_per_us: 400_000,
+            matmul: None,
         }
     }
 }

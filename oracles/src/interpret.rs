@@ -4,7 +4,7 @@
 //! value that the plan lets die too early is found as garbage.
 
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
-use lazuli_ir::program::{BufferDecl, OutputDecl, Place, Program, Step};
+use lazuli_ir::program::{BufferDecl, MatmulCall, MatrixArg, OutputDecl, Place, Program, Step};
 use lazuli_ir::reference::{Dense, apply};
 use lazuli_ir::{DType, Error, Layout, Literal, Op, Result, TensorType};
 
@@ -36,6 +36,17 @@ pub fn interpret(program: &Program, inputs: &[Dense], layouts: &[Layout], order:
                 );
                 continue;
             }
+            Step::Matmul(call) => {
+                let result = multiply(program, call, &storage, &first)?;
+                for (buffer, access) in program.accesses(step) {
+                    let at = buffer.0 as usize;
+                    if access != lazuli_ir::kernel::Access::Read {
+                        let data = if buffer == call.result { result.clone() } else { garbage(&program.buffers[at]) };
+                        write(program, &mut storage, at, data);
+                    }
+                }
+                continue;
+            }
         };
         let kernel = program.kernels.get(step.kernel).ok_or_else(|| Error::internal("no such kernel"))?;
         let mut buffers: Vec<KernelBuffer> = step
@@ -56,6 +67,33 @@ pub fn interpret(program: &Program, inputs: &[Dense], layouts: &[Layout], order:
     }
     let at = |o: &OutputDecl| o.buffer.0 as usize;
     program.outputs.iter().map(|o| gather(&storage[at(o)], first[at(o)], &o.layout, o.dtype)).collect()
+}
+
+/// What a product of matrices writes.
+fn multiply(program: &Program, call: &MatmulCall, storage: &[KernelData], first: &[i64]) -> Result<KernelData> {
+    let beyond = std::cell::Cell::new(false);
+    let read = |arg: MatrixArg| {
+        let (data, at) = (&storage[arg.buffer.0 as usize], first[arg.buffer.0 as usize] + arg.offset);
+        let beyond = &beyond;
+        move |i: i64| {
+            data.get((at + i) as usize).unwrap_or_else(|| {
+                beyond.set(true);
+                Literal::zero(data.dtype())
+            })
+        }
+    };
+    let mut result = garbage(&program.buffers[call.result.0 as usize]);
+    let at = first[call.result.0 as usize];
+    let (left, right, bias) = (read(call.left), read(call.right), read(call.bias.unwrap_or(call.left)));
+    call.matmul.evaluate(&left, &right, &bias, &mut |i, value| {
+        if result.set((at + i) as usize, value).is_none() {
+            beyond.set(true);
+        }
+    });
+    if beyond.get() {
+        return Err(Error::internal(format!("{call} reaches beyond its buffers")));
+    }
+    Ok(result)
 }
 
 fn dtype_of(program: &Program, buffer: u32) -> DType {

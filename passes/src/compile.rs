@@ -1,21 +1,23 @@
 //! From an optimised graph to a program: fusion, lowering, schedule and memory plan, in this order.
 
 use crate::contraction::prepare;
-use crate::fusion::{self, PlannedGroup};
+use crate::fusion::{self, PlannedGroup, Routine};
 use crate::layout::{self, Orders};
 use crate::ledger::Ledger;
 use crate::legality::work;
 use crate::lower::{Lowered, Stored, lower};
-use crate::memory::{self, Lifetime, StepUse};
+use crate::memory::{self, Held, Lifetime, StepUse};
+use crate::products::{Product, Stored as StoredMatrix};
 use crate::schedule::schedule_cpu;
 use crate::schedule_gpu::schedule_gpu;
 use crate::windows;
 use crate::{Options, Pass, PassReport};
 use lazuli_ir::kernel::{Binding, Kernel, Stmt, StmtKind};
 use lazuli_ir::program::{
-    BufferArg, BufferDecl, BufferId, CheckSite, KernelCall, KernelCost, OutputDecl, Place, Program, SortCall, Step,
+    BufferArg, BufferDecl, BufferId, CheckSite, KernelCall, KernelCost, MatmulCall, MatrixArg, OutputDecl, Place,
+    Program, SortCall, Step,
 };
-use lazuli_ir::{DimVec, Error, Graph, Layout, NodeId, Op, Result, Sources, Target, TargetKind};
+use lazuli_ir::{DType, DimVec, Error, Graph, Layout, NodeId, Op, Result, Sources, Target, TargetKind};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// A compiled graph, before machine code.
@@ -47,6 +49,8 @@ enum Work {
     Kernel { kernel: usize, args: Vec<NodeId>, extents: Vec<u64>, checks: Vec<CheckSite> },
     /// A sort of a stored value, seen through a layout.
     Sort { operand: NodeId, layout: Layout, dim: usize, descending: bool, count: usize },
+    /// Products of matrices, and the bytes that the routine may use beside.
+    Product { product: Product, scratch_bytes: usize },
 }
 
 /// Compiles an optimised graph whose inputs lie in memory as `layouts` say (offsets do not count).
@@ -79,7 +83,7 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
         orders = ordered(graph);
     }
     let grouping = report.record(Pass::Fusion, graph.len(), || {
-        let grouping = fusion::group(graph, layouts, &orders, target, options.runs(Pass::Fusion))?;
+        let grouping = fusion::group(graph, layouts, &orders, target, options)?;
         let (fused, groups) = (grouping.ledger.rows.iter().filter(|r| r.fused).count(), grouping.groups.len());
         Ok((grouping, fused, groups))
     })?;
@@ -121,7 +125,7 @@ impl Plan {
     }
 }
 
-/// The kernel of each group; none for a sort.
+/// The kernel of each group; none for a routine.
 fn lower_all(
     graph: &Graph,
     groups: &[PlannedGroup],
@@ -172,7 +176,7 @@ fn collect(
     let mut steps = Vec::new();
     for ((lowered, extents), g) in lowered.into_iter().zip(extents).zip(groups) {
         let Some(Lowered { kernel, args, checks }) = lowered else {
-            steps.push(sort_step(graph, g)?);
+            steps.push(routine_step(graph, g, target)?);
             continue;
         };
         let pairs = memory::in_place_pairs(&kernel, target);
@@ -190,22 +194,32 @@ fn collect(
     Ok((kernels, steps))
 }
 
-/// The step of a sort: its operand is a view of what is stored.
-fn sort_step(graph: &Graph, g: &PlannedGroup) -> Result<GroupStep> {
-    let (Some(&n), Some((operand, layout))) = (g.members.first(), g.sorted.clone()) else {
-        return Err(Error::internal("a group without a kernel that sorts nothing"));
+/// The step of a routine.
+fn routine_step(graph: &Graph, g: &PlannedGroup, target: &Target) -> Result<GroupStep> {
+    let nothing = || Error::internal("a group without a kernel or a routine");
+    let members = g.members.clone();
+    let step = |work: Work, args: Vec<NodeId>, cost: KernelCost| {
+        let uses = StepUse { args, in_place: Vec::new(), writes: g.outputs.clone() };
+        GroupStep { work, cost, uses, members: members.clone() }
     };
-    let Op::Sort { dim, descending } = *graph.op(n) else {
-        return Err(Error::internal(format!("{} is no routine", graph.op(n).name())));
-    };
-    let args = vec![operand, n];
-    let count = wanted(graph, n, dim);
-    Ok(GroupStep {
-        work: Work::Sort { operand, layout, dim, descending, count },
-        cost: cost(graph, g, &args),
-        uses: StepUse { args, in_place: Vec::new(), writes: g.outputs.clone() },
-        members: g.members.clone(),
-    })
+    match g.routine.as_ref().ok_or_else(nothing)? {
+        Routine::Sort(operand, layout) => {
+            let n = *g.members.first().ok_or_else(nothing)?;
+            let Op::Sort { dim, descending } = *graph.op(n) else {
+                return Err(Error::internal(format!("{} is no sort", graph.op(n).name())));
+            };
+            let args = vec![*operand, n];
+            let cost = cost(graph, g, &args);
+            let (operand, layout, count) = (*operand, layout.clone(), wanted(graph, n, dim));
+            Ok(step(Work::Sort { operand, layout, dim, descending, count }, args, cost))
+        }
+        Routine::Product(product) => {
+            let args: Vec<NodeId> = product.reads().chain([product.output()]).collect();
+            let cost = KernelCost { flops: product.matmul.flops(), ..cost(graph, g, &args) };
+            let scratch_bytes = target.matmul.map_or(0, |routine| routine.scratch_bytes);
+            Ok(step(Work::Product { product: product.clone(), scratch_bytes }, args, cost))
+        }
+    }
 }
 
 /// How many elements along a dim, from the first, are read of a value: all, or as many as slices of it reach.
@@ -252,7 +266,7 @@ fn assemble(
     let leaving: Vec<NodeId> = outputs.iter().map(|(n, _)| *n).collect();
     let order = memory::order(&uses, &donatable, &leaving);
     let leaving: FxHashSet<NodeId> = leaving.into_iter().collect();
-    let mut lifetimes = lifetimes(graph, &uses, &order.steps, &leaving);
+    let mut lifetimes = lifetimes(graph, &steps, &order.steps, &leaving);
     if !options.runs(Pass::Memory) {
         lifetimes.iter_mut().for_each(|l| (l.first, l.last, l.takes) = (0, usize::MAX, None));
     }
@@ -274,10 +288,17 @@ fn assemble(
             let place = if leaving.contains(&n) {
                 Place::Output { donor: order.donors.get(&n).and_then(|d| input_number.get(d).copied()) }
             } else {
-                let offset = offsets.get(&n).copied();
+                let offset = offsets.get(&Held::Value(n)).copied();
                 Place::Workspace(offset.ok_or_else(|| Error::internal("a value without a place in the workspace"))?)
             };
             declare(n, graph.node(n).types[0].shape.elements(), place);
+        }
+    }
+    let mut scratch_of: FxHashMap<usize, BufferId> = FxHashMap::default();
+    for &i in &order.steps {
+        if let (Work::Product { scratch_bytes, .. }, Some(&offset)) = (&steps[i].work, offsets.get(&Held::Scratch(i))) {
+            buffers.push(BufferDecl { dtype: DType::U8, elements: *scratch_bytes, place: Place::Workspace(offset) });
+            scratch_of.insert(i, BufferId(buffers.len() as u32 - 1));
         }
     }
     let buffer = |n: NodeId| {
@@ -302,6 +323,19 @@ fn assemble(
                 let (operand, result) = (buffer(*operand)?, buffer(result)?);
                 let (dim, descending, count) = (*dim, *descending, *count);
                 calls.push(Step::Sort(SortCall { operand, layout, result, dim, descending, count, cost }));
+                continue;
+            }
+            Work::Product { product, .. } => {
+                let at = |(n, offset): StoredMatrix| Ok::<_, Error>(MatrixArg { buffer: buffer(n)?, offset });
+                calls.push(Step::Matmul(MatmulCall {
+                    matmul: product.matmul.clone(),
+                    left: at(product.left)?,
+                    right: at(product.right)?,
+                    bias: product.bias.map(at).transpose()?,
+                    result: buffer(product.output())?,
+                    scratch: scratch_of.get(&i).copied(),
+                    cost,
+                }));
                 continue;
             }
         };
@@ -335,22 +369,29 @@ fn assemble(
     Ok((Program { kernels, buffers, steps: calls, outputs: declared, workspace_bytes, inputs }, groups))
 }
 
-fn lifetimes(graph: &Graph, uses: &[StepUse], order: &[usize], leaving: &FxHashSet<NodeId>) -> Vec<Lifetime> {
+fn lifetimes(graph: &Graph, steps: &[GroupStep], order: &[usize], leaving: &FxHashSet<NodeId>) -> Vec<Lifetime> {
     let mut last: FxHashMap<NodeId, usize> = FxHashMap::default();
     for (position, &i) in order.iter().enumerate() {
-        last.extend(uses[i].args.iter().map(|n| (*n, position)));
+        last.extend(steps[i].uses.args.iter().map(|n| (*n, position)));
     }
     let mut out = Vec::new();
     for (position, &i) in order.iter().enumerate() {
-        for &n in uses[i].writes.iter().filter(|n| !leaving.contains(n)) {
-            let takes = uses[i].in_place.iter().find(|(r, w)| *w == n && last.get(r) == Some(&position)).map(|p| p.0);
+        let uses = &steps[i].uses;
+        for &n in uses.writes.iter().filter(|n| !leaving.contains(n)) {
+            let takes = uses.in_place.iter().find(|(r, w)| *w == n && last.get(r) == Some(&position)).map(|p| p.0);
             out.push(Lifetime {
-                value: n,
+                value: Held::Value(n),
                 bytes: graph.node(n).types[0].bytes(),
                 first: position,
                 last: last.get(&n).copied().unwrap_or(position),
-                takes,
+                takes: takes.map(Held::Value),
             });
+        }
+        if let Work::Product { scratch_bytes, .. } = steps[i].work
+            && scratch_bytes > 0
+        {
+            let (first, last) = (position, position);
+            out.push(Lifetime { value: Held::Scratch(i), bytes: scratch_bytes, first, last, takes: None });
         }
     }
     out

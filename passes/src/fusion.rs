@@ -22,7 +22,9 @@ use crate::frame::frame;
 use crate::layout::Orders;
 use crate::ledger::{Decision, Ledger};
 use crate::legality::{SMALL_WORK, few_phases, legal, parallel_iterations, short_enough, work};
+use crate::options::{Options, Pass};
 use crate::plan::{DotPlan, Frame, Group, Plan, Source, is_movement};
+use crate::products::{self, Product};
 use crate::reach::{Ancestry, Order};
 use lazuli_ir::{DimVec, Graph, Index, Layout, NodeId, Op, Result, Target, TargetKind, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -46,10 +48,19 @@ pub struct PlannedGroup {
     pub members: Vec<NodeId>,
     /// The values stored.
     pub outputs: Vec<NodeId>,
-    /// The plan; none for a sort, which is a routine of the back end.
+    /// The plan; none where a routine of the back end computes it.
     pub plan: Option<Plan>,
-    /// What a sort sorts: a stored value, and the view of it.
-    pub sorted: Option<(NodeId, Layout)>,
+    /// That routine.
+    pub routine: Option<Routine>,
+}
+
+/// What computes a group that is no kernel.
+#[derive(Clone, Debug)]
+pub enum Routine {
+    /// A sort of a stored value, seen through a layout.
+    Sort(NodeId, Layout),
+    /// Products of matrices.
+    Product(Product),
 }
 
 /// What a merge brings.
@@ -121,6 +132,11 @@ struct Fusion<'a> {
     graph: &'a Graph,
     orders: &'a Orders,
     target: &'a Target,
+    /// The contractions that are no loops.
+    products: &'a [Product],
+    /// For each member of a product, which.
+    product_of: FxHashMap<NodeId, usize>,
+    live: Vec<bool>,
     free: Vec<bool>,
     /// For each node that computes: the nodes whose stored values it reads, through free nodes.
     reads: Vec<DimVec<NodeId>>,
@@ -136,9 +152,45 @@ struct Fusion<'a> {
     ledger: Ledger,
 }
 
-/// Groups the nodes of a graph. `layouts` are those of its inputs; with `merge` off every computing node is a kernel.
-pub fn group(graph: &Graph, layouts: &[Layout], orders: &Orders, target: &Target, merge: bool) -> Result<Grouping> {
-    let mut f = Fusion::new(graph, layouts, orders, target)?;
+/// Groups the nodes of a graph, whose inputs lie in memory as `layouts` say. Without the pass, every computing node is a kernel.
+///
+/// Where the target has a routine for products of matrices, all contractions are grouped as loops first; where some are better
+/// off with the routine, the graph is grouped again without them.
+pub fn group(
+    graph: &Graph,
+    layouts: &[Layout],
+    orders: &Orders,
+    target: &Target,
+    options: &Options,
+) -> Result<Grouping> {
+    let merge = options.runs(Pass::Fusion);
+    let loops = group_with(graph, layouts, orders, target, &[], merge)?;
+    if target.matmul.is_none() {
+        return Ok(loops);
+    }
+    let found = products::find(graph, layouts, orders, options);
+    let choices = products::choose(graph, &found, &loops.groups, target);
+    let chosen = |n: &NodeId| choices.iter().any(|c| c.dot == *n && c.routine);
+    let taken: Vec<Product> = found.into_iter().filter(|(n, _)| chosen(n)).filter_map(|(_, p)| p.ok()).collect();
+    let mut grouping = match taken.as_slice() {
+        [] => loops,
+        taken => group_with(graph, layouts, orders, target, taken, merge)?,
+    };
+    for c in choices {
+        grouping.ledger.choose(graph, c.dot, c.routine, c.reason);
+    }
+    Ok(grouping)
+}
+
+fn group_with(
+    graph: &Graph,
+    layouts: &[Layout],
+    orders: &Orders,
+    target: &Target,
+    products: &[Product],
+    merge: bool,
+) -> Result<Grouping> {
+    let mut f = Fusion::new(graph, layouts, orders, target, products)?;
     let outputs = f.resolve_outputs(layouts)?;
     f.connect()?;
     if merge {
@@ -150,8 +202,15 @@ pub fn group(graph: &Graph, layouts: &[Layout], orders: &Orders, target: &Target
 }
 
 impl<'a> Fusion<'a> {
-    fn new(graph: &'a Graph, layouts: &[Layout], orders: &'a Orders, target: &'a Target) -> Result<Fusion<'a>> {
-        let live = graph.live();
+    fn new(
+        graph: &'a Graph,
+        layouts: &[Layout],
+        orders: &'a Orders,
+        target: &'a Target,
+        products: &'a [Product],
+    ) -> Result<Fusion<'a>> {
+        let members = products.iter().enumerate().flat_map(|(i, p)| p.members.iter().map(move |m| (*m, i)));
+        let live = if products.is_empty() { graph.live() } else { products::live(graph, products) };
         let free: Vec<bool> = graph
             .nodes()
             .map(|n| is_movement(graph.op(n)) || matches!(graph.op(n), Op::Constant { .. } | Op::Iota { .. }))
@@ -161,6 +220,9 @@ impl<'a> Fusion<'a> {
             graph,
             orders,
             target,
+            products,
+            product_of: members.collect(),
+            live,
             free,
             reads: vec![DimVec::new(); n],
             users: vec![Vec::new(); n],
@@ -173,7 +235,14 @@ impl<'a> Fusion<'a> {
             loops: Loops::default(),
             ledger: Ledger::default(),
         };
-        for n in graph.nodes().filter(|n| live[n.index()]) {
+        // What a product reads is stored.
+        for read in products.iter().flat_map(Product::reads) {
+            f.free[read.index()] = false;
+        }
+        for n in graph.nodes() {
+            if !f.live[n.index()] || f.product_of.contains_key(&n) {
+                continue;
+            }
             if let Op::Dot { .. } = graph.op(n) {
                 for v in graph.operands(n).iter().filter(|v| crate::layout::is_relayed(graph, n, v.node)) {
                     f.free[v.node.index()] = false;
@@ -280,17 +349,26 @@ impl<'a> Fusion<'a> {
 
     /// Finds readers and users, and puts each computing node into a group of its own.
     fn connect(&mut self) -> Result<()> {
-        let live = self.graph.live();
         let mut alone = Vec::new();
-        for n in self.graph.nodes().filter(|n| live[n.index()]) {
-            if self.free[n.index()] || matches!(self.graph.op(n), Op::Input { .. }) {
+        for n in self.graph.nodes() {
+            if !self.live[n.index()] || self.free[n.index()] || matches!(self.graph.op(n), Op::Input { .. }) {
                 continue;
             }
-            self.group_of[n.index()] = Some(alone.len());
+            // A product stands where its result does.
+            let product = self.product(n);
+            if product.is_some_and(|p| p.output() != n) {
+                continue;
+            }
+            for m in product.map_or(&[n][..], |p| &p.members) {
+                self.group_of[m.index()] = Some(alone.len());
+            }
             alone.push(n);
             let mut reads: DimVec<NodeId> = DimVec::new();
-            for v in self.graph.operands(n) {
-                let base = self.base(v.node);
+            let read: DimVec<NodeId> = match product {
+                Some(p) => p.reads().collect(),
+                None => self.graph.operands(n).iter().map(|v| self.base(v.node)).collect(),
+            };
+            for base in read {
                 if !self.free[base.index()] && !reads.contains(&base) {
                     reads.push(base);
                     self.users[base.index()].push(n);
@@ -312,14 +390,20 @@ impl<'a> Fusion<'a> {
                 summary = Some(Summary::of(self.graph, self.target, &planned, &frame, &[n], &mut self.loops));
                 plan = Some(planned);
             }
-            self.groups.push(Part { members: vec![n], reads, bytes, summary, plan });
+            let members = self.product(n).map_or_else(|| vec![n], |p| p.members.clone());
+            self.groups.push(Part { members, reads, bytes, summary, plan });
         }
         Ok(())
     }
 
+    /// The product that a node belongs to.
+    fn product(&self, n: NodeId) -> Option<&'a Product> {
+        self.product_of.get(&n).map(|p| &self.products[*p])
+    }
+
     /// Whether a node is no kernel, but a routine of the back end.
     fn is_routine(&self, n: NodeId) -> bool {
-        matches!(self.graph.op(n), Op::Sort { .. })
+        matches!(self.graph.op(n), Op::Sort { .. }) || self.product_of.contains_key(&n)
     }
 
     fn group_index(&self, n: NodeId) -> usize {
@@ -517,7 +601,9 @@ impl<'a> Fusion<'a> {
     /// Whether to merge the groups of two nodes: a value and its reader, or readers of the same.
     fn judge(&mut self, first: NodeId, second: NodeId) -> Result<Judgement> {
         if self.is_routine(first) || self.is_routine(second) {
-            return Ok(Err("a sort is a routine of its own".into()));
+            let product = self.product(first).or(self.product(second)).is_some();
+            let what = if product { "the products of matrices are" } else { "a sort is" };
+            return Ok(Err(format!("{what} a routine of its own")));
         }
         let (mut a, mut b) = (self.group_index(first), self.group_index(second));
         if self.order.before(b, a) {
@@ -791,12 +877,15 @@ impl<'a> Fusion<'a> {
             let members = std::mem::take(&mut part.members);
             let stored = |n: &NodeId| self.is_output[n.index()] || self.outside[n.index()] > 0;
             let outputs: Vec<NodeId> = members.iter().copied().filter(stored).collect();
-            let routine = members.iter().copied().find(|n| self.is_routine(*n));
-            let (plan, sorted) = match routine {
-                Some(n) => (None, self.view(self.graph.operands(n)[0].node, layouts)),
-                None => (Some(self.complete(&members, &outputs, part)?), None),
+            let routine = match members.iter().copied().find(|n| self.is_routine(*n)) {
+                Some(n) => match self.product(n) {
+                    Some(product) => Some(Routine::Product(product.clone())),
+                    None => self.view(self.graph.operands(n)[0].node, layouts).map(|(n, l)| Routine::Sort(n, l)),
+                },
+                None => None,
             };
-            groups.push(PlannedGroup { members, outputs, plan, sorted });
+            let plan = if routine.is_some() { None } else { Some(self.complete(&members, &outputs, part)?) };
+            groups.push(PlannedGroup { members, outputs, plan, routine });
             for &h in &after[g] {
                 waiting[h] -= 1;
                 if waiting[h] == 0 {

@@ -25,11 +25,26 @@ pub struct LedgerRow {
     pub flops: u64,
 }
 
+/// How a contraction is computed, where the target has a routine for products of matrices.
+#[derive(Clone, Debug)]
+pub struct ContractionRow {
+    /// The contraction.
+    pub node: NodeId,
+    /// The user's source lines.
+    pub sources: Sources,
+    /// Whether by the routine; else by loops that fuse.
+    pub routine: bool,
+    /// Why.
+    pub reason: String,
+}
+
 /// Every decision of fusion, in the order taken.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     /// The decisions. Of an edge that was looked at again, the last counts.
     pub rows: Vec<LedgerRow>,
+    /// A row for each contraction, where there is a choice.
+    pub contractions: Vec<ContractionRow>,
     /// The latest row of each edge.
     latest: FxHashMap<(NodeId, NodeId), usize>,
 }
@@ -51,7 +66,16 @@ impl Ledger {
                 renamed.record(graph, edge, Decision { fused, reason, bytes, flops });
             }
         }
+        for r in self.contractions {
+            renamed.choose(graph, back[r.node.index()], r.routine, r.reason);
+        }
         renamed
+    }
+
+    /// Notes how a contraction is computed.
+    pub(crate) fn choose(&mut self, graph: &Graph, node: NodeId, routine: bool, reason: String) {
+        let sources = graph.node(node).sources.clone();
+        self.contractions.push(ContractionRow { node, sources, routine, reason });
     }
 
     pub(crate) fn record(&mut self, graph: &Graph, edge: (NodeId, NodeId), decision: Decision) {
@@ -90,6 +114,10 @@ impl fmt::Display for Ledger {
                 write!(f, "   // {}", r.sources.1)?;
             }
             writeln!(f)?;
+        }
+        for r in &self.contractions {
+            let how = if r.routine { "routine" } else { "loops" };
+            writeln!(f, "{how}  %{}: {}", r.node.0, r.reason)?;
         }
         Ok(())
     }

@@ -27,6 +27,7 @@ mod panels;
 mod pieces;
 pub mod plan;
 pub mod primitive;
+pub mod products;
 mod reach;
 mod renumber;
 mod row_panels;

@@ -185,11 +185,31 @@ fn topological(after: &[BTreeSet<usize>]) -> Vec<usize> {
     out
 }
 
-/// A value that lives in the workspace: from the step that writes it to the last that reads it.
+/// What has a place in the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Held {
+    /// A value.
+    Value(NodeId),
+    /// What the step of this number uses while it runs.
+    Scratch(usize),
+}
+
+impl Held {
+    /// The alignment of its place.
+    fn align(self) -> usize {
+        match self {
+            Held::Value(_) => ALIGN,
+            // What libraries ask for at most.
+            Held::Scratch(_) => 256,
+        }
+    }
+}
+
+/// What lives in the workspace: from the step that writes it to the last that reads it.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetime {
-    /// The value.
-    pub value: NodeId,
+    /// What it is.
+    pub value: Held,
     /// Its bytes.
     pub bytes: usize,
     /// The position of the step that writes it.
@@ -197,19 +217,19 @@ pub struct Lifetime {
     /// The position of the last step that reads it.
     pub last: usize,
     /// A value that dies where this one is written, and whose bytes it may take.
-    pub takes: Option<NodeId>,
+    pub takes: Option<Held>,
 }
 
 /// Alignment of every value.
 const ALIGN: usize = 64;
 
 /// Assigns offsets in one workspace. Gives them, and the workspace's size.
-pub fn assign(lifetimes: &[Lifetime]) -> (FxHashMap<NodeId, usize>, usize) {
-    let mut offsets: FxHashMap<NodeId, usize> = FxHashMap::default();
-    let by_value: FxHashMap<NodeId, &Lifetime> = lifetimes.iter().map(|l| (l.value, l)).collect();
+pub fn assign(lifetimes: &[Lifetime]) -> (FxHashMap<Held, usize>, usize) {
+    let mut offsets: FxHashMap<Held, usize> = FxHashMap::default();
+    let by_value: FxHashMap<Held, &Lifetime> = lifetimes.iter().map(|l| (l.value, l)).collect();
     // A chain of values in place is one block that lives from its first to its last.
-    let mut root: FxHashMap<NodeId, NodeId> = FxHashMap::default();
-    let mut blocks: FxHashMap<NodeId, (usize, usize, usize)> = FxHashMap::default();
+    let mut root: FxHashMap<Held, Held> = FxHashMap::default();
+    let mut blocks: FxHashMap<Held, (usize, usize, usize)> = FxHashMap::default();
     let mut taken = FxHashSet::default();
     for l in lifetimes {
         let from = l
@@ -220,7 +240,7 @@ pub fn assign(lifetimes: &[Lifetime]) -> (FxHashMap<NodeId, usize>, usize) {
         let block = blocks.entry(r).or_insert((l.bytes, l.first, l.last));
         block.2 = block.2.max(l.last);
     }
-    let mut order: Vec<(NodeId, (usize, usize, usize))> = blocks.into_iter().collect();
+    let mut order: Vec<(Held, (usize, usize, usize))> = blocks.into_iter().collect();
     order.sort_unstable_by_key(|(v, b)| (std::cmp::Reverse(b.0), *v));
     // In order of offsets: start, end, and the first and last step of each block.
     let mut placed: Vec<(usize, usize, usize, usize)> = Vec::new();
@@ -232,7 +252,7 @@ pub fn assign(lifetimes: &[Lifetime]) -> (FxHashMap<NodeId, usize>, usize) {
             if offset + bytes <= *start {
                 break;
             }
-            offset = offset.max(*end);
+            offset = offset.max(end.next_multiple_of(v.align()));
         }
         let at = placed.partition_point(|p| p.0 < offset);
         placed.insert(at, (offset, offset + bytes, first, last));
@@ -248,7 +268,7 @@ mod tests {
     use super::*;
 
     fn life(value: u32, bytes: usize, first: usize, last: usize, takes: Option<u32>) -> Lifetime {
-        Lifetime { value: NodeId(value), bytes, first, last, takes: takes.map(NodeId) }
+        Lifetime { value: Held::Value(NodeId(value)), bytes, first, last, takes: takes.map(|n| Held::Value(NodeId(n))) }
     }
 
     #[test]
@@ -256,11 +276,11 @@ mod tests {
         let all =
             [life(0, 100, 0, 2, None), life(1, 200, 1, 3, None), life(2, 64, 3, 4, None), life(3, 200, 3, 4, Some(1))];
         let (offsets, total) = assign(&all);
-        assert_eq!(offsets[&NodeId(1)], offsets[&NodeId(3)], "in place");
+        let (second, last) = (Held::Value(NodeId(1)), Held::Value(NodeId(3)));
+        assert_eq!(offsets[&second], offsets[&last], "in place");
         for a in &all {
             for b in &all {
-                let in_place =
-                    (a.value, b.value) == (NodeId(1), NodeId(3)) || (b.value, a.value) == (NodeId(1), NodeId(3));
+                let in_place = [(a.value, b.value), (b.value, a.value)].contains(&(second, last));
                 if a.value != b.value && a.first <= b.last && b.first <= a.last && !in_place {
                     let (x, y) = (offsets[&a.value], offsets[&b.value]);
                     assert!(x + a.bytes <= y || y + b.bytes <= x, "{a:?} at {x} and {b:?} at {y}");
@@ -268,6 +288,15 @@ mod tests {
             }
         }
         assert_eq!(total, 256 + 128);
+    }
+
+    #[test]
+    fn what_a_step_uses_while_it_runs_lies_beside_what_lives_then() {
+        let scratch = |step| Lifetime { value: Held::Scratch(step), ..life(0, 1000, step, step, None) };
+        let (offsets, total) = assign(&[life(0, 2100, 0, 1, None), scratch(0), scratch(1), life(1, 100, 1, 2, None)]);
+        assert_eq!(offsets[&Held::Scratch(0)], 2304);
+        assert_eq!(offsets[&Held::Scratch(1)], 2304);
+        assert!(offsets.values().all(|at| at.is_multiple_of(64)) && total == 2304 + 1024, "{offsets:?} {total}");
     }
 
     #[test]

@@ -69,10 +69,11 @@ impl Pass {
 /// Called after each graph pass with the graph it made.
 pub type Observer = dyn Fn(Pass, &Graph) + Send + Sync;
 
-/// How to compile. Equality and hashing look at what changes the result: the passes that run.
+/// How to compile. Equality and hashing look at what changes the result: the passes that run, and TF32.
 #[derive(Clone)]
 pub struct Options {
     off: u32,
+    tf32: bool,
     /// Whether the IR is verified after each pass.
     pub verify: bool,
     /// Who looks at the graph after each pass.
@@ -80,9 +81,9 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Every pass; verified in debug builds; no observer.
+    /// Every pass; `f32` in full; verified in debug builds; no observer.
     fn default() -> Options {
-        Options { off: 0, verify: cfg!(debug_assertions), observer: None }
+        Options { off: 0, tf32: false, verify: cfg!(debug_assertions), observer: None }
     }
 }
 
@@ -94,6 +95,19 @@ impl Options {
         self
     }
 
+    /// The same, where products of `f32` matrices may round their operands to TF32 (11 significant bits), if the target's routine for
+    /// products can; or, by default, may not.
+    #[must_use]
+    pub fn tf32(mut self, allowed: bool) -> Options {
+        self.tf32 = allowed;
+        self
+    }
+
+    /// Whether products of `f32` matrices may round their operands to TF32.
+    pub fn allows_tf32(&self) -> bool {
+        self.tf32
+    }
+
     /// Whether a pass runs.
     pub fn runs(&self, pass: Pass) -> bool {
         self.off & (1 << pass as u32) == 0
@@ -102,7 +116,7 @@ impl Options {
 
 impl PartialEq for Options {
     fn eq(&self, other: &Options) -> bool {
-        self.off == other.off
+        (self.off, self.tf32) == (other.off, other.tf32)
     }
 }
 
@@ -110,13 +124,14 @@ impl Eq for Options {}
 
 impl Hash for Options {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.off.hash(state);
+        (self.off, self.tf32).hash(state);
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let off: Vec<Pass> = Pass::ALL.iter().copied().filter(|p| !self.runs(*p)).collect();
-        f.debug_struct("Options").field("without", &off).field("verify", &self.verify).finish_non_exhaustive()
+        let mut all = f.debug_struct("Options");
+        all.field("without", &off).field("tf32", &self.tf32).field("verify", &self.verify).finish_non_exhaustive()
     }
 }

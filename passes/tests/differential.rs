@@ -4,7 +4,7 @@
 
 use lazuli_ir::kernel_eval::ThreadOrder;
 use lazuli_ir::reference::{compare, evaluate_bounds};
-use lazuli_ir::{Layout, Target};
+use lazuli_ir::{Layout, MatmulRoutine, Target};
 use lazuli_oracles::{Options as Draw, RandomProgram, Values, interpret, random_program};
 use lazuli_passes::{Options, Pass, compile, optimize};
 
@@ -62,4 +62,13 @@ fn kernels_for_a_gpu_mean_the_same() {
     let target = Target::nvidia(90);
     run(30_000..30_200, &target, &Options::default(), ThreadOrder::Forward);
     run(30_200..30_400, &target, &Options::default(), ThreadOrder::Reversed);
+}
+
+/// Contractions as products of a routine, wherever it can take them.
+#[test]
+fn products_of_a_routine_mean_the_same() {
+    let target = Target { matmul: Some(MatmulRoutine::unbeatable()), ..Target::nvidia(90) };
+    run(31_000..31_300, &target, &Options::default(), ThreadOrder::Forward);
+    run(31_300..31_400, &target, &Options::default().without(Pass::Memory), ThreadOrder::Forward);
+    run(31_400..31_500, &target, &Options::default().without(Pass::Fusion), ThreadOrder::Forward);
 }

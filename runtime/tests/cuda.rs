@@ -5,6 +5,7 @@
 #![cfg(feature = "cuda")]
 
 #[path = "support/programs.rs"]
+#[allow(dead_code)]
 mod programs;
 
 use lazuli_ir::{DType, Device, ErrorKind, Layout, Shape, TensorType};
@@ -13,7 +14,7 @@ use lazuli_runtime::cuda::source::CheckStatus;
 use lazuli_runtime::cuda::testing::{Fake, Launched};
 use lazuli_runtime::cuda::{self, Gpu};
 use lazuli_runtime::{Array, Executable};
-use programs::{N, checked, given, kept, numbers, sort, total, twice_plus};
+use programs::{N, checked, given, kept, numbers, product, sort, total, twice_plus};
 
 fn device(fake: &Fake, caching: bool) -> (Device, &'static Gpu) {
     let ordinal = fake.install(caching).unwrap();
@@ -139,19 +140,24 @@ fn cuda_programs_replay_as_graphs_and_nothing_waits_before_a_value_is_read() {
     assert_eq!(log.iter().filter(|l| *l != "allocate").collect::<Vec<_>>(), first[1..].iter().collect::<Vec<_>>());
     assert_eq!(y.to_vec::<f32>().unwrap()[..3], [1.0, 3.0, 5.0]);
     assert!(calls(&fake).contains(&"synchronise".to_owned()));
-    // The same addresses: a launch and nothing else.
+    // The same addresses: a launch and nothing else. (From the second call on blocks are taken in the order of their addresses.)
     drop(y);
+    program.run(kept(&x)).unwrap();
+    let made = 1 + count(&calls(&fake), "instantiate");
     for _ in 0..3 {
         program.run(kept(&x)).unwrap();
         assert_eq!(calls(&fake), ["launch_graph"]);
     }
-    // Ever new addresses: three more executables, then updates.
+    // Ever new addresses: executables until there are four, then updates.
     let mut held = vec![program.run(kept(&x)).unwrap()];
     for _ in 0..6 {
         held.push(program.run(kept(&x)).unwrap());
     }
     let log = calls(&fake);
-    assert_eq!((count(&log, "instantiate"), count(&log, "update"), count(&log, "launch_graph")), (3, 3, 7));
+    assert_eq!(
+        (count(&log, "instantiate"), count(&log, "update"), count(&log, "launch_graph")),
+        (4 - made, 2 + made, 7)
+    );
     for y in held.iter().flatten() {
         assert_eq!(y.to_vec::<f32>().unwrap()[..3], [1.0, 3.0, 5.0]);
     }
@@ -381,4 +387,73 @@ fn cuda_devices_that_are_not_there_are_errors_that_say_what_to_do() {
     assert_eq!(error.kind(), ErrorKind::Device);
     assert!(error.message().contains("install") || error.message().contains("nvidia-smi"), "{error}");
     assert_eq!(numbers(3).to_device(Device::Cuda(0)).unwrap_err().kind(), ErrorKind::Device);
+}
+
+/// An element of what the program with a product gives for 0, 1, 2, ...
+fn element(i: usize, j: usize) -> f32 {
+    (0..50).map(|k| 4.0 * ((i * 50 + k) * (j * 50 + k)) as f32).sum::<f32>() + j as f32
+}
+
+#[test]
+fn cuda_products_run_once_before_they_are_captured() {
+    let fake = fake();
+    let (device, gpu) = device(&fake, true);
+    assert!(gpu.target().matmul.is_some());
+    let program = Executable::on(product(), device, "f").unwrap();
+    assert_eq!(count(&calls(&fake), "check_matmul"), 1);
+    let x = numbers(N).to_device(device).unwrap();
+    calls(&fake);
+    let submitted = |held: &mut Vec<Array>| {
+        held.extend(program.run(kept(&x)).unwrap());
+        calls(&fake).into_iter().filter(|l| l != "allocate").collect::<Vec<_>>()
+    };
+    let mut held = Vec::new();
+    assert_eq!(submitted(&mut held), ["launch", "matmul"]);
+    let captured = submitted(&mut held);
+    let all = ["begin_capture", "launch", "matmul", "end_capture", "instantiate", "destroy_graph", "launch_graph"];
+    assert_eq!(captured, all);
+    held.pop();
+    assert_eq!(submitted(&mut held), ["launch_graph"]);
+    let (_, report) = program.run_reported(kept(&x)).unwrap();
+    assert_eq!(report.step_nanos.len(), 2);
+    for y in held {
+        let y = y.to_vec::<f32>().unwrap();
+        for (i, j) in [(0, 0), (3, 4), (19, 0), (19, 19)] {
+            assert!((y[20 * i + j] - element(i, j)).abs() <= 1e-6 * element(i, j), "{i} {j}");
+        }
+    }
+    assert_eq!(fake.misuses(), [""; 0]);
+}
+
+#[test]
+fn cuda_products_that_fail_say_so() {
+    let fake = fake();
+    let (device, _) = device(&fake, true);
+    // What the library cannot multiply is an error of the compilation.
+    fake.fail("check_matmul", 0, Refused);
+    let error = Executable::on(product(), device, "f").unwrap_err();
+    assert!(error.kind() == ErrorKind::Device && error.message().contains("check_matmul"), "{error}");
+    // So is one that does not fit its buffers.
+    let mut wrong = product();
+    wrong.buffers[1].elements = 999;
+    wrong.steps.remove(0);
+    let error = Executable::on(wrong, device, "f").unwrap_err();
+    assert!(error.message().contains("does not fit its buffers"), "{error}");
+    let program = Executable::on(product(), device, "f").unwrap();
+    let x = numbers(N).to_device(device).unwrap();
+    // A product that is refused, on its own and in a capture, leaves all as it was.
+    for _ in 0..2 {
+        fake.fail("matmul", 0, Refused);
+        assert_eq!(program.run(kept(&x)).unwrap_err().kind(), ErrorKind::Device);
+        program.run(kept(&x)).unwrap()[0].to_vec::<f32>().unwrap();
+    }
+    fake.fail("matmul", 0, OutOfMemory);
+    let other = numbers(N).to_device(device).unwrap();
+    assert_eq!(program.run(kept(&other)).unwrap_err().kind(), ErrorKind::Memory);
+    let y = program.run(kept(&x)).unwrap().remove(0);
+    fake.fail("synchronise", 0, Lost);
+    let error = y.to_vec::<f32>().unwrap_err();
+    assert!(error.message().contains("while it ran `f` (kernels twice, matmul)"), "{error}");
+    assert!(program.run(kept(&x)).unwrap_err().message().contains("cannot be used any more"));
+    assert_eq!(fake.misuses(), [""; 0]);
 }

@@ -7,10 +7,11 @@
 #[allow(dead_code)]
 mod programs;
 
-use lazuli_ir::{DType, Device, ErrorKind, Layout, Shape, TensorType};
+use lazuli_ir::matmul::{Activation, MatrixStrides};
+use lazuli_ir::{DType, Device, Element, ErrorKind, Layout, Literal, Matmul, Shape, TensorType, with_element};
 use lazuli_runtime::cuda::{self, Gpu};
 use lazuli_runtime::{Array, Executable};
-use programs::{N, checked, given, kept, numbers, sort, total, twice_plus};
+use programs::{N, checked, given, kept, matmul_of, numbers, product, sort, total, twice_plus};
 use std::sync::{Mutex, MutexGuard};
 
 /// What failed on a device is told to whoever reads a value next: tests take turns.
@@ -131,4 +132,118 @@ fn cuda_device_calls_from_threads_do_not_mix() {
             });
         }
     });
+}
+
+/// Products of every kind that passes ask for: types, transposes, batches, biases, sizes that align to nothing.
+fn products() -> Vec<Matmul> {
+    let rows = |batch, row| MatrixStrides { outer: 0, batch, row, column: 1 };
+    let plain = Matmul {
+        outer: 1,
+        batch: 1,
+        rows: 128,
+        columns: 64,
+        terms: 256,
+        operands: DType::F32,
+        result: DType::F32,
+        acc: DType::F32,
+        left: rows(0, 256),
+        right: rows(0, 64),
+        out: rows(0, 64),
+        bias: false,
+        activation: Activation::Identity,
+        tf32: false,
+    };
+    let transposed = Matmul { left: rows(0, 128).transposed(), right: rows(0, 256).transposed(), ..plain.clone() };
+    let batch =
+        Matmul { batch: 3, left: rows(128 * 256, 256), right: rows(0, 64), out: rows(128 * 64, 64), ..plain.clone() };
+    let outer = Matmul {
+        outer: 2,
+        left: MatrixStrides { outer: 3 * 128 * 256, ..batch.left },
+        out: MatrixStrides { outer: 3 * 128 * 64, ..batch.out },
+        ..batch.clone()
+    };
+    let odd = Matmul {
+        rows: 33,
+        columns: 7,
+        terms: 129,
+        left: rows(0, 131),
+        right: rows(0, 9),
+        out: rows(0, 7),
+        ..plain.clone()
+    };
+    let of = |m: &Matmul, operands, result| Matmul { operands, result, ..m.clone() };
+    let mut all = Vec::new();
+    for m in [&plain, &transposed, &batch, &outer, &odd] {
+        for (operands, result) in
+            [(DType::F32, DType::F32), (DType::BF16, DType::F32), (DType::BF16, DType::BF16), (DType::F16, DType::F16)]
+        {
+            all.push(of(m, operands, result));
+            all.push(Matmul { bias: true, ..of(m, operands, result) });
+        }
+        all.push(Matmul { bias: true, activation: Activation::Gelu, ..of(m, DType::BF16, DType::BF16) });
+        all.push(Matmul { tf32: true, bias: true, activation: Activation::Gelu, ..m.clone() });
+        all.push(Matmul { acc: DType::F64, ..of(m, DType::F64, DType::F64) });
+    }
+    all
+}
+
+#[test]
+fn cuda_device_products_are_what_they_mean() {
+    let Some((device, gpu, _turn)) = device("cuda_device_products_are_what_they_mean") else { return };
+    if gpu.target().matmul.is_none() {
+        let error = cuda::cublaslt::version().err();
+        assert!(std::env::var_os("LAZULI_REQUIRE_GPU").is_none_or(|v| v != "1"), "{error:?}");
+        println!("products were skipped: {error:?}");
+        return;
+    }
+    for m in products() {
+        let spans = m.reaches().map(|(low, high)| (high - low) as usize);
+        let number = |i: i64, seed: i64, dtype| {
+            Literal::F64(((i * 7919 + seed * 104_729) % 2003) as f64 / 2003.0 - 0.5).cast(dtype)
+        };
+        let array = |elements: usize, seed: i64, dtype: DType| {
+            with_element!(dtype, T => {
+                let all: Vec<T> = (0..elements).map(|i| T::from_literal(number(i as i64, seed, dtype))).collect();
+                Array::from_vec(all, &Shape::new([elements])).unwrap()
+            })
+        };
+        let inputs = [(spans[0], 1, m.operands), (spans[1], 2, m.operands), (m.columns, 3, m.result)];
+        let arguments = inputs.map(|(n, seed, dtype)| kept(&array(n, seed, dtype).to_device(device).unwrap())).concat();
+        let program = Executable::on(matmul_of(&m), device, "product").unwrap();
+        let y = program.run(arguments).unwrap().remove(0).to_device(Device::Cpu).unwrap();
+        let got: Vec<f64> =
+            with_element!(m.result, T => y.to_vec::<T>().unwrap().into_iter().map(|v| v.literal().as_f64()).collect());
+        let mut worst = 0.0f64;
+        m.evaluate(
+            &|i| number(i, 1, m.operands),
+            &|i| number(i, 2, m.operands),
+            &|i| number(i, 3, m.result),
+            &mut |i, v| {
+                worst = worst.max((got[i as usize] - v.as_f64()).abs());
+            },
+        );
+        // Sums of about 256 terms below a quarter: of some units, whose last places are these.
+        let bound = match m.result {
+            DType::BF16 => 0.06,
+            DType::F16 => 0.01,
+            DType::F64 => 1e-12,
+            _ if m.tf32 => 0.02,
+            _ => 1e-4,
+        };
+        assert!(worst <= bound, "{m}: {worst}");
+    }
+}
+
+#[test]
+fn cuda_device_products_replay_as_graphs() {
+    let Some((device, gpu, _turn)) = device("cuda_device_products_replay_as_graphs") else { return };
+    if gpu.target().matmul.is_none() {
+        return;
+    }
+    let program = Executable::on(product(), device, "f").unwrap();
+    let x = numbers(N).to_device(device).unwrap();
+    let first = program.run(kept(&x)).unwrap()[0].to_vec::<f32>().unwrap();
+    for _ in 0..3 {
+        assert_eq!(program.run(kept(&x)).unwrap()[0].to_vec::<f32>().unwrap(), first);
+    }
 }

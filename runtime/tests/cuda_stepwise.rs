@@ -11,7 +11,7 @@ use lazuli_ir::Device;
 use lazuli_runtime::Executable;
 use lazuli_runtime::cuda::driver::FailureKind::Lost;
 use lazuli_runtime::cuda::testing::Fake;
-use programs::{N, kept, numbers, twice_plus};
+use programs::{N, kept, numbers, product, twice_plus};
 
 #[test]
 fn cuda_errors_name_the_kernel_where_each_step_is_waited_for() {
@@ -30,5 +30,14 @@ fn cuda_errors_name_the_kernel_where_each_step_is_waited_for() {
     fake.fail("synchronise", 1, Lost);
     let error = program.run(kept(&x)).unwrap_err();
     assert!(error.message().contains("while it ran kernel plus;"), "{error}");
+    // A product of matrices, on another device.
+    let (first, fake) = (fake, Fake::default());
+    assert_eq!(first.misuses(), [""; 0]);
+    let device = Device::Cuda(fake.install(true).unwrap());
+    let program = Executable::on(product(), device, "f").unwrap();
+    let x = numbers(N).to_device(device).unwrap();
+    fake.fail("synchronise", 1, Lost);
+    let error = program.run(kept(&x)).unwrap_err();
+    assert!(error.message().contains("while it ran matmul f32[1,1: 20,50]"), "{error}");
     assert_eq!(fake.misuses(), [""; 0]);
 }

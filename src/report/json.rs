@@ -1,7 +1,7 @@
 //! The report as JSON, for programs. Written here, in a page: a JSON crate as a dependency adds implementations of
 //! `PartialEq` for numbers, after which `assert_eq!(x.shape(), [])` no longer compiles in users' code.
 
-use super::{Donation, FusionRow, KernelRow, PassRow, Report};
+use super::{ContractionRow, Donation, FusionRow, KernelRow, PassRow, Report};
 use crate::Compilation;
 use lazuli_ir::Limits;
 use std::fmt::{self, Display, Write};
@@ -156,7 +156,7 @@ macro_rules! object {
 }
 
 impl Report {
-    /// The report as JSON: an object with `kernels`, `fusion`, `arguments`, `memory`, `passes`, `compilations` and `limits`, each
+    /// The report as JSON: an object with `kernels`, `fusion`, `contractions`, `arguments`, `memory`, `passes`, `compilations` and `limits`, each
     /// with the fields of the type here. Times are in nanoseconds; what was not measured is `null`.
     ///
     /// ```
@@ -172,6 +172,7 @@ impl Report {
             "name": &self.name,
             "kernels": self.kernels.iter().map(kernel).collect::<Json<'_>>(),
             "fusion": self.fusion.iter().map(fusion).collect::<Json<'_>>(),
+            "contractions": self.contractions.iter().map(contraction).collect::<Json<'_>>(),
             "arguments": self.donations.iter().map(donation).collect::<Json<'_>>(),
             "memory": object! {
                 "workspace_bytes": self.workspace_bytes,
@@ -212,6 +213,15 @@ fn kernel(k: &KernelRow) -> Json<'_> {
         "share_of_limit": k.share_of_limit(),
         "gigabytes_per_second": k.gigabytes_per_second(),
         "gigaflops": k.gigaflops(),
+    }
+}
+
+fn contraction(row: &ContractionRow) -> Json<'_> {
+    object! {
+        "contraction": &row.contraction,
+        "sources": places(&row.sources),
+        "routine": row.routine,
+        "reason": &row.reason,
     }
 }
 

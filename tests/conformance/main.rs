@@ -92,18 +92,19 @@ fn evaluate(case: &Case, operator: Operator, inputs: &[Tensor]) -> Result<Vec<Te
 }
 
 /// Where cases run: the CPU, or what `LAZULI_CONFORMANCE_DEVICE` says: `cuda` is a GPU, `evaluated` a driver that records, and runs
-/// kernels by their meaning.
+/// kernels by their meaning, `products` the same with every contraction that its routine can take as a product of matrices.
 fn device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     *DEVICE.get_or_init(|| match std::env::var("LAZULI_CONFORMANCE_DEVICE").as_deref() {
         #[cfg(feature = "cuda")]
-        Ok("evaluated") => {
+        Ok(evaluated @ ("evaluated" | "products")) => {
             let fake = lazuli_runtime::cuda::testing::Fake::with_memory(1 << 34);
             fake.evaluate();
+            fake.set_routine((evaluated == "products").then(lazuli_ir::MatmulRoutine::unbeatable));
             Device::cuda(fake.install(true).unwrap()).unwrap()
         }
         Ok("cuda") => Device::cuda(0).unwrap(),
-        Ok(other) => panic!("LAZULI_CONFORMANCE_DEVICE is `{other}`; it may be cuda or evaluated"),
+        Ok(other) => panic!("LAZULI_CONFORMANCE_DEVICE is `{other}`; it may be cuda, evaluated or products"),
         Err(_) => Device::Cpu,
     })
 }

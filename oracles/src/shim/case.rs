@@ -6,7 +6,7 @@ use crate::machine::{PrimitiveCase, Setup, gradients, single_operation};
 use crate::program::{Options as Draw, RandomProgram, random_program};
 use lazuli_ir::program::Program;
 use lazuli_ir::reference::{Dense, Summary, compare, evaluate, evaluate_bounds};
-use lazuli_ir::{Graph, Kernel, Layout, Literal, Target};
+use lazuli_ir::{Graph, Kernel, Layout, Literal, MatmulRoutine, Target};
 use lazuli_passes::{Options, Pass, compile, optimize};
 
 /// The GPU that programs are compiled for.
@@ -55,6 +55,18 @@ impl GpuCase {
         let program = random_program(seed, &Draw::of_seed(seed));
         let made = gradients(&program, seed).map_err(|e| e.to_string())?;
         made.map(|p| GpuCase::of_random(format!("gradients {seed}"), seed, p)).transpose()
+    }
+
+    /// A random program whose contractions are products of a routine, wherever it can take them.
+    ///
+    /// # Errors
+    /// What a pass refuses.
+    pub fn with_routine(seed: u64) -> Result<GpuCase, String> {
+        let meaning = random_program(seed, &Draw::of_seed(seed));
+        let layouts = Setup::random(seed, &meaning).layouts;
+        let target = Target { matmul: Some(MatmulRoutine::unbeatable()), ..gpu() };
+        let name = format!("random program {seed} with a routine");
+        GpuCase::compiled(name, meaning, layouts, &target, &Options::default(), seed % 4 < 2)
     }
 
     fn of_random(name: String, seed: u64, meaning: RandomProgram) -> Result<GpuCase, String> {

@@ -6,7 +6,7 @@
 use super::{Arg, Fence, Launch, Memory, Program as Compiled, Schedule};
 use lazuli_ir::kernel::{Access, StmtKind};
 use lazuli_ir::kernel_walk::for_each_statement;
-use lazuli_ir::program::{KernelCall, OutputDecl, Place, Program, SortCall, Step};
+use lazuli_ir::program::{KernelCall, MatmulCall, OutputDecl, Place, Program, SortCall, Step};
 use lazuli_ir::reference::{Dense, apply};
 use lazuli_ir::{DType, Error, Kernel, Layout, Literal, Op, Result, TensorType};
 use lazuli_runtime::cuda::source::{CheckStatus, PRELUDE, Source, print};
@@ -110,6 +110,7 @@ pub fn run(
         match step {
             Step::Kernel(call) => store.launch(call, set, code)?,
             Step::Sort(call) => store.sort(call)?,
+            Step::Matmul(call) => store.multiply(call)?,
         }
     }
     Ok(program.outputs.iter().map(|o| store.output(o)).collect::<Result<_>>()?)
@@ -240,6 +241,33 @@ impl<'a> Store<'a> {
         let (bytes, _) = lay_out(&sorted, &Layout::contiguous(sorted.ty().shape.clone()))?;
         let result = self.buffers[call.result.0 as usize].clone();
         self.storages[result.storage][result.pointer..result.pointer + bytes.len()].copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn multiply(&mut self, call: &MatmulCall) -> Result<()> {
+        let reaches = call.matmul.reaches();
+        let columns = (0, call.matmul.columns as i64);
+        let operands = [(call.left, reaches[0]), (call.right, reaches[1]), (call.bias.unwrap_or(call.left), columns)];
+        let used = 2 + usize::from(call.bias.is_some());
+        let mut read: Vec<(i64, Vec<Literal>)> = Vec::new();
+        for (arg, (low, high)) in operands.into_iter().take(used) {
+            let line = Layout { offset: arg.offset + low, ..Layout::contiguous([(high - low) as usize].into()) };
+            read.push((low, self.gather(arg.buffer.0, &line)?.literals().collect()));
+        }
+        let element = |operand: usize| {
+            let (low, elements) = &read[operand.min(used - 1)];
+            move |i: i64| elements[(i - low) as usize]
+        };
+        if let Some(scratch) = call.scratch {
+            let b = self.buffers[scratch.0 as usize].clone();
+            self.storages[b.storage][b.bytes].fill(0xff);
+        }
+        let (result, size) = (self.buffers[call.result.0 as usize].clone(), call.matmul.result.size());
+        let out = &mut self.storages[result.storage];
+        call.matmul.evaluate(&element(0), &element(1), &element(2), &mut |i, value| {
+            let at = (result.pointer as i64 + i * size as i64) as usize;
+            out[at..at + size].copy_from_slice(&value.bits().to_le_bytes()[..size]);
+        });
         Ok(())
     }
 

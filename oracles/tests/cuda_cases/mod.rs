@@ -17,6 +17,7 @@ pub fn cases() -> Vec<GpuCase> {
     cases.extend((41_000..41_040).filter_map(|seed| GpuCase::gradients(seed).unwrap_or_else(|e| panic!("{e}"))));
     cases.extend((42_000..42_080).map(|seed| good(GpuCase::primitive(seed))));
     cases.extend((43_000..43_050).filter_map(|seed| GpuCase::operation(seed).unwrap_or_else(|e| panic!("{e}"))));
+    cases.extend((44_000..44_040).map(|seed| good(GpuCase::with_routine(seed))));
     cases
 }
 

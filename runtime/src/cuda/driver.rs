@@ -6,7 +6,7 @@
 //! Calls may come from any thread; those that submit work must not overlap, which the callers see to.
 
 use super::{cache, nvrtc};
-use lazuli_ir::{Error, ErrorKind, Kernel, Result};
+use lazuli_ir::{Error, ErrorKind, Kernel, Matmul, MatmulRoutine, Result};
 use std::fmt;
 
 macro_rules! handles {
@@ -106,6 +106,23 @@ pub struct Shape {
     pub shared_bytes: u32,
 }
 
+/// Where the matrices of a product lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrices {
+    /// The first element of the left operand.
+    pub left: Address,
+    /// The first element of the right operand.
+    pub right: Address,
+    /// The bias, where there is one.
+    pub bias: Option<Address>,
+    /// The first element of the result.
+    pub result: Address,
+    /// Memory that the routine may use.
+    pub scratch: Address,
+    /// How much of it.
+    pub scratch_bytes: usize,
+}
+
 /// An opened device with its stream.
 pub trait Driver: Send + Sync + fmt::Debug {
     /// What the device is.
@@ -170,7 +187,23 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// The words must be what the function takes, and its accesses must lie within allocations that are not freed before.
     unsafe fn launch(&self, function: Function, shape: Shape, words: &[u64]) -> Outcome;
 
-    /// From now on launches are recorded and do not run.
+    /// The routine for products of matrices, as passes see it; `None` where there is none.
+    fn matmul_routine(&self) -> Option<MatmulRoutine>;
+
+    /// Fails where the routine cannot compute such products.
+    fn check_matmul(&self, matmul: &Matmul, scratch_bytes: usize) -> Outcome;
+
+    /// Whether such a product ran before, on matrices that are aligned alike: one that did not must not be captured, since a
+    /// library loads its code when that runs first.
+    fn has_run(&self, matmul: &Matmul, at: &Matrices) -> bool;
+
+    /// Multiplies, in the order of the stream.
+    ///
+    /// # Safety
+    /// What is read, written and used must lie within allocations that are not freed before.
+    unsafe fn matmul(&self, matmul: &Matmul, at: &Matrices) -> Outcome;
+
+    /// From now on launches, products included, are recorded and do not run.
     fn begin_capture(&self) -> Outcome;
 
     /// What was recorded. The stream takes work again, also where this fails.

@@ -5,10 +5,13 @@
 //! steps that the host takes part in, is submitted step by step. Nothing is waited for: outputs are arrays whose
 //! values will be there before whatever reads them.
 //!
+//! Products of matrices are the driver's routine. One that never ran is not captured, since a library loads its code then: the
+//! first call of a program with such a product is submitted step by step, whatever comes after.
+//!
 //! A sort goes through the host: its operand is copied down, sorted by the CPU's routine, and the result copied up.
 
 use super::code::{self, KernelCode};
-use super::driver::{Address, Event, Shape};
+use super::driver::{Address, Event, Matrices, Shape};
 use super::gpu::{Gpu, Queue};
 use super::graphs::Graphs;
 use super::pending::Work;
@@ -17,10 +20,12 @@ use crate::allocator::ALIGNMENT;
 use crate::array::Array;
 use crate::buffer::Buffer;
 use crate::cpu;
-use crate::executor::places::{Places, check_arguments, check_call, check_sort, missing};
+use crate::executor::places::{Places, check_arguments, check_call, check_matmul, check_sort, missing};
 use crate::executor::{Argument, CallReport, Executable};
-use lazuli_ir::program::{self, BufferDecl, BufferId, CheckSite, KernelCall, OutputDecl, Place, Program, SortCall};
-use lazuli_ir::{DType, Layout, Result};
+use lazuli_ir::program::{
+    self, BufferDecl, BufferId, CheckSite, KernelCall, MatmulCall, MatrixArg, OutputDecl, Place, Program, SortCall,
+};
+use lazuli_ir::{DType, Layout, Matmul, Result};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,6 +54,22 @@ enum Step {
     Kernel { code: KernelCode, shape: Option<Shape>, words: Range<usize> },
     /// A sort on the host.
     Sort(Sort),
+    /// Products of matrices.
+    Matmul(Product),
+}
+
+/// Products of matrices: operands as buffers, and byte offsets from their pointers.
+#[derive(Debug)]
+struct Product {
+    matmul: Matmul,
+    left: (BufferId, isize),
+    right: (BufferId, isize),
+    bias: Option<(BufferId, isize)>,
+    result: BufferId,
+    scratch: Option<BufferId>,
+    scratch_bytes: usize,
+    /// What errors of the device call it.
+    work: Arc<Work>,
 }
 
 #[derive(Debug)]
@@ -92,6 +113,7 @@ impl CudaExecutable {
             let step = match step {
                 program::Step::Kernel(call) => executable.place_kernel(&program, &codes, call, &mut fixed)?,
                 program::Step::Sort(call) => Step::Sort(Sort::new(&program, call)?),
+                program::Step::Matmul(call) => Step::Matmul(Product::new(&program, call, gpu)?),
             };
             executable.steps.push(step);
         }
@@ -203,14 +225,21 @@ impl CudaExecutable {
     }
 
     fn submit(&self, queue: &mut Queue, call: &Call<'_>) -> Result<()> {
-        let launches = self.steps.iter().all(|s| matches!(s, Step::Kernel { .. }));
+        let all = |queue: &mut Queue| self.steps.iter().try_for_each(|step| self.step(queue, step, call));
+        let launches = self.steps.iter().all(|s| !matches!(s, Step::Sort(_)));
         if !launches || self.steps.len() < 2 || self.gpu.stepwise {
-            return self.steps.iter().try_for_each(|step| self.step(queue, step, call));
+            return all(queue);
         }
         let mut addresses: Vec<u64> = call.pointers.iter().map(|p| *p as u64).collect();
         addresses.push(call.base);
         let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = |queue: &mut Queue| self.steps.iter().try_for_each(|step| self.step(queue, step, call));
+        let known = |step: &Step| match step {
+            Step::Matmul(product) => self.gpu.driver.has_run(&product.matmul, &product.matrices(call)),
+            Step::Kernel { .. } | Step::Sort(_) => true,
+        };
+        if !graphs.holds(&addresses) && !self.steps.iter().all(known) {
+            return all(queue);
+        }
         // SAFETY: as for each step; words depend on the addresses and on the program alone.
         unsafe { graphs.run(queue, &addresses, all) }
     }
@@ -260,6 +289,16 @@ impl CudaExecutable {
                 if self.gpu.stepwise { queue.settle() } else { Ok(()) }
             }
             Step::Sort(sort) => sort.run(queue, call),
+            Step::Matmul(product) => {
+                if self.gpu.stepwise {
+                    queue.note(&product.work);
+                }
+                // SAFETY: `check_matmul` and `check_arguments` have made sure that buffers hold what the product reaches;
+                // arguments, results and workspace are reused in the order of the queue.
+                let submitted = unsafe { self.gpu.driver.matmul(&product.matmul, &product.matrices(call)) };
+                queue.check(submitted)?;
+                if self.gpu.stepwise { queue.settle() } else { Ok(()) }
+            }
         }
     }
 }
@@ -271,6 +310,41 @@ struct Call<'a> {
     words: &'a [u64],
     /// Where the workspace lies.
     base: u64,
+}
+
+impl Product {
+    fn new(program: &Program, call: &MatmulCall, gpu: &'static Gpu) -> Result<Product> {
+        check_matmul(program, call)?;
+        let at = |arg: MatrixArg, dtype: DType| (arg.buffer, arg.offset as isize * dtype.size() as isize);
+        let scratch = call.scratch.map(|b| program.buffers.get(b.0 as usize).ok_or_else(missing)).transpose()?;
+        let scratch_bytes = scratch.map_or(0, BufferDecl::bytes);
+        gpu.driver.check_matmul(&call.matmul, scratch_bytes).map_err(|f| f.error())?;
+        Ok(Product {
+            left: at(call.left, call.matmul.operands),
+            right: at(call.right, call.matmul.operands),
+            bias: call.bias.map(|b| at(b, call.matmul.result)),
+            result: call.result,
+            scratch: call.scratch,
+            scratch_bytes,
+            work: Work::new(call.matmul.to_string(), Vec::new(), None),
+            matmul: call.matmul.clone(),
+        })
+    }
+
+    /// Where the matrices of a call lie.
+    fn matrices(&self, call: &Call<'_>) -> Matrices {
+        let at = |(buffer, offset): (BufferId, isize)| {
+            Address(call.pointers[buffer.0 as usize].wrapping_offset(offset) as u64)
+        };
+        Matrices {
+            left: at(self.left),
+            right: at(self.right),
+            bias: self.bias.map(at),
+            result: at((self.result, 0)),
+            scratch: self.scratch.map_or(Address(0), |b| at((b, 0))),
+            scratch_bytes: self.scratch_bytes,
+        }
+    }
 }
 
 impl Sort {

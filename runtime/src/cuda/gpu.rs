@@ -118,6 +118,7 @@ impl Gpu {
             cores: properties.multiprocessors,
             l1_bytes: plain.l1_bytes.min(properties.shared_bytes),
             l2_bytes: properties.l2_bytes,
+            matmul: driver.matmul_routine(),
             ..plain
         };
         tracing::debug!(target: "lazuli::cuda", ordinal, name = properties.name, sm = properties.sm, "opened");

@@ -31,6 +31,11 @@ impl Graphs {
         Graphs { gpu, kept: Vec::new() }
     }
 
+    /// Whether there is an executable for these addresses.
+    pub(super) fn holds(&self, addresses: &[u64]) -> bool {
+        self.kept.iter().any(|(a, _)| a == addresses)
+    }
+
     /// Runs what `submit` launches, as a graph. `addresses` must be all that what is launched depends on.
     ///
     /// # Safety

@@ -3,12 +3,14 @@
 //! cudarc loads the driver's library when its first function is called, and panics where there is none, or where it is too
 //! old to have a function. So [`probe`] looks for both before anything else is called.
 
+use super::cublaslt::Products;
 use super::driver::{
-    Address, Driver, Event, Failure, FailureKind, Function, Graph, GraphExec, Module, Outcome, Properties, Shape,
+    Address, Driver, Event, Failure, FailureKind, Function, Graph, GraphExec, Matrices, Module, Outcome, Properties,
+    Shape,
 };
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
-use lazuli_ir::{Error, ErrorKind, Result};
+use lazuli_ir::{Error, ErrorKind, Matmul, MatmulRoutine, Result};
 use smallvec::SmallVec;
 use std::ffi::{CString, c_int, c_void};
 use std::sync::OnceLock;
@@ -81,6 +83,8 @@ pub(crate) struct Nvidia {
     properties: Properties,
     context: sys::CUcontext,
     stream: sys::CUstream,
+    /// cuBLASLt, where it was found.
+    products: Option<Products>,
 }
 
 // SAFETY: contexts and streams of the driver may be used from any thread, once the context is current there (see `enter`).
@@ -129,7 +133,20 @@ impl Nvidia {
         unsafe { result::ctx::set_current(context) }.named("cuCtxSetCurrent")?;
         // A stream of its own, since the default one cannot be captured.
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).named("cuStreamCreate")?;
-        Ok(Nvidia { properties: properties(device)?, context, stream })
+        let products = match Products::open() {
+            Ok(products) => Some(products),
+            Err(error) => {
+                tracing::warn!(target: "lazuli::cuda", "{}", error.message());
+                None
+            }
+        };
+        Ok(Nvidia { properties: properties(device)?, context, stream, products })
+    }
+
+    fn products(&self) -> Outcome<&Products> {
+        let message = || "cuBLASLt was not found when the device was opened".to_owned();
+        let refused = || Failure { kind: FailureKind::Refused, call: "cublasLtMatmul", message: message() };
+        self.products.as_ref().ok_or_else(refused)
     }
 
     /// Makes the context current on this thread.
@@ -259,6 +276,25 @@ impl Driver for Nvidia {
             )
         }
         .named("cuLaunchKernel")
+    }
+
+    fn matmul_routine(&self) -> Option<MatmulRoutine> {
+        self.products.as_ref().map(|_| MatmulRoutine::cublaslt(self.properties.sm))
+    }
+
+    fn check_matmul(&self, matmul: &Matmul, scratch_bytes: usize) -> Outcome {
+        self.enter()?;
+        self.products()?.check(matmul, scratch_bytes)
+    }
+
+    fn has_run(&self, matmul: &Matmul, at: &Matrices) -> bool {
+        self.products.as_ref().is_some_and(|p| p.has_run(matmul, at))
+    }
+
+    unsafe fn matmul(&self, matmul: &Matmul, at: &Matrices) -> Outcome {
+        self.enter()?;
+        // SAFETY: by the contract; the device is current, and the stream is its own.
+        unsafe { self.products()?.multiply(matmul, at, self.stream.cast()) }
     }
 
     fn begin_capture(&self) -> Outcome {

@@ -1,10 +1,9 @@
 //! CUDA C to machine code, by NVRTC: the run-time compiler that comes with CUDA, found when it is first used.
 //!
-//! Its library is looked for in this order: where `LAZULI_NVRTC` says (the file, or the folder it lies in), under its bare
-//! name (so in `LD_LIBRARY_PATH` and in what the system knows), under `$CUDA_HOME/lib64`, under `/usr/local/cuda/lib64`.
-//! The file is opened by its full path, and its functions are taken from that handle: looking them up by bare name could
-//! find another installation. NVRTC needs no GPU, so kernels compile, and are checked, on any machine.
+//! `LAZULI_NVRTC` says where its library lies, where that is no usual place (see `library`). NVRTC needs no GPU, so kernels
+//! compile, and are checked, on any machine.
 
+use super::library::{self, symbol};
 use lazuli_ir::{Error, ErrorKind, Result};
 use libloading::Library;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -101,46 +100,16 @@ fn nvrtc() -> Result<&'static Nvrtc> {
     FOUND.get_or_init(find).as_ref().map_err(Clone::clone)
 }
 
-/// The places where the library may lie, in order. A bare name is left to the system.
-fn candidates() -> Vec<PathBuf> {
-    let mut places = Vec::new();
-    if let Some(given) = std::env::var_os("LAZULI_NVRTC").filter(|v| !v.is_empty()) {
-        let given = PathBuf::from(given);
-        if given.is_dir() {
-            places.extend(NAMES.iter().map(|n| given.join(n)));
-        } else {
-            places.push(given);
-        }
-    }
-    places.extend(NAMES.iter().map(PathBuf::from));
-    let home = std::env::var_os("CUDA_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
-    for folder in home.into_iter().map(|h| h.join("lib64")).chain([PathBuf::from("/usr/local/cuda/lib64")]) {
-        places.extend(NAMES.iter().map(|n| folder.join(n)));
-    }
-    places
-}
-
 fn find() -> Result<Nvrtc> {
-    let mut tried = String::new();
-    for place in candidates() {
-        // A path that does not exist is no news; a bare name is looked up by the system.
-        if place.components().count() > 1 && !place.exists() {
-            continue;
-        }
-        match Nvrtc::load(&place) {
-            Ok(nvrtc) => {
-                tracing::debug!(path = %nvrtc.path.display(), version = ?nvrtc.version, "NVRTC");
-                return Ok(nvrtc);
-            }
-            Err(why) if place.components().count() > 1 => tried.push_str(&format!("; {}: {why}", place.display())),
-            Err(_) => {}
-        }
-    }
-    let message = format!(
-        "NVRTC, the compiler for NVIDIA GPUs, was not found{tried}; install it with `pip install \
-         nvidia-cuda-nvrtc==13.0.*` and set LAZULI_NVRTC to the folder of its libnvrtc.so.13, or install the CUDA toolkit 13"
-    );
-    Err(Error::new(ErrorKind::Device, message))
+    let found = library::find("LAZULI_NVRTC", NAMES, Nvrtc::load).map_err(|tried| {
+        let message = format!(
+            "NVRTC, the compiler for NVIDIA GPUs, was not found{tried}; install it with `pip install \
+             nvidia-cuda-nvrtc==13.0.*` and set LAZULI_NVRTC to the folder of its libnvrtc.so.13, or install the CUDA toolkit 13"
+        );
+        Error::new(ErrorKind::Device, message)
+    })?;
+    tracing::debug!(path = %found.path.display(), version = ?found.version, "NVRTC");
+    Ok(found)
 }
 
 /// Loads the library that NVRTC opens by bare name from the folder that NVRTC lies in, so that it is found there.
@@ -225,13 +194,6 @@ impl Nvrtc {
         }
         Err(Error::new(ErrorKind::Device, format!("NVRTC could not {what}: {}", self.message(code))))
     }
-}
-
-/// # Safety
-/// `F` must be the type of the library's function of this name, and the library must not be unloaded while it is used.
-unsafe fn symbol<F: Copy>(library: &Library, name: &CStr) -> std::result::Result<F, String> {
-    // SAFETY: by the contract.
-    unsafe { library.get::<F>(name.to_bytes_with_nul()) }.map(|f| *f).map_err(|e| e.to_string())
 }
 
 /// A program of the compiler, destroyed with its user.

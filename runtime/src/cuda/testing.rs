@@ -2,17 +2,19 @@
 //! misuse.
 //!
 //! Addresses are real ones of this process that are never handed out twice, so what is launched can be run on the host
-//! (see [`Fake::set_launcher`] and [`Fake::evaluate`]), and what still holds an address that was freed shows. By itself the fake runs nothing.
+//! (see [`Fake::set_launcher`] and [`Fake::evaluate`]), and what still holds an address that was freed shows. By itself the fake runs
+//! no kernels; products of matrices it computes, by their meaning.
 
 mod evaluator;
 
 use super::driver::{
-    Address, Driver, Event, Failure, FailureKind, Function, Graph, GraphExec, Module, Outcome, Properties, Shape,
+    Address, Driver, Event, Failure, FailureKind, Function, Graph, GraphExec, Matrices, Module, Outcome, Properties,
+    Shape,
 };
 use super::{gpu, nvrtc};
-use lazuli_ir::{Kernel, Result};
+use lazuli_ir::{Kernel, Matmul, MatmulRoutine, Result};
 use std::alloc::Layout;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,16 +45,19 @@ struct Inner {
     properties: Properties,
     state: Mutex<State>,
     launcher: Mutex<Option<Arc<Launcher>>>,
+    /// The routine for products of matrices, as passes see it.
+    routine: Mutex<Option<MatmulRoutine>>,
     /// Whether NVRTC must take every text.
     compiled: AtomicBool,
 }
 
-/// A recorded launch.
+/// What was recorded.
 #[derive(Clone)]
-struct Node {
-    function: Function,
-    shape: Shape,
-    words: Vec<u64>,
+enum Node {
+    /// A launch.
+    Launch { function: Function, shape: Shape, words: Vec<u64> },
+    /// A product of matrices.
+    Matmul { matmul: Matmul, at: Matrices },
 }
 
 #[derive(Default)]
@@ -72,6 +77,8 @@ struct State {
     kernels: BTreeMap<u64, Arc<Kernel>>,
     graphs: BTreeMap<u64, Vec<Node>>,
     execs: BTreeMap<u64, Vec<Node>>,
+    /// The products that ran.
+    products: HashSet<Matmul>,
     events: BTreeMap<u64, bool>,
     next: u64,
     lost: bool,
@@ -100,6 +107,7 @@ impl Fake {
             properties,
             state: Mutex::default(),
             launcher: Mutex::default(),
+            routine: Mutex::new(Some(MatmulRoutine::cublaslt(90))),
             compiled: AtomicBool::new(false),
         }))
     }
@@ -122,6 +130,12 @@ impl Fake {
             Some(inner) => evaluator::run(&Fake(inner), launched),
             None => Ok(()),
         }));
+    }
+
+    /// What passes know of its routine for products of matrices; without one, contractions are loops. Takes effect where it is
+    /// [installed](Self::install) later.
+    pub fn set_routine(&self, routine: Option<MatmulRoutine>) {
+        *self.0.routine.lock().unwrap_or_else(PoisonError::into_inner) = routine;
     }
 
     /// From now on NVRTC compiles every text as well, and what it does not take is an error.
@@ -194,19 +208,29 @@ impl Fake {
 
     fn run(&self, nodes: &[Node]) -> Outcome {
         let launcher = self.0.launcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lost = |call| move |message| Failure { kind: FailureKind::Lost, call, message };
         for node in nodes {
-            let (text, name, kernel) = {
-                let mut state = self.state();
-                state.check_launch(node);
-                let Some((module, name)) = state.functions.get(&node.function.0).cloned() else { continue };
-                let text = state.modules.get(&module).cloned();
-                let (Some(text), Some(kernel)) = (text, state.kernels.get(&node.function.0).cloned()) else { continue };
-                (text, name, kernel)
-            };
-            if let Some(launcher) = &launcher {
-                let launched =
-                    Launched { text: &text, kernel: &kernel, function: &name, shape: node.shape, words: &node.words };
-                launcher(&launched).map_err(|message| Failure { kind: FailureKind::Lost, call: "launch", message })?;
+            match node {
+                Node::Launch { function, shape, words } => {
+                    let (text, name, kernel) = {
+                        let mut state = self.state();
+                        state.check_launch(*function, *shape, words);
+                        let Some((module, name)) = state.functions.get(&function.0).cloned() else { continue };
+                        let text = state.modules.get(&module).cloned();
+                        let (Some(text), Some(kernel)) = (text, state.kernels.get(&function.0).cloned()) else {
+                            continue;
+                        };
+                        (text, name, kernel)
+                    };
+                    if let Some(launcher) = &launcher {
+                        let launched = Launched { text: &text, kernel: &kernel, function: &name, shape: *shape, words };
+                        launcher(&launched).map_err(lost("launch"))?;
+                    }
+                }
+                Node::Matmul { matmul, at } => {
+                    evaluator::multiply(self, matmul, at).map_err(lost("matmul"))?;
+                    self.state().products.insert(matmul.clone());
+                }
             }
         }
         Ok(())
@@ -245,18 +269,18 @@ impl State {
         fits
     }
 
-    fn check_launch(&mut self, node: &Node) {
+    fn check_launch(&mut self, function: Function, shape: Shape, words: &[u64]) {
         let loaded = |(module, name): &(u64, Arc<str>)| self.modules.contains_key(module).then(|| name.clone());
-        let Some(name) = self.functions.get(&node.function.0).and_then(loaded) else {
+        let Some(name) = self.functions.get(&function.0).and_then(loaded) else {
             self.misuses.push("a launch of a function of no loaded module".to_owned());
             return;
         };
-        let stale = node.words.iter().filter(|w| matches!(self.allocation(**w), Some((_, _, false)))).count();
+        let stale = words.iter().filter(|w| matches!(self.allocation(**w), Some((_, _, false)))).count();
         if stale > 0 {
             self.misuses.push(format!("a launch of {name} with {stale} freed addresses"));
         }
-        if node.shape.blocks == 0 || node.shape.threads == 0 || node.shape.threads > 1024 {
-            self.misuses.push(format!("a launch of {name} as {:?}", node.shape));
+        if shape.blocks == 0 || shape.threads == 0 || shape.threads > 1024 {
+            self.misuses.push(format!("a launch of {name} as {shape:?}"));
         }
     }
 }
@@ -389,9 +413,36 @@ impl Driver for Fake {
     unsafe fn launch(&self, function: Function, shape: Shape, words: &[u64]) -> Outcome {
         let name = self.state().functions.get(&function.0).map_or("?".into(), |f| f.1.clone());
         let mut state = self.call("launch", format_args!("{name} {}x{}", shape.blocks, shape.threads))?;
-        let node = Node { function, shape, words: words.to_vec() };
+        let node = Node::Launch { function, shape, words: words.to_vec() };
         if let Some(nodes) = &mut state.capture {
             nodes.push(node);
+            return Ok(());
+        }
+        drop(state);
+        self.run(&[node])
+    }
+
+    fn matmul_routine(&self) -> Option<MatmulRoutine> {
+        *self.0.routine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_matmul(&self, matmul: &Matmul, _scratch_bytes: usize) -> Outcome {
+        self.outside("check_matmul", format_args!("{matmul}")).map(drop)
+    }
+
+    fn has_run(&self, matmul: &Matmul, _at: &Matrices) -> bool {
+        self.state().products.contains(matmul)
+    }
+
+    unsafe fn matmul(&self, matmul: &Matmul, at: &Matrices) -> Outcome {
+        let mut state = self.call("matmul", format_args!("{matmul}"))?;
+        let node = Node::Matmul { matmul: matmul.clone(), at: *at };
+        let known = state.products.contains(matmul);
+        if let Some(nodes) = &mut state.capture {
+            nodes.push(node);
+            if !known {
+                state.misuses.push(format!("{matmul} is captured, and never ran"));
+            }
             return Ok(());
         }
         drop(state);

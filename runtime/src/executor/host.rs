@@ -12,7 +12,7 @@ use crate::cpu::dispatch::{self, Step, Steps};
 use crate::cpu::sort::{self, SortPlan};
 use crate::cpu::{self, KernelCode, Status, abi, template};
 use lazuli_ir::program::{self, KernelCall, Program, SortCall};
-use lazuli_ir::{Result, Target};
+use lazuli_ir::{Error, Result, Target};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -92,6 +92,7 @@ impl Host {
         let steps = calls.iter().enumerate().map(|(number, step)| match step {
             program::Step::Kernel(call) => self.place_kernel(number, call),
             program::Step::Sort(call) => self.place_sort(call),
+            program::Step::Matmul(call) => Err(Error::internal(format!("the CPU has no routine for {call}"))),
         });
         let steps = steps.collect::<Result<Vec<Step>>>()?;
         self.program.steps = calls;

@@ -6,7 +6,7 @@ use crate::arguments::reach;
 use crate::array::Array;
 use crate::buffer::Buffer;
 use lazuli_ir::kernel::Kernel;
-use lazuli_ir::program::{BufferDecl, KernelCall, OutputDecl, Place, Program, SortCall};
+use lazuli_ir::program::{BufferDecl, BufferId, KernelCall, MatmulCall, OutputDecl, Place, Program, SortCall};
 use lazuli_ir::{DType, Error, ErrorKind, Result};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -171,4 +171,25 @@ pub(crate) fn check_sort(program: &Program, operand: &BufferDecl, result: &Buffe
         return Ok(());
     }
     Err(Error::internal(format!("a sort of {} does not fit its buffers", call.layout.shape)))
+}
+
+/// Checks that the buffers of products of matrices hold what they reach, and are of their types.
+pub(crate) fn check_matmul(program: &Program, call: &MatmulCall) -> Result<()> {
+    let m = &call.matmul;
+    let holds = |buffer: BufferId, dtype: DType, low: i64, high: i64| {
+        let decl = program.buffers.get(buffer.0 as usize);
+        decl.is_some_and(|decl| decl.dtype == dtype && lies_inside(program, decl, low, high))
+    };
+    let [left, right, out] = m.reaches();
+    let columns = (0, m.columns as i64);
+    let read =
+        [(Some(call.left), m.operands, left), (Some(call.right), m.operands, right), (call.bias, m.result, columns)];
+    let reads =
+        read.into_iter().filter_map(|(arg, dtype, reach)| Some((arg?, dtype, reach))).all(|(arg, dtype, reach)| {
+            holds(arg.buffer, dtype, reach.0.saturating_add(arg.offset), reach.1.saturating_add(arg.offset))
+        });
+    if reads && call.bias.is_some() == m.bias && holds(call.result, m.result, out.0, out.1) {
+        return Ok(());
+    }
+    Err(Error::internal(format!("{call} does not fit its buffers")))
 }

@@ -1,9 +1,11 @@
 //! Programs for tests of GPUs: small, and right on a real one.
 
+use lazuli_ir::matmul::{Activation, MatrixStrides};
 use lazuli_ir::program::{
-    BufferArg, BufferDecl, BufferId, CheckSite, KernelCall, KernelCost, OutputDecl, Place, Requirement, SortCall, Step,
+    BufferArg, BufferDecl, BufferId, CheckSite, KernelCall, KernelCost, MatmulCall, MatrixArg, OutputDecl, Place,
+    Requirement, SortCall, Step,
 };
-use lazuli_ir::{DType, Kernel, Layout, Program, Shape, Sources};
+use lazuli_ir::{DType, Kernel, Layout, Matmul, Program, Shape, Sources};
 use lazuli_runtime::{Argument, Array};
 
 pub const N: usize = 1000;
@@ -105,6 +107,76 @@ pub fn sort() -> Program {
         steps: vec![Step::Sort(sort)],
         outputs: vec![OutputDecl { buffer: BufferId(1), dtype: DType::I64, layout: Layout::contiguous([2, 3].into()) }],
         inputs: 1,
+        ..Program::default()
+    }
+}
+
+/// `y y' + z` of `y = 2 x` as a matrix of 20 rows, where `z` are the first numbers of `x`.
+pub fn product() -> Program {
+    let matmul = Matmul {
+        outer: 1,
+        batch: 1,
+        rows: 20,
+        columns: 20,
+        terms: 50,
+        operands: DType::F32,
+        result: DType::F32,
+        acc: DType::F32,
+        left: MatrixStrides { outer: 0, batch: 0, row: 50, column: 1 },
+        right: MatrixStrides { outer: 0, batch: 0, row: 1, column: 50 },
+        out: MatrixStrides { outer: 0, batch: 0, row: 20, column: 1 },
+        bias: true,
+        activation: Activation::Identity,
+        tf32: false,
+    };
+    let at = |buffer| MatrixArg { buffer: BufferId(buffer), offset: 0 };
+    let step = MatmulCall {
+        matmul,
+        left: at(1),
+        right: at(1),
+        bias: Some(at(0)),
+        result: BufferId(2),
+        scratch: Some(BufferId(3)),
+        cost: KernelCost::default(),
+    };
+    let mut program = program(&[TWICE], Place::Output { donor: None }, vec![call(0, 0, 1), Step::Matmul(step)]);
+    program.buffers[2].elements = 400;
+    program.buffers.push(BufferDecl { dtype: DType::U8, elements: 256, place: Place::Workspace(4096) });
+    program.workspace_bytes = 4096 + 256;
+    program.outputs[0].layout = Layout::contiguous([20, 20].into());
+    program
+}
+
+/// A product of its first two arguments, which lie without gaps; the third is the bias.
+pub fn matmul_of(m: &Matmul) -> Program {
+    let spans = m.reaches().map(|(low, high)| (high - low) as usize);
+    let decl = |dtype, elements, place| BufferDecl { dtype, elements, place };
+    let at = |buffer| MatrixArg { buffer: BufferId(buffer), offset: 0 };
+    let step = MatmulCall {
+        matmul: m.clone(),
+        left: at(0),
+        right: at(1),
+        bias: m.bias.then(|| at(2)),
+        result: BufferId(3),
+        scratch: Some(BufferId(4)),
+        cost: KernelCost::default(),
+    };
+    Program {
+        buffers: vec![
+            decl(m.operands, spans[0], Place::Input(0)),
+            decl(m.operands, spans[1], Place::Input(1)),
+            decl(m.result, m.columns, Place::Input(2)),
+            decl(m.result, spans[2], Place::Output { donor: None }),
+            decl(DType::U8, 4 << 20, Place::Workspace(0)),
+        ],
+        steps: vec![Step::Matmul(step)],
+        outputs: vec![OutputDecl {
+            buffer: BufferId(3),
+            dtype: m.result,
+            layout: Layout::contiguous([spans[2]].into()),
+        }],
+        workspace_bytes: 4 << 20,
+        inputs: 3,
         ..Program::default()
     }
 }

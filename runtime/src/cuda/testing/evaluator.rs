@@ -5,10 +5,11 @@
 
 use super::{Fake, Launched};
 use crate::arguments::{Words, reach};
+use crate::cuda::driver::Matrices;
 use crate::cuda::source::CheckStatus;
 use lazuli_ir::kernel::{Access, Param, Stride};
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
-use lazuli_ir::{DType, Element, ErrorKind, Literal, with_element};
+use lazuli_ir::{DType, Element, ErrorKind, Literal, Matmul, with_element};
 
 type Outcome<T = ()> = std::result::Result<T, String>;
 
@@ -46,6 +47,45 @@ pub(super) fn run(fake: &Fake, launched: &Launched<'_>) -> Outcome {
             // SAFETY: the span was checked to lie in an allocation of the fake.
             unsafe { write_back(span, &after.data, param.dtype) };
         }
+    }
+    Ok(())
+}
+
+/// Multiplies matrices by their meaning.
+pub(super) fn multiply(fake: &Fake, matmul: &Matmul, at: &Matrices) -> Outcome {
+    let [left, right, out] = matmul.reaches();
+    let columns = (0, matmul.columns as i64);
+    let scratch = (0, at.scratch_bytes as i64);
+    for (what, address, (low, high), bytes) in [
+        ("left operand", at.left, left, matmul.operands.size()),
+        ("right operand", at.right, right, matmul.operands.size()),
+        ("bias", at.bias.unwrap_or(at.result), if at.bias.is_some() { columns } else { (0, 1) }, matmul.result.size()),
+        ("result", at.result, out, matmul.result.size()),
+        ("scratch", at.scratch, scratch, 1),
+    ] {
+        let first = address.0.wrapping_add_signed(low * bytes as i64);
+        if low < high && !fake.holds(first, (high - low) as usize * bytes) {
+            return Err(format!("{matmul}: the {what} reaches outside of any allocation"));
+        }
+    }
+    if matmul.bias != at.bias.is_some() {
+        return Err(format!("{matmul} with the bias {:?}", at.bias));
+    }
+    // What a routine leaves there is arbitrary.
+    // SAFETY: the bytes were checked to lie in an allocation of the fake.
+    unsafe { (at.scratch.0 as *mut u8).write_bytes(0xA5, at.scratch_bytes) };
+    let read = |address: u64, dtype: DType| {
+        // SAFETY: what the product reaches was checked to lie in allocations of the fake, whose memory is initialised.
+        move |i: i64| with_element!(dtype, T => unsafe { (address as *const T).offset(i as isize).read_unaligned() }.literal())
+    };
+    let (left, right) = (read(at.left.0, matmul.operands), read(at.right.0, matmul.operands));
+    let bias = read(at.bias.map_or(0, |b| b.0), matmul.result);
+    let mut results: Vec<(i64, Literal)> = Vec::new();
+    matmul.evaluate(&left, &right, &bias, &mut |i, value| results.push((i, value)));
+    for (i, value) in results {
+        let to = at.result.0;
+        // SAFETY: as above.
+        with_element!(matmul.result, T => unsafe { (to as *mut T).offset(i as isize).write_unaligned(T::from_literal(value)) });
     }
     Ok(())
 }
