@@ -27,6 +27,8 @@ use smallvec::SmallVec;
 
 /// Times an operand is packed from which on a copy is worth it.
 const OFTEN: usize = 4;
+/// Times columns are turned to rows from which on a copy is worth it.
+const TURNS: usize = 8;
 /// Rows or columns of a panel, for the estimate of how often that is.
 const PANEL: usize = 256;
 
@@ -234,7 +236,10 @@ fn copied(graph: &Graph, layouts: &[Layout], orders: &Orders, n: NodeId, side: u
     let free = dims.free(right, own.len());
     let Some(strides) = strides(graph, layouts, orders, operands[side])? else { return Ok(None) };
     let long: Vec<(u64, i64)> = contract.iter().map(|&d| (own[d] as u64, strides[d])).filter(|d| d.0 > 1).collect();
-    let near = long.last().is_none_or(|d| d.1 == 1) || free.iter().any(|&d| own[d] == 1 || strides[d] == 1);
+    let along = long.last().is_none_or(|d| d.1 == 1);
+    let across = free.iter().any(|&d| own[d] == 1 || strides[d] == 1);
+    // Columns that lie as such are turned to rows, panel by panel.
+    let near = across || along && !(right && panels >= TURNS);
     if near && is_matrix(&long, LONG) {
         return Ok(None);
     }
