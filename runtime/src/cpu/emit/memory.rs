@@ -10,7 +10,7 @@ use super::nest::{Int, MOST_PARTS};
 use super::value::{LANES, Parts, Val, scalar_type, twice};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Value, types};
 use lazuli_ir::half_code::{self, Half};
-use lazuli_ir::kernel::{Access, Emit, Memory, ScalarType, Stride, ValueId};
+use lazuli_ir::kernel::{Access, Emit, Memory, ScalarType, Stride, TileId, ValueId};
 use lazuli_ir::{DType, Error, Index, Literal, Result};
 use smallvec::SmallVec;
 
@@ -103,7 +103,25 @@ impl Emitter<'_> {
         }
     }
 
+    /// What a tile of one number holds.
+    pub(super) fn load_tile(&mut self, t: TileId) -> Result<Value> {
+        let place = self.place(Memory::Tile(t))?;
+        Ok(self.load_scalar(&place, place.base, 0))
+    }
+
+    /// Makes a tile of one number hold a value.
+    pub(super) fn store_tile(&mut self, t: TileId, v: Value) -> Result<()> {
+        let place = self.place(Memory::Tile(t))?;
+        self.store_scalar(place.dtype, place.flags, v, place.base, 0);
+        Ok(())
+    }
+
     pub(super) fn load(&mut self, ty: ScalarType, from: Memory, index: &[Index], mask: Option<ValueId>) -> Result<Val> {
+        if let Memory::Tile(t) = from
+            && let Some(kept) = self.kept[t.index()]
+        {
+            return Ok(Val::Scalar(kept));
+        }
         let place = self.place(from)?;
         if ScalarType::from(place.dtype) != ty {
             return Err(Error::internal("a load's type is not that of the memory"));
@@ -250,6 +268,12 @@ impl Emitter<'_> {
     }
 
     pub(super) fn store(&mut self, to: Memory, index: &[Index], value: ValueId, mask: Option<ValueId>) -> Result<()> {
+        if let Memory::Tile(t) = to
+            && self.kept[t.index()].is_some()
+        {
+            self.kept[t.index()] = Some(self.uniform(value)?);
+            return Ok(());
+        }
         let place = self.place(to)?;
         let Some(half) = Half::of(place.dtype) else { return self.store_raw(&place, index, value, mask) };
         let value = match self.rounded.get(&value) {

@@ -176,6 +176,8 @@ pub(crate) struct Emitter<'k> {
     inside_strip: bool,
     ranges: Vec<(i64, i64)>,
     tiles: Vec<Option<Value>>,
+    /// What tiles of one number hold, while a loop keeps it in a register.
+    kept: Vec<Option<Value>>,
     scratch_bytes: usize,
     stack_bytes: usize,
     /// Where stores go that must not happen.
@@ -260,6 +262,7 @@ impl<'k> Emitter<'k> {
             inside_strip: false,
             ranges: vec![(0, i64::from(i32::MAX)); kernel.vars.len()],
             tiles: vec![None; kernel.tiles.len()],
+            kept: vec![None; kernel.tiles.len()],
             scratch_bytes: 0,
             stack_bytes: 0,
             spare: None,

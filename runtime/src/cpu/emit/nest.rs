@@ -8,7 +8,9 @@ use super::address::Coefficient;
 use super::value::{LANES, Mode, Parts, Region, Var};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
-use lazuli_ir::kernel::{Access, Axis, Binding, Block as Body, Extent, Loop, StmtKind};
+use lazuli_ir::kernel::{
+    Access, Axis, Binding, Block as Body, Expr, Extent, Loop, Memory, ScalarType, Stmt, StmtKind, TileId,
+};
 use lazuli_ir::kernel_walk::{for_each_statement, holds_dot};
 use lazuli_ir::{Result, VarId};
 use smallvec::SmallVec;
@@ -269,13 +271,25 @@ impl<'k> Emitter<'k> {
         if self.mode.is_scalar() && l.step == 1 && (vector || leaf) {
             // What one iteration stores the next may load: bodies in flight must not mix them.
             let axis = if !vector && reuses(&l.body) { Axis::default() } else { l.axis };
+            let kept = if axis == Axis::default() { self.kept(&l.body) } else { SmallVec::new() };
+            let mut carried = Parts::new();
+            for t in &kept {
+                carried.push(self.load_tile(*t)?);
+            }
             let length = match (start, end) {
                 (Int::Const(a), Int::Const(b)) => Some(b - a),
                 _ => l.extent.known().map(|n| n as i64),
             };
             for mode in Self::stages(axis, length) {
-                let run = &mut |e: &mut Self, _: &[Value]| e.block(&l.body).map(|()| Parts::new());
-                (start, _) = self.stage(mode, (l.var, l.extent), start, end, Parts::new(), run)?;
+                let run = &mut |e: &mut Self, carried: &[Value]| {
+                    kept.iter().zip(carried).for_each(|(t, v)| e.kept[t.index()] = Some(*v));
+                    e.block(&l.body)?;
+                    Ok(kept.iter().filter_map(|t| e.kept[t.index()].take()).collect())
+                };
+                (start, carried) = self.stage(mode, (l.var, l.extent), start, end, carried, run)?;
+            }
+            for (t, v) in kept.iter().zip(carried) {
+                self.store_tile(*t, v)?;
             }
             return Ok(());
         }
@@ -284,6 +298,29 @@ impl<'k> Emitter<'k> {
             e.block(&l.body).map(|()| Parts::new())
         })?;
         Ok(())
+    }
+
+    /// The tiles of one number that a body stores to: from one iteration to the next they stay in a register. Not under masks.
+    fn kept(&self, body: &Body) -> SmallVec<[TileId; 2]> {
+        let mut kept: SmallVec<[TileId; 2]> = SmallVec::new();
+        let plain = |s: &Stmt| match &s.kind {
+            StmtKind::Let(_, Expr::Load { mask, .. }) | StmtKind::Store { mask, .. } => mask.is_none(),
+            kind => matches!(kind, StmtKind::Let(..)),
+        };
+        if self.mask.is_some() || !body.iter().all(plain) {
+            return kept;
+        }
+        for stmt in body {
+            if let StmtKind::Store { to: Memory::Tile(t), .. } = stmt.kind
+                && let tile = &self.kernel.tiles[t.index()]
+                && tile.dims.iter().all(|d| *d == 1)
+                && !matches!(tile.ty, ScalarType::Bool | ScalarType::U8)
+                && !kept.contains(&t)
+            {
+                kept.push(t);
+            }
+        }
+        kept
     }
 
     /// The body of a kernel: the given iterations of its parallel space.
