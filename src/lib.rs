@@ -78,6 +78,7 @@ pub use generator::manual_seed;
 pub use lazuli_derive::Tree;
 pub use lazuli_ir::{DType, Element, Error, ErrorKind, Limits, Result, bf16, f16};
 pub use lazuli_passes::Pass;
+pub use lazuli_runtime::GpuLaunch;
 pub use operand::{Argument, Number, Operand, Scalar};
 pub use ops::creation::{Counting, TensorData, tensor};
 pub use ops::einsum::einsum;

@@ -4,10 +4,11 @@
 mod json;
 mod text;
 
-use crate::Compilation;
 use crate::compile::{Module, Ownership, Profile};
+use crate::{Compilation, Device};
 use lazuli_ir::program::{Place, Step};
 use lazuli_ir::{Limits, Sources};
+use lazuli_runtime::GpuLaunch;
 use std::time::Duration;
 
 /// What a compiled program costs: [`Stages::report`](crate::Stages::report), or with times
@@ -17,6 +18,8 @@ use std::time::Duration;
 pub struct Report {
     /// The program's name.
     pub name: String,
+    /// Where it runs.
+    pub device: Device,
     /// A row for each kernel, in the order they run.
     pub kernels: Vec<KernelRow>,
     /// A row for each decision of fusion.
@@ -84,6 +87,8 @@ pub struct KernelRow {
     pub parallel_iterations: u64,
     /// Parts in which threads claim them; 1 where the work is worth one thread only, which then is the calling one.
     pub parts: u64,
+    /// How it is launched, and what it takes of the device, where the program runs on a GPU.
+    pub launch: Option<GpuLaunch>,
     /// The least time in which the machine could do it, where the program was profiled: the longer of moving its bytes and
     /// doing its operations.
     pub limit: Option<Duration>,
@@ -172,6 +177,7 @@ impl Report {
         let results = code.program().buffers.iter().filter(|b| matches!(b.place, Place::Output { .. }));
         Report {
             name: recorded.capture.graph.name().to_owned(),
+            device: code.device().into(),
             kernels: kernels(module, profile.as_ref()),
             fusion: fusion(module),
             contractions: contractions(module),
@@ -253,6 +259,7 @@ impl From<&lazuli_passes::PassRecord> for PassRow {
 
 fn kernels(module: &Module, profile: Option<&Profile>) -> Vec<KernelRow> {
     let (program, labels) = (module.code.program(), module.improved.graph.labels());
+    let launches = module.code.launches();
     let row = |(i, step): (usize, &Step)| {
         let call = match step {
             Step::Kernel(call) => Some(call),
@@ -272,6 +279,7 @@ fn kernels(module: &Module, profile: Option<&Profile>) -> Vec<KernelRow> {
             lanes: kernel.map_or(1, lazuli_ir::Kernel::lanes),
             parallel_iterations: call.map_or(1, |call| call.iterations),
             parts: call.map_or(1, |call| call.iterations.div_ceil(call.grain.max(1))),
+            launch: launches.get(i).copied().flatten(),
             limit: profile.map(|p| p.limits.time(cost.bytes, cost.flops)),
         }
     };
@@ -330,6 +338,7 @@ mod tests {
     pub(super) fn report() -> Report {
         Report {
             name: "step".to_owned(),
+            device: Device::Cpu,
             kernels: vec![KernelRow {
                 name: "softmax".to_owned(),
                 operations: vec!["sub", "exp"],
@@ -341,6 +350,7 @@ mod tests {
                 lanes: 8,
                 parallel_iterations: 64,
                 parts: 4,
+                launch: None,
                 limit: Some(Duration::from_micros(8)),
             }],
             fusion: vec![FusionRow {
@@ -384,6 +394,18 @@ mod tests {
             }],
             limits: Some(Limits::new(2, 40_000.0, 125_000.0, 2 << 20, 200_000.0)),
         }
+    }
+
+    /// The same on a GPU.
+    pub(super) fn report_of_gpu() -> Report {
+        let mut report = report();
+        let mut launch = GpuLaunch::default();
+        (launch.blocks, launch.threads, launch.registers) = (512, 256, 40);
+        (launch.local_bytes, launch.shared_bytes, launch.resident_blocks) = (16, 32 << 10, 6);
+        launch.occupancy = 0.75;
+        report.device = Device::Cuda(0);
+        report.kernels[0].launch = Some(launch);
+        report
     }
 
     #[test]

@@ -85,15 +85,37 @@ impl Stages {
         }
     }
 
-    /// The kernels as the CUDA C that a GPU runs.
+    /// The kernels as the CUDA C that a GPU runs, each under a line that says how it is launched and what it takes of the device.
     ///
     /// # Errors
     /// The program runs on the CPU: see [`clif`](Self::clif).
     pub fn cuda(&self) -> Result<String> {
         match self.module.code.device() {
             Device::Cpu => Err(Error::new(ErrorKind::Device, "the program runs on the CPU: see `clif`")),
-            _ => lazuli_runtime::device::text(&self.module.code.program().kernels),
+            _ => self.cuda_text(),
         }
+    }
+
+    fn cuda_text(&self) -> Result<String> {
+        let (code, mut out) = (&self.module.code, String::new());
+        let launches = code.launches();
+        for (i, text) in lazuli_runtime::device::text(&code.program().kernels)?.iter().enumerate() {
+            let runs = |step: &Step| matches!(step, Step::Kernel(call) if call.kernel == i);
+            let step = code.program().steps.iter().position(runs);
+            if let Some(l) = step.and_then(|s| launches.get(s).copied().flatten()) {
+                let (blocks, threads, registers) = (l.blocks, l.threads, l.registers);
+                let (local, shared, resident) = (l.local_bytes, l.shared_bytes, l.resident_blocks);
+                let occupancy = 100.0 * l.occupancy;
+                out += &format!(
+                    "// {blocks} blocks of {threads} threads; a thread takes {registers} registers and {local} bytes of local \
+                     memory, a block {shared} bytes of shared memory; {resident} blocks a multiprocessor, {occupancy:.0} % of \
+                     its threads\n"
+                );
+            }
+            out += text;
+            out.push('\n');
+        }
+        Ok(out)
     }
 
     /// The machine code of each kernel's body, in the order of [`kernels`](Self::kernels), for a disassembler. It holds no addresses: the

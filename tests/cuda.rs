@@ -62,7 +62,7 @@ fn cuda_operations_run_where_their_operands_are() -> Result<()> {
     z.eval()?;
     let log = fake.take_log();
     assert_eq!((count(&log, "load"), count(&log, "copy_up")), (0, 1), "{log:?}");
-    // What is more than a loop is a program there: a product of matrices, a gather, a sort on the host.
+    // What is more than a loop is a program there: a product of matrices, a gather, a sort.
     let rows = Tensor::from_vec(vec![1i64, 2], [2]).to(device);
     for result in [x.matmul(x.t()), x.index_select(0, &rows), x.cumsum(0)] {
         assert_eq!(result.device(), device);
@@ -149,8 +149,12 @@ fn cuda_compiled_functions_run_on_the_device_of_their_arguments() -> Result<()> 
     let report = step.stages()?.report();
     assert!(report.to_string().contains("given away"), "{report}");
     let profile = step.profile((w, &x, 0.1))?;
-    assert!(profile.kernels.iter().all(|k| k.time.is_some()), "{profile}");
-    assert!(step.stages()?.cuda()?.contains("__global__"));
+    assert!(profile.kernels.iter().all(|k| k.time.is_some() && k.share_of_limit().is_some()), "{profile}");
+    let launch = profile.kernels[0].launch.unwrap();
+    assert_eq!((launch.registers, launch.resident_blocks), (40, 65_536 / 40 / launch.threads), "{profile}");
+    assert!(profile.to_string().contains("occupancy") && profile.limits.unwrap().flops_per_us > 0.0, "{profile}");
+    let text = step.stages()?.cuda()?;
+    assert!(text.contains("__global__") && text.contains("takes 40 registers"), "{text}");
     assert!(step.stages()?.clif().is_err());
     assert_eq!(fake.misuses(), [""; 0]);
     Ok(())

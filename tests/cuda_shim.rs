@@ -5,6 +5,7 @@
 #![cfg(feature = "cuda")]
 
 use lazuli::Result;
+use lazuli::options::Sort;
 use lazuli::prelude::*;
 use lazuli_oracles::shim::{self, Arg, Fence, Launch, Memory, Program, Schedule};
 use lazuli_runtime::cuda::source::PRELUDE;
@@ -139,6 +140,31 @@ fn cuda_shim_a_training_step_gives_what_it_gives_on_the_cpu() -> Result<()> {
         (a, b) = (next_a, next_b);
     }
     same("weights", &b, &a);
+    assert_eq!(fake.misuses(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn cuda_shim_sorts_and_rows_of_every_length_give_what_they_give_on_the_cpu() -> Result<()> {
+    let Some((device, fake)) = gpu() else { return Ok(()) };
+    let f = lazuli::compile(|x: Tensor| {
+        let (sorted, positions) = x.sort(Sort { descending: true, ..Default::default() });
+        let (first, places) = x.topk(3, ());
+        vec![sorted, positions, first, places, x.cumsum(1)]
+    });
+    for (rows, length) in [(40, 9), (9, 300), (2, 2500)] {
+        // With ties, and in no order.
+        let x = (numbers(rows * length) * 37.3).sin().maximum(-0.5).reshape([rows, length]);
+        let there = x.to(device);
+        for (i, (got, expected)) in f.call(&there)?.iter().zip(f.call(&x)?).enumerate() {
+            same(&format!("result {i} of {length}"), got, &expected);
+        }
+        same("argsort", &there.argsort(()), &x.argsort(()));
+        same("sums", &there.sum(1), &x.sum(1));
+        same("largest", &there.argmax(1), &x.argmax(1));
+        same("sums of columns", &there.sum(0), &x.sum(0));
+        same("of a view", &there.i((.., 1..)).flip(1).sum(1), &x.i((.., 1..)).sum(1));
+    }
     assert_eq!(fake.misuses(), [""; 0]);
     Ok(())
 }

@@ -33,6 +33,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("vjp", vjp),
     ("layout", layout),
     ("fuse", fuse),
+    ("counts", counts),
     ("kernels", kernels),
     ("cuda", cuda),
 ];
@@ -55,18 +56,7 @@ fn optimize(settings: &Settings, input: &str) -> Result<String> {
 /// is zero by rule is no output.
 fn vjp(settings: &Settings, input: &str) -> Result<String> {
     let mut graph = Graph::parse(input)?;
-    let mut wrt = Vec::new();
-    for name in settings.list("wrt") {
-        let input = graph.inputs().iter().find(|(n, _)| *n == name).ok_or_else(|| unknown("input", &name))?;
-        wrt.push(Value::from(input.1));
-    }
-    let mut outputs = Vec::new();
-    for (i, y) in graph.outputs().to_vec().into_iter().enumerate() {
-        let ty = graph.ty(y).clone();
-        outputs.push((y, graph.add_input(format!("d{i}"), ty, lazuli_ir::Sources::none())));
-    }
-    let gradients = lazuli_passes::vjp(&mut graph, &outputs, &wrt)?;
-    graph.set_outputs(gradients.into_iter().flatten());
+    differentiate(&mut graph, &settings.list("wrt"))?;
     graph.verify()?;
     let live = graph.rebuild(|new, _, node, operands| new.add(node.op.clone(), operands, node.sources.clone()))?;
     Ok(live.to_string())
@@ -74,9 +64,24 @@ fn vjp(settings: &Settings, input: &str) -> Result<String> {
 
 /// What fusion makes of the optimised graph: the kernels with their operations, products of matrices in full, the edges left between
 /// them, and how contractions are computed where there is a choice. With `sgd=[..]`, output 0 is a loss, and one step of gradient
-/// descent on these inputs is added first.
+/// descent on these inputs is added first; with `wrt=[..]`, the outputs are the gradients by these inputs instead.
 fn fuse(settings: &Settings, input: &str) -> Result<String> {
     let (graph, plan) = plan(settings, input)?;
+    fused(&graph, &plan)
+}
+
+/// How many kernels the optimised graph is on each back end: one number where they have as many, and else what each has.
+fn counts(settings: &Settings, input: &str) -> Result<String> {
+    const TARGETS: [&str; 2] = ["cpu", "nvidia90"];
+    let [cpu, gpu] = TARGETS.map(|name| plan_for(name, settings, input));
+    let ((graph, cpu), (same, gpu)) = (cpu?, gpu?);
+    match (cpu.program.steps.len(), gpu.program.steps.len()) {
+        (a, b) if a == b => Ok(format!("{a} on {}\n", TARGETS.join(" and "))),
+        _ => Ok(format!("{}: {}{}: {}", TARGETS[0], fused(&graph, &cpu)?, TARGETS[1], fused(&same, &gpu)?)),
+    }
+}
+
+fn fused(graph: &Graph, plan: &lazuli_passes::Plan) -> Result<String> {
     let mut out = format!("{} kernels\n", plan.program.steps.len());
     for (step, nodes) in plan.program.steps.iter().zip(&plan.groups) {
         let accesses = plan.program.accesses(step);
@@ -149,15 +154,23 @@ fn layout(settings: &Settings, input: &str) -> Result<String> {
 }
 
 fn plan(settings: &Settings, input: &str) -> Result<(Graph, lazuli_passes::Plan)> {
+    plan_for(settings.list("target").first().map_or("cpu", String::as_str), settings, input)
+}
+
+fn plan_for(target: &str, settings: &Settings, input: &str) -> Result<(Graph, lazuli_passes::Plan)> {
     let mut graph = Graph::parse(input)?;
+    let wrt = settings.list("wrt");
+    if !wrt.is_empty() {
+        differentiate(&mut graph, &wrt)?;
+    }
     descend(&mut graph, &settings.list("sgd"))?;
     let options = settings.options()?;
     let (graph, _) = lazuli_passes::optimize(&graph, &options)?;
     let layouts: Vec<Layout> =
         graph.inputs().iter().map(|(_, n)| Layout::contiguous(graph.node(*n).types[0].shape.clone())).collect();
-    let target = match settings.list("target").first().map(String::as_str) {
-        None | Some("cpu") => Target::cpu(2),
-        Some(name) => {
+    let target = match target {
+        "cpu" => Target::cpu(2),
+        name => {
             let plain = name.strip_suffix("+cublaslt").unwrap_or(name);
             let sm = plain.strip_prefix("nvidia").and_then(|sm| sm.parse().ok());
             let sm = sm.ok_or_else(|| unknown("target", name))?;
@@ -169,14 +182,28 @@ fn plan(settings: &Settings, input: &str) -> Result<(Graph, lazuli_passes::Plan)
     Ok((graph, plan))
 }
 
+/// Replaces the outputs by their gradients by the named inputs; cotangents are new inputs `d0`, `d1`, ...
+fn differentiate(graph: &mut Graph, names: &[String]) -> Result<()> {
+    let wrt = inputs(graph, names)?;
+    let mut outputs = Vec::new();
+    for (i, y) in graph.outputs().to_vec().into_iter().enumerate() {
+        let ty = graph.ty(y).clone();
+        outputs.push((y, graph.add_input(format!("d{i}"), ty, lazuli_ir::Sources::none())));
+    }
+    let gradients = lazuli_passes::vjp(graph, &outputs, &wrt)?;
+    graph.set_outputs(gradients.into_iter().flatten());
+    Ok(())
+}
+
+fn inputs(graph: &Graph, names: &[String]) -> Result<Vec<Value>> {
+    let named = |name: &String| graph.inputs().iter().find(|(n, _)| n == name).ok_or_else(|| unknown("input", name));
+    names.iter().map(|name| Ok(Value::from(named(name)?.1))).collect()
+}
+
 /// Adds `p - 0.01 * d loss / d p` for each of the named inputs, as outputs after the others.
 fn descend(graph: &mut Graph, names: &[String]) -> Result<()> {
     let Some(&loss) = graph.outputs().first().filter(|_| !names.is_empty()) else { return Ok(()) };
-    let mut parameters = Vec::new();
-    for name in names {
-        let input = graph.inputs().iter().find(|(n, _)| n == name).ok_or_else(|| unknown("input", name))?;
-        parameters.push(Value::from(input.1));
-    }
+    let parameters = inputs(graph, names)?;
     let none = lazuli_ir::Sources::none;
     let one = Op::Constant { value: Literal::F32(1.0), shape: Shape::scalar() };
     let one = graph.add(one, &[], none())?;

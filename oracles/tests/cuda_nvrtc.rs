@@ -22,7 +22,8 @@ fn kernels_compile_without_spills() {
         return;
     }
     let (mut set, _, mut failures) = cuda_cases::kernels(cuda_cases::cases());
-    for kernel in workloads::NAMES.into_iter().flat_map(of_workload) {
+    let measure = lazuli_runtime::cuda::limits::kernels().unwrap();
+    for kernel in workloads::NAMES.into_iter().flat_map(of_workload).chain(measure) {
         failures.extend(set.add(&kernel).err().map(|e| format!("{e}\n{kernel}")));
     }
     let units = set.sources().chunks(UNIT).flat_map(|unit| [80, 90, 100].map(|sm| (unit, sm)));

@@ -9,7 +9,7 @@ use crate::lower::{Lowered, Stored, lower};
 use crate::memory::{self, Held, Lifetime, StepUse};
 use crate::products::{Product, Stored as StoredMatrix};
 use crate::schedule::schedule_cpu;
-use crate::schedule_gpu::schedule_gpu;
+use crate::schedule_gpu::{place_gpu, schedule_gpu};
 use crate::windows;
 use crate::{Options, Pass, PassReport};
 use lazuli_ir::kernel::{Binding, Kernel, Stmt, StmtKind};
@@ -153,11 +153,14 @@ fn check_kernels(lowered: &[Option<Lowered>], options: &Options) -> Result<()> {
 fn schedule_all(lowered: &mut [Option<Lowered>], target: &Target, options: &Options) -> Vec<Vec<u64>> {
     let one = |l: &mut Lowered| match target.kind {
         TargetKind::Cpu if options.runs(Pass::Schedule) => schedule_cpu(&mut l.kernel, target),
-        TargetKind::Nvidia(_) if options.runs(Pass::Schedule) => {
-            schedule_gpu(&mut l.kernel, target);
+        TargetKind::Cpu => Vec::new(),
+        TargetKind::Nvidia(_) => {
+            match options.runs(Pass::Schedule) {
+                true => schedule_gpu(&mut l.kernel, target),
+                false => place_gpu(&mut l.kernel),
+            }
             Vec::new()
         }
-        TargetKind::Cpu | TargetKind::Nvidia(_) => Vec::new(),
     };
     lowered.iter_mut().map(|l| l.as_mut().map_or_else(Vec::new, one)).collect()
 }

@@ -97,6 +97,9 @@ fn decision(verdict: &Judgement) -> Decision {
 /// Floating point operations that starting one kernel less is worth.
 const LAUNCH_FLOPS: u64 = 8 << 10;
 
+/// Nanoseconds that a GPU takes from one kernel to the next, which reads what it wrote.
+const GPU_LAUNCH_NS: u64 = 4000;
+
 /// Bytes that a panel reads of the columns of a contraction, which panels before it read, cost so much less than bytes that pass
 /// between kernels: a core's share of the last cache has them.
 const NEAR: u64 = 4;
@@ -690,13 +693,31 @@ impl<'a> Fusion<'a> {
     /// Whether a row kernel would leave cores idle that its parts keep busy.
     fn starves(&self, width: u64, union: &Union) -> Result<Option<String>> {
         let cores = u64::from(self.target.cores);
-        for g in [union.small, union.large] {
-            let p = self.summary(g)?;
-            if p.work > 8 * SMALL_WORK && p.width >= cores && width < cores.min(p.width) {
-                return Ok(Some(format!("its {width} rows or panels would not keep {cores} threads busy")));
+        let starved = match self.target.kind {
+            TargetKind::Cpu => {
+                let parts = [self.summary(union.small)?, self.summary(union.large)?];
+                let busy = |p: &&Summary| p.work > 8 * SMALL_WORK && p.width >= cores;
+                parts.into_iter().filter(busy).any(|p| width < cores.min(p.width))
             }
+            TargetKind::Nvidia(_) => width < cores && self.takes_longer(width, union)?,
+        };
+        Ok(starved.then(|| format!("its {width} rows or panels would not keep {cores} threads busy")))
+    }
+
+    /// Whether two groups take longer as one kernel of so many parts than one after the other, the wait between them counted.
+    fn takes_longer(&self, width: u64, union: &Union) -> Result<bool> {
+        let ns = |bytes: u64, work: u64, width: u64| {
+            let cores = width.min(self.target.cores.into());
+            let one = |n: u64, per_us: u64| n.saturating_mul(1000) / per_us.saturating_mul(cores).max(1);
+            one(bytes, self.target.bytes_per_us).max(one(work, self.target.flops_per_us))
+        };
+        let (mut bytes, mut work, mut apart) = (0u64, 0u64, GPU_LAUNCH_NS);
+        for g in [union.small, union.large] {
+            let (p, moved) = (self.summary(g)?, self.groups[g].bytes);
+            apart = apart.saturating_add(ns(moved, p.work, p.width));
+            (bytes, work) = (bytes.saturating_add(moved), work.saturating_add(p.work));
         }
-        Ok(None)
+        Ok(ns(bytes.saturating_sub(union.bytes_saved), work, width) > apart)
     }
 
     /// The smaller group becomes part of the larger.

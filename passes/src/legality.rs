@@ -225,8 +225,11 @@ fn repeats(plan: &Plan, scope: usize) -> u64 {
     sides.into_iter().find(packs).map_or(1, other)
 }
 
+/// Columns that a block of a GPU takes at least: a thread each, neighbours beside each other.
+const GPU_COLUMNS: u64 = 32;
+
 /// Iterations of the loops that threads can share: those of the outermost scope, where there is one alone. Columns count by
-/// the block (see [`columns`](crate::columns)).
+/// the block: of a CPU's threads (see [`columns`](crate::columns)), or of a GPU.
 pub(crate) fn parallel_iterations(graph: &Graph, plan: &Plan, target: &Target) -> u64 {
     if let Some(cut) = RowPanels::new(graph, plan, target) {
         return cut.panels;
@@ -236,7 +239,13 @@ pub(crate) fn parallel_iterations(graph: &Graph, plan: &Plan, target: &Target) -
             let all = plan.scopes[s].iterations;
             let column = plan.scopes[s].vars.last().map(|v| plan.vars[v.0 as usize].extent.max(1));
             match (columns_rows(plan, s), column) {
-                (Some(rows), Some(n)) => all / n * n.div_ceil(columns::shared_columns(rows)),
+                (Some(rows), Some(n)) => {
+                    let block = match target.kind {
+                        TargetKind::Cpu => columns::shared_columns(rows),
+                        TargetKind::Nvidia(_) => GPU_COLUMNS,
+                    };
+                    all / n * n.div_ceil(block)
+                }
                 _ => all,
             }
         }

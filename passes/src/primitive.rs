@@ -10,7 +10,7 @@ use crate::Options;
 use crate::compile::compile;
 use crate::scalar::{requirement, scalar_operation};
 use crate::schedule::schedule_primitive;
-use crate::schedule_gpu::schedule_gpu_primitive;
+use crate::schedule_gpu::{SHORT, WARP_ROW, schedule_gpu_primitive};
 use lazuli_ir::kernel::{
     Access, Axis, Block, Emit, Expr, Extent, Kernel, Loop, Memory, Param, ParamId, Reduce, Reducer, ScalarType, Stmt,
     StmtKind, Stride, ValueId,
@@ -91,6 +91,30 @@ pub struct PrimitiveKey {
     pub operands: DimVec<(DType, DimVec<StrideClass>)>,
     /// The result's class for each loop dim that it has.
     pub result: DimVec<StrideClass>,
+    /// How many elements a reduction has, about.
+    pub rows: RowLength,
+}
+
+/// How many elements of a row a reduction reduces, as far as it decides about the kernel: on a GPU, about who walks a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowLength {
+    /// A thread walks a row, as it does where nothing is reduced.
+    Thread,
+    /// A warp walks a row.
+    Warp,
+    /// A block walks a row; or a CPU.
+    Long,
+}
+
+impl RowLength {
+    /// The class of rows of so many elements.
+    pub fn of(gpu: bool, elements: u64) -> RowLength {
+        match gpu {
+            true if elements <= SHORT => RowLength::Thread,
+            true if elements <= WARP_ROW => RowLength::Warp,
+            _ => RowLength::Long,
+        }
+    }
 }
 
 struct Builder {
@@ -171,7 +195,7 @@ pub fn kernel(key: &PrimitiveKey, target: &Target) -> Result<Kernel> {
     b.kernel.body = body;
     match target.kind {
         TargetKind::Cpu => schedule_primitive(&mut b.kernel, target),
-        TargetKind::Nvidia(_) => schedule_gpu_primitive(&mut b.kernel),
+        TargetKind::Nvidia(_) => schedule_gpu_primitive(&mut b.kernel, key.rows),
     }
     Ok(b.kernel)
 }

@@ -3,10 +3,11 @@
 //! - Elementwise (`elementwise`): one loop over all elements, cut into blocks, whose threads take neighbouring elements, as vectors
 //!   where those lie so. What is read across memory (a transpose) goes through a square of shared memory.
 //! - Rows (`rows`): a short row is a warp's, a longer one a block's, which walk along it; a row tile lies in their registers,
-//!   since every pass gives an element to the same thread. Rows that are columns of memory, rows that are walked in order, and
-//!   the shortest ones are a thread's: neighbouring threads then read neighbouring elements.
-//! - A reduction at the root: blocks take chunks, and what they find is combined by the last one (`chunks`). Few long columns are
-//!   shared by the warps of a block (`columns`).
+//!   since every pass gives an element to the same thread. Rows that are columns of memory, rows that are walked in order by more than an
+//!   accumulation, and the shortest ones are a thread's: neighbouring threads then read neighbouring elements.
+//! - A reduction at the root: blocks take chunks, and what they find is combined by the last one (`chunks`). Few long columns,
+//!   normalisations among them, are shared by the warps of a block (`columns`).
+//! - Accumulations along rows (`scans`): a row is a block's, whose threads each walk a part.
 //! - Contractions (`contraction`): panels are blocks, their tile is shared by the block, and the contraction is staged in chunks.
 //! - What is several loops in sequence runs in one block, which meets between them.
 //!
@@ -21,8 +22,10 @@ mod elementwise;
 mod flatten;
 mod primitive;
 mod rows;
+mod scans;
 
 pub(crate) use primitive::schedule_gpu_primitive;
+pub(crate) use rows::{SHORT, WARP_ROW};
 
 use crate::merge_loops::merge_loops;
 use crate::renumber::renumber;
@@ -56,6 +59,30 @@ pub fn schedule_gpu(kernel: &mut Kernel, target: &Target) {
         kernel.body.append(&mut kernel.finish);
     }
     renumber(kernel);
+}
+
+/// What a kernel needs on a GPU where it is not scheduled: it is one block, whose threads do everything alike, and one of them stores it; so
+/// they wait for each other where one reads what another wrote, and share the results of contractions.
+pub fn place_gpu(kernel: &mut Kernel) {
+    if holds_dot(&kernel.body) {
+        let mut body = std::mem::take(&mut kernel.body);
+        contraction::share_results(kernel, &mut body);
+        wait(kernel, &mut body);
+        kernel.body = body;
+    }
+}
+
+/// Puts barriers into a block and all those inside of it, also before the next iteration of a loop.
+fn wait(kernel: &Kernel, block: &mut Block) {
+    for s in block.iter_mut() {
+        // No barrier stands under a guard.
+        let (StmtKind::Loop(Loop { body, .. }) | StmtKind::Reduce(Reduce { body, .. })) = &mut s.kind else { continue };
+        wait(kernel, body);
+        if body.iter().any(|s| body.iter().any(|t| conflict(kernel, s, t))) {
+            body.push(StmtKind::Barrier.into());
+        }
+    }
+    *block = meet(kernel, std::mem::take(block));
 }
 
 /// Whether iterations of a loop must run one after the other: they may store to one place, which does not move with its variable

@@ -124,21 +124,24 @@ pub fn reset_peak(device: Device) -> Result<()> {
     Ok(())
 }
 
-/// What a device does at most: a CPU as measured, a GPU as its clocks and widths say.
+/// What a device does at most, as measured at the first question.
+///
+/// # Errors
+/// There is no such device; memory.
 pub fn limits(device: Device) -> Result<Limits> {
     match backend(device)? {
         Backend::Cpu => cpu::limits(),
         #[cfg(feature = "cuda")]
-        Backend::Cuda(gpu) => Ok(gpu.limits()),
+        Backend::Cuda(gpu) => gpu.limits(),
     }
 }
 
-/// CUDA C of kernels that were scheduled for a GPU, without the prelude.
-pub fn text(kernels: &[Kernel]) -> Result<String> {
+/// CUDA C of each of these kernels, which were scheduled for a GPU, without the prelude.
+pub fn text(kernels: &[Kernel]) -> Result<Vec<String>> {
     #[cfg(feature = "cuda")]
     {
         let (_, sources) = cuda::text(kernels)?;
-        Ok(sources.into_iter().map(|s| s.text).collect::<Vec<_>>().join("\n"))
+        Ok(sources.into_iter().map(|s| s.text).collect())
     }
     #[cfg(not(feature = "cuda"))]
     {

@@ -32,6 +32,26 @@ pub struct CallReport {
     pub taken_over: Vec<bool>,
 }
 
+/// How a GPU runs a step: what a launch is, and what it takes of the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct GpuLaunch {
+    /// Blocks of threads.
+    pub blocks: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes of a thread's own memory outside of registers, such as spilled ones.
+    pub local_bytes: u32,
+    /// Bytes of shared memory of a block.
+    pub shared_bytes: u32,
+    /// Blocks that a multiprocessor runs at once.
+    pub resident_blocks: u32,
+    /// Threads that a multiprocessor then runs at once, as a share of all that it can hold.
+    pub occupancy: f64,
+}
+
 /// A program with its machine code. Cheap to clone; may be called by several threads at once.
 #[derive(Clone, Debug)]
 pub struct Executable(Arc<Engine>);
@@ -86,6 +106,18 @@ impl Executable {
             Engine::Host(host) => &host.codes,
             #[cfg(feature = "cuda")]
             Engine::Cuda(_) => &[],
+        }
+    }
+
+    /// How each step is launched, where the program runs on a GPU, and the step is a kernel with something to do.
+    ///
+    /// # Errors
+    /// The device does not tell.
+    pub fn launches(&self) -> Result<Vec<Option<GpuLaunch>>> {
+        match &*self.0 {
+            Engine::Host(host) => Ok(vec![None; host.program.steps.len()]),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(cuda) => cuda.launches(),
         }
     }
 

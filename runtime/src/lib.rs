@@ -21,4 +21,4 @@ pub use allocator::{MemoryStats, memory_stats, reset_peak};
 pub use arguments::LaunchArg;
 pub use array::Array;
 pub use buffer::Buffer;
-pub use executor::{Argument, CallReport, Executable};
+pub use executor::{Argument, CallReport, Executable, GpuLaunch};

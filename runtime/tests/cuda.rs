@@ -13,8 +13,8 @@ use lazuli_runtime::cuda::driver::FailureKind::{Lost, OutOfMemory, Refused};
 use lazuli_runtime::cuda::source::CheckStatus;
 use lazuli_runtime::cuda::testing::{Fake, Launched};
 use lazuli_runtime::cuda::{self, Gpu};
-use lazuli_runtime::{Array, Executable};
-use programs::{N, checked, given, kept, numbers, product, sort, total, twice_plus};
+use lazuli_runtime::{Array, Executable, cpu};
+use programs::{N, checked, given, kept, long_sort, numbers, product, sort, total, twice_plus};
 
 fn device(fake: &Fake, caching: bool) -> (Device, &'static Gpu) {
     let ordinal = fake.install(caching).unwrap();
@@ -131,10 +131,11 @@ fn cuda_programs_replay_as_graphs_and_nothing_waits_before_a_value_is_read() {
         "allocate",
         "begin_capture",
         "launch",
+        "captured",
         "launch",
+        "captured",
         "end_capture",
         "instantiate",
-        "destroy_graph",
         "launch_graph",
     ];
     assert_eq!(log.iter().filter(|l| *l != "allocate").collect::<Vec<_>>(), first[1..].iter().collect::<Vec<_>>());
@@ -148,16 +149,14 @@ fn cuda_programs_replay_as_graphs_and_nothing_waits_before_a_value_is_read() {
         program.run(kept(&x)).unwrap();
         assert_eq!(calls(&fake), ["launch_graph"]);
     }
-    // Ever new addresses: executables until there are four, then updates.
+    // Ever new addresses: executables until there are four, then those used longest ago; each is given the arguments of both launches.
     let mut held = vec![program.run(kept(&x)).unwrap()];
     for _ in 0..6 {
         held.push(program.run(kept(&x)).unwrap());
     }
     let log = calls(&fake);
-    assert_eq!(
-        (count(&log, "instantiate"), count(&log, "update"), count(&log, "launch_graph")),
-        (4 - made, 2 + made, 7)
-    );
+    assert_eq!((count(&log, "instantiate"), count(&log, "give"), count(&log, "launch_graph")), (4 - made, 12, 7));
+    assert_eq!((count(&log, "begin_capture"), count(&log, "update")), (0, 0));
     for y in held.iter().flatten() {
         assert_eq!(y.to_vec::<f32>().unwrap()[..3], [1.0, 3.0, 5.0]);
     }
@@ -167,7 +166,7 @@ fn cuda_programs_replay_as_graphs_and_nothing_waits_before_a_value_is_read() {
     assert_eq!(calls(&fake), [""; 0]);
     x.to_vec::<f32>().unwrap();
     let log = calls(&fake);
-    assert_eq!((count(&log, "destroy_exec"), count(&log, "unload")), (4, 1));
+    assert_eq!((count(&log, "destroy_exec"), count(&log, "destroy_graph"), count(&log, "unload")), (4, 1, 1));
     assert_eq!(fake.misuses(), [""; 0]);
 }
 
@@ -233,13 +232,16 @@ fn cuda_failed_calls_leave_the_device_usable() {
     let (device, _) = device(&fake, true);
     let x = numbers(N).to_device(device).unwrap();
     let program = Executable::on(twice_plus(), device, "f").unwrap();
-    for name in ["launch", "begin_capture", "end_capture", "instantiate", "destroy_graph", "launch_graph", "allocate"] {
+    let names = ["launch", "begin_capture", "captured", "end_capture", "instantiate", "launch_graph", "allocate"];
+    for name in names {
         for kind in [Refused, OutOfMemory] {
             if (name, kind) == ("allocate", OutOfMemory) {
                 continue;
             }
             let other = numbers(N).to_device(device).unwrap();
             let mut held = vec![other.clone()];
+            // What is recorded once is recorded by a program of its own.
+            let program = Executable::on(twice_plus(), device, "f").unwrap();
             fake.fail(name, usize::from(name == "launch"), kind);
             let error = loop {
                 // Ever new addresses, until the call fails.
@@ -255,10 +257,24 @@ fn cuda_failed_calls_leave_the_device_usable() {
             assert_eq!(y.to_vec::<f32>().unwrap()[..3], [1.0, 3.0, 5.0]);
         }
     }
-    // An update that fails, or is refused, is followed by a new executable.
-    let held: Vec<_> = (0..6).map(|_| program.run(kept(&x)).unwrap()).collect();
-    fake.fail("update", 0, Refused);
-    assert!(program.run(kept(&x)).is_err());
+    // Where a launch does not take other arguments, the first or a later one, the program is recorded again.
+    for working in [0, 1] {
+        let held: Vec<_> = (0..6).map(|_| program.run(kept(&x)).unwrap()).collect();
+        // What others left is gone.
+        x.to_vec::<f32>().unwrap();
+        calls(&fake);
+        fake.fail("give", working, Refused);
+        let y = program.run(kept(&x)).unwrap().remove(0);
+        let log = calls(&fake);
+        assert_eq!((count(&log, "begin_capture"), count(&log, "instantiate"), count(&log, "launch_graph")), (1, 1, 1));
+        assert_eq!(y.to_vec::<f32>().unwrap()[..3], [1.0, 3.0, 5.0]);
+        let log = calls(&fake);
+        assert_eq!((count(&log, "destroy_exec"), count(&log, "destroy_graph")), (4, 1));
+        drop(held);
+    }
+    fake.fail("give", 0, OutOfMemory);
+    let held: Vec<_> = (0..3).map(|_| program.run(kept(&x))).collect();
+    assert_eq!(held.iter().filter(|y| y.is_err()).count(), 1);
     assert!(program.run(kept(&x)).is_ok());
     drop(held);
     assert_eq!(fake.misuses(), [""; 0]);
@@ -311,15 +327,30 @@ fn cuda_failed_checks_are_told_when_a_value_is_read_and_only_once() {
 }
 
 #[test]
-fn cuda_sorts_go_through_the_host() {
-    let fake = fake();
+fn cuda_sorts_are_launches_as_kernels_are() {
+    let fake = Fake::default();
+    fake.evaluate();
     let (device, _) = device(&fake, true);
     let program = Executable::on(sort(), device, "sort").unwrap();
     let x = Array::from_vec(vec![3.0f32, 1.0, 2.0, 9.0, 7.0, 8.0], &Shape::new([6])).unwrap();
-    // The operand's lines run backwards through memory: 8 7 9 and 2 1 3.
-    let indices = program.run(kept(&x.to_device(device).unwrap())).unwrap().remove(0);
+    let x = x.to_device(device).unwrap();
+    calls(&fake);
+    // The operand's lines run backwards through memory: 8 7 9 and 2 1 3. They are one launch together.
+    let indices = program.run(kept(&x)).unwrap().remove(0);
+    let log = calls(&fake);
+    assert_eq!((count(&log, "launch"), count(&log, "copy_down"), count(&log, "synchronise")), (1, 0, 0), "{log:?}");
     assert_eq!(indices.device(), device);
     assert_eq!(indices.to_vec::<i64>().unwrap(), [1, 0, 2, 1, 0, 2]);
+    // Lines longer than a tile are merged, as a graph.
+    let program = Executable::on(long_sort(10_000), device, "long").unwrap();
+    let x = Array::from_vec((0..20_000).map(|i| (i * 7919 % 10_007) as f32).collect(), &Shape::new([20_000])).unwrap();
+    let expected = Executable::new(long_sort(10_000), cpu::host_target()).unwrap().run(kept(&x)).unwrap().remove(0);
+    let x = x.to_device(device).unwrap();
+    calls(&fake);
+    let indices = program.run(kept(&x)).unwrap().remove(0);
+    let log = calls(&fake);
+    assert_eq!((count(&log, "launch"), count(&log, "launch_graph")), (4, 1), "{log:?}");
+    assert_eq!(indices.to_vec::<i64>().unwrap(), expected.to_vec::<i64>().unwrap());
     assert_eq!(fake.misuses(), [""; 0]);
 }
 

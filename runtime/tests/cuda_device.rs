@@ -10,8 +10,8 @@ mod programs;
 use lazuli_ir::matmul::{Activation, MatrixStrides};
 use lazuli_ir::{DType, Device, Element, ErrorKind, Layout, Literal, Matmul, Shape, TensorType, with_element};
 use lazuli_runtime::cuda::{self, Gpu};
-use lazuli_runtime::{Array, Executable};
-use programs::{N, checked, given, kept, matmul_of, numbers, product, sort, total, twice_plus};
+use lazuli_runtime::{Array, Executable, cpu};
+use programs::{N, checked, given, kept, long_sort, matmul_of, numbers, product, sort, total, twice_plus};
 use std::sync::{Mutex, MutexGuard};
 
 /// What failed on a device is told to whoever reads a value next: tests take turns.
@@ -245,5 +245,42 @@ fn cuda_device_products_replay_as_graphs() {
     let first = program.run(kept(&x)).unwrap()[0].to_vec::<f32>().unwrap();
     for _ in 0..3 {
         assert_eq!(program.run(kept(&x)).unwrap()[0].to_vec::<f32>().unwrap(), first);
+    }
+}
+
+#[test]
+fn cuda_device_long_lines_are_merged() {
+    let Some((device, _, _turn)) = device("cuda_device_long_lines_are_merged") else { return };
+    for n in [2048, 2049, 100_000, 1_000_003] {
+        let elements = (0..2 * n).map(|i| (i * 7919 % 100_003) as f32).collect();
+        let x = Array::from_vec(elements, &Shape::new([2 * n])).unwrap();
+        let [on_cpu, on_gpu] =
+            [Executable::new(long_sort(n), cpu::host_target()), Executable::on(long_sort(n), device, "long_sort")]
+                .map(|program| program.unwrap().run(kept(&x)).unwrap().remove(0).to_vec::<i64>().unwrap());
+        assert!(on_cpu == on_gpu, "{n}");
+    }
+}
+
+#[test]
+fn cuda_device_limits_and_launches_are_told() {
+    let Some((device, gpu, _turn)) = device("cuda_device_limits_and_launches_are_told") else { return };
+    let limits = gpu.limits().unwrap();
+    println!("{limits:?}");
+    assert!(limits.memory_bytes_per_us > 1e5 && limits.cache_bytes_per_us > limits.memory_bytes_per_us, "{limits:?}");
+    assert!(limits.flops_per_us > 1e6, "{limits:?}");
+    let program = Executable::on(twice_plus(), device, "twice_plus").unwrap();
+    for launch in program.launches().unwrap() {
+        let launch = launch.unwrap();
+        assert!(launch.registers > 0 && launch.occupancy > 0.0 && launch.occupancy <= 1.0, "{launch:?}");
+    }
+    // Ever new addresses: the launches of four graphs are given other arguments.
+    let held: Vec<Array> = (0..20)
+        .map(|i| {
+            let x = Array::from_vec(vec![i as f32; N], &Shape::new([N])).unwrap().to_device(device).unwrap();
+            program.run(kept(&x)).unwrap().remove(0)
+        })
+        .collect();
+    for (i, y) in held.iter().enumerate() {
+        assert_eq!(y.to_vec::<f32>().unwrap(), [i as f32 * 2.0 + 1.0; N]);
     }
 }

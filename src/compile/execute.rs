@@ -8,7 +8,7 @@ use lazuli_ir::{Device, Graph, Layout, Limits, NodeId};
 use lazuli_passes::Options;
 use lazuli_passes::layout::Orders;
 use lazuli_passes::ledger::Ledger;
-use lazuli_runtime::{Argument, Array, CallReport, Executable, cpu, device};
+use lazuli_runtime::{Argument, Array, CallReport, Executable, GpuLaunch, cpu, device};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,14 @@ impl Code {
             }
         }
         Ok(Profile { times: best.into_iter().map(Duration::from_nanos).collect(), peak_bytes, limits })
+    }
+
+    /// How each step is launched on a GPU; nothing is known of a device that does not tell.
+    pub(crate) fn launches(&self) -> Vec<Option<GpuLaunch>> {
+        self.executable.launches().unwrap_or_else(|error| {
+            tracing::debug!(target: "lazuli::cuda", %error, "the report has no launches");
+            Vec::new()
+        })
     }
 
     /// The program as data.

@@ -4,7 +4,7 @@
 use lazuli_ir::kernel::Kernel;
 use lazuli_ir::{Device, DimVec, Layout, ReduceOp, Result, Shape};
 use lazuli_passes::compile::{grain, iterations};
-use lazuli_passes::primitive::{Primitive, PrimitiveKey, StrideClass, kernel};
+use lazuli_passes::primitive::{Primitive, PrimitiveKey, RowLength, StrideClass, kernel};
 use lazuli_runtime::device::{self, Launcher};
 use lazuli_runtime::{Array, LaunchArg, cpu};
 use rustc_hash::FxHashMap;
@@ -178,7 +178,16 @@ fn key(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array) ->
         rank: loops.extents.len(),
         operands: operands.iter().zip(inputs).map(|(a, s)| (a.dtype(), class(s))).collect(),
         result: result.map(class).unwrap_or_default(),
+        rows: row_length(primitive, loops, out),
     }
+}
+
+fn row_length(primitive: Primitive, loops: &Loops, out: &Array) -> RowLength {
+    let elements = match primitive {
+        Primitive::Reduce { .. } => loops.extents.iter().skip(loops.kept).product(),
+        _ => u64::MAX,
+    };
+    RowLength::of(out.device() != Device::Cpu, elements)
 }
 
 /// The key in one number, which is quick to make, hash and compare; `None` beyond 8 loops.
@@ -199,7 +208,8 @@ fn packed(primitive: Primitive, loops: &Loops, operands: &[&Array], out: &Array)
         Primitive::Random => (8, 0, 0),
     };
     // The head says how many fields follow, so it stands in places of its own: 12 places of dtypes and 64 of strides below.
-    let head = (((((kind << 8) | which) << 4) | inner) << 4) | rank as u128;
+    let rows = row_length(primitive, loops, out) as u128;
+    let head = (((((((rows << 4) | kind) << 8) | which) << 4) | inner) << 4) | rank as u128;
     let mut fields: u128 = 0;
     for array in operands.iter().chain([&out]) {
         fields = (fields << 3) | array.dtype() as u128;

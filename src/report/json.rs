@@ -4,6 +4,7 @@
 use super::{ContractionRow, Donation, FusionRow, KernelRow, PassRow, Report};
 use crate::Compilation;
 use lazuli_ir::Limits;
+use lazuli_runtime::GpuLaunch;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -168,8 +169,10 @@ impl Report {
     /// ```
     #[must_use]
     pub fn to_json(&self) -> String {
+        let device = self.device.to_string();
         let value = object! {
             "name": &self.name,
+            "device": &device,
             "kernels": self.kernels.iter().map(kernel).collect::<Json<'_>>(),
             "fusion": self.fusion.iter().map(fusion).collect::<Json<'_>>(),
             "contractions": self.contractions.iter().map(contraction).collect::<Json<'_>>(),
@@ -208,6 +211,7 @@ fn kernel(k: &KernelRow) -> Json<'_> {
         "vectorised": k.is_vectorised(),
         "parallel_iterations": k.parallel_iterations,
         "parts": k.parts,
+        "launch": k.launch.as_ref().map(launch),
         "time": k.time,
         "limit": k.limit,
         "share_of_limit": k.share_of_limit(),
@@ -222,6 +226,18 @@ fn contraction(row: &ContractionRow) -> Json<'_> {
         "sources": places(&row.sources),
         "routine": row.routine,
         "reason": &row.reason,
+    }
+}
+
+fn launch(l: &GpuLaunch) -> Json<'_> {
+    object! {
+        "blocks": l.blocks,
+        "threads": l.threads,
+        "registers": l.registers,
+        "local_bytes": l.local_bytes,
+        "shared_bytes": l.shared_bytes,
+        "resident_blocks": l.resident_blocks,
+        "occupancy": l.occupancy,
     }
 }
 
@@ -262,11 +278,20 @@ fn limits(l: &Limits) -> Json<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::report::tests::report;
+    use crate::report::tests::{report, report_of_gpu};
 
     #[test]
     fn the_report_as_json() {
         insta::assert_snapshot!(report().to_json());
+    }
+
+    #[test]
+    fn launches_on_a_gpu_are_objects() {
+        let value: serde_json::Value = serde_json::from_str(&report_of_gpu().to_json()).unwrap();
+        assert_eq!(value["device"], "cuda:0");
+        let launch = &value["kernels"][0]["launch"];
+        assert_eq!((&launch["registers"], &launch["occupancy"]), (&40.into(), &0.75.into()));
+        assert_eq!(launch["shared_bytes"], 32 << 10);
     }
 
     #[test]

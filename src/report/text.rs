@@ -1,6 +1,7 @@
 //! The report as text: tables of kernels, arguments, and steps of compiling.
 
 use super::Report;
+use crate::Device;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ impl Display for Report {
         }
         writeln!(f)?;
         kernel_table(self).fmt(f)?;
+        if self.device != Device::Cpu {
+            writeln!(f, "\non {}", self.device)?;
+            launch_table(self).fmt(f)?;
+        }
         if !self.donations.is_empty() {
             writeln!(f, "\narguments")?;
             donation_table(self).fmt(f)?;
@@ -28,7 +33,8 @@ impl Display for Report {
             writeln!(f, "  {} seen by the allocator", bytes(peak as u64))?;
         }
         if let Some(limits) = &self.limits {
-            writeln!(f, "\nthis machine does at most, with {} threads", limits.threads)?;
+            let threads = if self.device == Device::Cpu { "threads" } else { "multiprocessors" };
+            writeln!(f, "\nthis machine does at most, with {} {threads}", limits.threads)?;
             let gigabytes = |per_us: f64| per_us / 1e3;
             let (memory, cache) = (gigabytes(limits.memory_bytes_per_us), gigabytes(limits.cache_bytes_per_us));
             let (inside, gigaflops) = (bytes(limits.cache_bytes), limits.flops_per_us / 1e3);
@@ -84,6 +90,24 @@ fn kernel_table(report: &Report) -> Table {
             k.parts.to_string(),
             k.operations.join(" "),
             places(&k.sources),
+        ]);
+    }
+    table
+}
+
+fn launch_table(report: &Report) -> Table {
+    let head = ["kernel", "blocks", "threads", "registers", "local", "shared", "resident", "occupancy"];
+    let mut table = Table::new(&head, "lrrrrrrr");
+    for (k, l) in report.kernels.iter().filter_map(|k| Some((k, k.launch?))) {
+        table.row([
+            k.name.clone(),
+            l.blocks.to_string(),
+            l.threads.to_string(),
+            l.registers.to_string(),
+            bytes(l.local_bytes.into()),
+            bytes(l.shared_bytes.into()),
+            l.resident_blocks.to_string(),
+            format!("{:.0} %", 100.0 * l.occupancy),
         ]);
     }
     table
@@ -177,12 +201,17 @@ fn count(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::report;
+    use crate::report::tests::{report, report_of_gpu};
 
     #[test]
     fn places_name_a_file_once() {
         assert_eq!(places("a.rs:1:2, a.rs:3:4, b.rs:5:6"), "a.rs:1:2 3:4, b.rs:5:6");
         assert_eq!(places(""), "");
+    }
+
+    #[test]
+    fn the_report_of_a_gpu_has_launches() {
+        insta::assert_snapshot!(report_of_gpu().to_string());
     }
 
     #[test]

@@ -11,10 +11,10 @@ use lazuli_ir::program::{BufferArg, BufferDecl, BufferId, KernelCall, KernelCost
 use lazuli_ir::reference::{Dense, Summary, compare, evaluate, evaluate_bounds};
 use lazuli_ir::{
     BinaryOp, CompareOp, DType, DimVec, Graph, Layout, Literal, Op, ReduceOp, Result, Shape, Sources, Target,
-    TensorType, UnaryOp,
+    TargetKind, TensorType, UnaryOp,
 };
 use lazuli_passes::compile::iterations;
-use lazuli_passes::primitive::{Primitive, PrimitiveKey, StrideClass, checks, kernel};
+use lazuli_passes::primitive::{Primitive, PrimitiveKey, RowLength, StrideClass, checks, kernel};
 use lazuli_runtime::Array;
 use lazuli_runtime::cpu::{LaunchArg, compile, host_target, launch, set_num_threads};
 use std::fmt;
@@ -94,7 +94,7 @@ impl PrimitiveCase {
         Ok(graph)
     }
 
-    fn key(&self, graph: &Graph) -> PrimitiveKey {
+    fn key(&self, graph: &Graph, target: &Target) -> PrimitiveKey {
         let classes = |l: &Layout| -> DimVec<StrideClass> { l.strides.iter().map(|s| StrideClass::of(*s)).collect() };
         PrimitiveKey {
             primitive: self.primitive,
@@ -102,13 +102,19 @@ impl PrimitiveCase {
             rank: self.extents.len(),
             operands: self.inputs.iter().zip(&self.layouts).map(|(x, l)| (x.ty().dtype, classes(l))).collect(),
             result: classes(&self.result),
+            rows: RowLength::of(target.kind != TargetKind::Cpu, self.reduced()),
         }
+    }
+
+    /// Elements that a reduction reduces.
+    fn reduced(&self) -> u64 {
+        self.extents.iter().skip(self.result.strides.len()).map(|n| *n as u64).product()
     }
 
     /// The case as a program of one kernel for a target: what it means, how its inputs lie, what runs.
     pub(crate) fn program(&self, target: &Target) -> Result<(RandomProgram, Vec<Layout>, Program)> {
         let graph = self.graph()?;
-        let kernel = kernel(&self.key(&graph), target)?;
+        let kernel = kernel(&self.key(&graph, target), target)?;
         kernel.verify()?;
         let dtype = graph.ty(graph.outputs()[0]).dtype;
         let mut program = Program { inputs: self.inputs.len(), ..Program::default() };
@@ -205,7 +211,7 @@ pub fn check_primitive(case: &PrimitiveCase) -> Result<Summary, String> {
     let said = |e: lazuli_ir::Error| format!("{e}\n{case:?}");
     let graph = case.graph().map_err(said)?;
     let bounds = evaluate_bounds(&graph, &case.inputs, 3).map_err(said)?;
-    let key = case.key(&graph);
+    let key = case.key(&graph, &case.target);
     let kernel = kernel(&key, &case.target).map_err(said)?;
     let said = |e: lazuli_ir::Error| format!("{e}\n{key:?}\n{kernel}");
     kernel.verify().map_err(said)?;

@@ -130,6 +130,12 @@ fn layers() -> Vec<(&'static str, Vec<Tensor>, Function)> {
         ("argmax of all", matrix(180, 200), |x| vec![x[0].argmax(..)]),
         ("logsumexp", matrix(30, 1200), |x| vec![x[0].logsumexp(-1)]),
         ("cumsum", matrix(9, 130), |x| vec![x[0].cumsum(-1), x[0].cumsum(0)]),
+        ("cumsum of long rows", matrix(3, 2900), |x| vec![x[0].exp().cumsum(-1) * &x[0]]),
+        ("cumsum of all", vec![normal(1, &[1000])], |x| vec![x[0].cumsum(0), x[0].flip(0).cumsum(0).flip(0)]),
+        ("cumulative products and largest", matrix(40, 200), |x| {
+            vec![(&x[0] * 0.1 + 1.0).cumprod(1), x[0].cummax(1).0]
+        }),
+        ("cumsum of integers", vec![indices(1, &[300, 6], 90)], |x| vec![x[0].cumsum(0), x[0].cumsum(1)]),
         ("matmul of odd sides", vec![normal(1, &[37, 41]), normal(2, &[41, 29])], |x| vec![x[0].matmul(&x[1])]),
         ("matmul of tiles", vec![normal(1, &[128, 64]), normal(2, &[64, 128])], |x| vec![x[0].matmul(&x[1]).relu()]),
         ("matmul of transposes", vec![normal(1, &[40, 70]), normal(2, &[50, 40])], |x| vec![x[0].t().matmul(x[1].t())]),

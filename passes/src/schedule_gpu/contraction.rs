@@ -16,6 +16,20 @@ pub(super) fn bind(kernel: &mut Kernel, mut body: Block) -> Block {
     body
 }
 
+/// Lets the block share the tiles around contractions.
+pub(super) fn share_results(kernel: &mut Kernel, block: &mut Block) {
+    for s in block {
+        match &mut s.kind {
+            StmtKind::Tile(t) => kernel.tiles[t.index()].scope = Scope::Block,
+            kind => {
+                if let Some(body) = kind.body_mut().filter(|body| holds_dot(body)) {
+                    share_results(kernel, body);
+                }
+            }
+        }
+    }
+}
+
 /// Moves what stands before the one loop with contractions into it, and so on inside.
 fn perfect(block: &mut Block) {
     let Some((last, before)) = block.split_last() else { return };

@@ -4,6 +4,7 @@
 use super::elementwise::one;
 use super::flatten::substitute;
 use super::rows::{lie_across, unroll};
+use crate::primitive::RowLength;
 use crate::renumber::renumber;
 use crate::schedule::{split_root, stride};
 use lazuli_ir::kernel::{Axis, Binding, Block, Extent, Kernel, Loop, Memory, Stmt, StmtKind};
@@ -13,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 /// Elements of the innermost dim that a block takes, where it is the only one.
 const PIECE: u64 = 1024;
-/// Elements of the innermost dim that a warp takes, and rows of a block, where there are more.
+/// Elements of the innermost dim that a warp takes, and rows that a block takes, where there are more.
 const WARP_PIECE: u64 = 128;
 const ROWS: u64 = 8;
 /// Columns that a block reduces.
@@ -21,8 +22,8 @@ const COLUMNS: u64 = 64;
 /// Elements of a reduction at the root that a block takes.
 const CHUNK: u64 = 8192;
 
-/// Schedules the kernel of one primitive.
-pub(crate) fn schedule_gpu_primitive(kernel: &mut Kernel) {
+/// Schedules the kernel of one primitive, whose reductions have rows of about this length.
+pub(crate) fn schedule_gpu_primitive(kernel: &mut Kernel, length: RowLength) {
     split_root(kernel);
     let mut body = std::mem::take(&mut kernel.body);
     let mut nest: Vec<(VarId, Extent)> = Vec::new();
@@ -34,7 +35,7 @@ pub(crate) fn schedule_gpu_primitive(kernel: &mut Kernel) {
     kernel.body = match (nest.pop(), reduces) {
         (None, true) => at_root(body),
         (None, false) => body,
-        (Some(last), true) => rows(kernel, &nest, last, body),
+        (Some(last), true) => rows(kernel, &nest, last, body, length),
         (Some(last), false) => elements(kernel, nest, last, body),
     };
     let shared = matches!(kernel.body.as_slice(), [Stmt { kind: StmtKind::Reduce(_), .. }]);
@@ -103,17 +104,28 @@ fn lies_along(kernel: &Kernel, body: &Block, v: VarId) -> bool {
     all
 }
 
-/// Reductions: of columns, a column a thread; else, a row a block.
-fn rows(kernel: &mut Kernel, outer: &[(VarId, Extent)], last: (VarId, Extent), mut body: Block) -> Block {
-    if lie_across(kernel, &body, last.0) {
+/// Reductions: of columns and of the shortest rows, one a thread; else, a row a warp or, if it is long, a block.
+fn rows(
+    kernel: &mut Kernel,
+    outer: &[(VarId, Extent)],
+    last: (VarId, Extent),
+    mut body: Block,
+    length: RowLength,
+) -> Block {
+    if length == RowLength::Thread || lie_across(kernel, &body, last.0) {
         unroll(&mut body);
         let (start, body) = cut(kernel, last, COLUMNS, axis(Binding::Block, 1), body);
         return grid(outer, one(start, last.1, COLUMNS, None, axis(Binding::Grid(0), 1), body));
     }
+    let together = if length == RowLength::Warp { Binding::Lane } else { Binding::Block };
     for s in &mut body {
         if let StmtKind::Reduce(r) = &mut s.kind {
-            r.axis.binding = Binding::Block;
+            r.axis.binding = together;
         }
+    }
+    if length == RowLength::Warp {
+        let (start, body) = cut(kernel, last, ROWS, axis(Binding::Warp, 1), body);
+        return grid(outer, one(start, last.1, ROWS, None, axis(Binding::Grid(0), 1), body));
     }
     grid(outer, one(last.0, last.1, 1, None, axis(Binding::Grid(0), 1), body))
 }

@@ -14,6 +14,7 @@ use super::chunks::chunks;
 use super::columns::column_warps;
 use super::elementwise::{lanes, one};
 use super::flatten::{below, digits, flatten, substitute};
+use super::scans::scan;
 use super::{is_ordered, meet, reduces_in_order};
 use crate::schedule::stride;
 use crate::tiling::innermost;
@@ -23,9 +24,9 @@ use lazuli_ir::{Index, Target, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Elements of a row that are not worth sharing.
-pub(super) const SHORT: u64 = 16;
+pub(crate) const SHORT: u64 = 16;
 /// Elements of the longest row that a warp walks.
-const WARP_ROW: u64 = 1024;
+pub(crate) const WARP_ROW: u64 = 1024;
 /// Warps of a block that walk rows at most.
 pub(super) const WARPS: u64 = 8;
 /// Elements of a row that a thread may have in registers.
@@ -36,6 +37,16 @@ pub(super) const THREADS: u64 = 256;
 /// Binds a kernel that is no perfect nest over straight-line code.
 pub(super) fn bind(kernel: &mut Kernel, body: Block, target: &Target) -> Block {
     let (outer, mut row) = descend(body);
+    let last = outer.last().map(|o| o.0);
+    let rows: u64 = outer.iter().map(|o| o.1).product();
+    // Columns for all multiprocessors are a thread's, since neighbours read neighbours.
+    let across = last.is_some_and(|v| lie_across(kernel, &row, v));
+    if (!across || rows < 32 * u64::from(target.cores))
+        && rows > 0
+        && let Some(row) = scan(kernel, &row)
+    {
+        return wrap(&outer, row);
+    }
     if outer.is_empty() {
         if let [Stmt { kind: StmtKind::Reduce(r), .. }] = row.as_mut_slice()
             && chunks(kernel, r)
@@ -44,13 +55,11 @@ pub(super) fn bind(kernel: &mut Kernel, body: Block, target: &Target) -> Block {
         }
         return block_row(kernel, row);
     }
-    let rows: u64 = outer.iter().map(|o| o.1).product();
     if rows == 0 {
         return wrap(&outer, row);
     }
-    let last = outer.last().map(|o| o.0);
     let length = row.iter().map(elements).max().unwrap_or(0);
-    if length <= SHORT || row.iter().any(must_follow) || last.is_some_and(|v| lie_across(kernel, &row, v)) {
+    if length <= SHORT || row.iter().any(must_follow) || across {
         return thread_rows(kernel, &outer, row, target);
     }
     if length <= WARP_ROW && is_simple(kernel, &row) {

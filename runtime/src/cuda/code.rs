@@ -4,14 +4,16 @@
 //! programs that share their kernels share them on the device as well.
 
 use super::allocator::size;
-use super::driver::{Function, Module, Shape};
+use super::driver::{Function, Meaning, Module, Shape};
 use super::gpu::{Gpu, Grave, Queue};
 use super::pending::Work;
-use super::source::{self, Launch, PRELUDE, Source};
+use super::source::{self, Launch, PRELUDE, SORT_PRELUDE, SortSource, Source};
 use crate::arguments::Words;
+use crate::executor::places::missing;
 use lazuli_ir::kernel::{Kernel, StmtKind};
 use lazuli_ir::kernel_walk::for_each_statement;
-use lazuli_ir::{Error, ErrorKind, Result};
+use lazuli_ir::program::{Program, SortCall, Step};
+use lazuli_ir::{DType, Error, ErrorKind, Result};
 use std::sync::{Arc, PoisonError};
 
 /// A loaded program, unloaded when its last user is gone and the device is done with it.
@@ -20,6 +22,12 @@ pub(super) struct Loaded {
     gpu: &'static Gpu,
     module: Module,
     text: Arc<str>,
+}
+
+impl Loaded {
+    pub(super) fn module(&self) -> Module {
+        self.module
+    }
 }
 
 impl Drop for Loaded {
@@ -114,6 +122,11 @@ impl KernelCode {
         Ok((blocks > 0).then_some(shape))
     }
 
+    /// Its function.
+    pub(super) fn function(&self) -> Function {
+        self.0.function
+    }
+
     /// Submits a launch.
     ///
     /// # Safety
@@ -137,6 +150,63 @@ pub fn text(kernels: &[Kernel]) -> Result<(String, Vec<Source>)> {
     Ok((text, sources))
 }
 
+/// The loaded functions of a program.
+#[derive(Debug)]
+pub(super) struct Codes {
+    /// Of its kernels.
+    pub(super) kernels: Vec<KernelCode>,
+    /// Of its sorts, in the order of its steps.
+    pub(super) sorts: Vec<SortCode>,
+}
+
+/// A sort that can be launched.
+#[derive(Clone, Debug)]
+pub(super) struct SortCode {
+    pub(super) function: Function,
+    pub(super) source: SortSource,
+    /// What errors of the device call it.
+    pub(super) work: Arc<Work>,
+    _loaded: Arc<Loaded>,
+}
+
+/// Compiles the kernels and sorts of a program for a GPU, as one text, and loads them.
+pub(super) fn compile_program(program: &Program, gpu: &'static Gpu) -> Result<Codes> {
+    let mut sorts = Vec::new();
+    for step in &program.steps {
+        if let Step::Sort(call) = step {
+            let dtype = program.buffers.get(call.operand.0 as usize).ok_or_else(missing)?.dtype;
+            let source = source::print_sort(call, dtype, &format!("lz_sort_{}", sorts.len()))?;
+            sorts.push((call, dtype, source));
+        }
+    }
+    if program.kernels.is_empty() && sorts.is_empty() {
+        return Ok(Codes { kernels: Vec::new(), sorts: Vec::new() });
+    }
+    let (mut text, sources) = text(&program.kernels)?;
+    let prelude = (!sorts.is_empty()).then_some(SORT_PRELUDE);
+    for part in prelude.into_iter().chain(sorts.iter().map(|s| s.2.text.as_str())) {
+        text.push('\n');
+        text.push_str(part);
+    }
+    fits(&sources, gpu)?;
+    let loaded = load(gpu, text)?;
+    let kernels = functions(&program.kernels, sources, &loaded)?;
+    let mut queue = gpu.queue()?;
+    let code = |(call, dtype, source): (&SortCall, DType, SortSource)| {
+        let function = gpu.driver.function(loaded.module, &source.name, 0);
+        let function = queue.check(function)?;
+        gpu.driver.introduce(function, Meaning::Sort(call, dtype, &source));
+        Ok(SortCode {
+            function,
+            source,
+            work: Work::new("a sort".to_owned(), Vec::new(), None),
+            _loaded: loaded.clone(),
+        })
+    };
+    let sorts = sorts.into_iter().map(code).collect::<Result<_>>()?;
+    Ok(Codes { kernels, sorts })
+}
+
 /// A name that C takes, and that nothing else has.
 fn function_name(kernel: &str, number: usize) -> String {
     const LONGEST: usize = 80;
@@ -153,7 +223,13 @@ pub fn compile(kernels: &[Kernel], gpu: &'static Gpu) -> Result<Vec<KernelCode>>
         return Ok(Vec::new());
     }
     let (text, sources) = text(kernels)?;
-    for source in &sources {
+    fits(&sources, gpu)?;
+    functions(kernels, sources, &load(gpu, text)?)
+}
+
+/// Fails where a kernel needs more shared memory than a block has.
+fn fits(sources: &[Source], gpu: &Gpu) -> Result<()> {
+    for source in sources {
         let (asked, has) = (u64::from(source.launch.shared_bytes), gpu.properties().shared_bytes);
         if asked > has {
             let (asked, has) = (size(asked as usize), size(has as usize));
@@ -162,12 +238,17 @@ pub fn compile(kernels: &[Kernel], gpu: &'static Gpu) -> Result<Vec<KernelCode>>
             return Err(Error::new(ErrorKind::Device, message));
         }
     }
-    let loaded = load(gpu, text)?;
+    Ok(())
+}
+
+/// The functions of kernels in a loaded program.
+fn functions(kernels: &[Kernel], sources: Vec<Source>, loaded: &Arc<Loaded>) -> Result<Vec<KernelCode>> {
+    let gpu = loaded.gpu;
     let mut queue = gpu.queue()?;
     let code = |(kernel, source): (&Kernel, Source)| {
         let function = gpu.driver.function(loaded.module, &source.name, source.launch.shared_bytes);
         let function = queue.check(function)?;
-        gpu.driver.introduce(function, kernel);
+        gpu.driver.introduce(function, Meaning::Kernel(kernel));
         let words = ArgumentWords::of(kernel, &source.launch);
         let work = Work::new(format!("kernel {}", kernel.name), Vec::new(), None);
         let (kernel, loaded) = (kernel.clone(), loaded.clone());
@@ -176,7 +257,8 @@ pub fn compile(kernels: &[Kernel], gpu: &'static Gpu) -> Result<Vec<KernelCode>>
     kernels.iter().zip(sources).map(code).collect()
 }
 
-fn load(gpu: &'static Gpu, text: String) -> Result<Arc<Loaded>> {
+/// Compiles a program's text and loads it, unless it is loaded.
+pub(super) fn load(gpu: &'static Gpu, text: String) -> Result<Arc<Loaded>> {
     let found = |text: &str| {
         let loaded = gpu.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.get(text).and_then(std::sync::Weak::upgrade)

@@ -5,8 +5,10 @@
 //!
 //! Calls may come from any thread; those that submit work must not overlap, which the callers see to.
 
+use super::source::SortSource;
 use super::{cache, nvrtc};
-use lazuli_ir::{Error, ErrorKind, Kernel, Matmul, MatmulRoutine, Result};
+use lazuli_ir::program::SortCall;
+use lazuli_ir::{DType, Error, ErrorKind, Kernel, Matmul, MatmulRoutine, Result};
 use std::fmt;
 
 macro_rules! handles {
@@ -26,6 +28,8 @@ handles!(
     Function,
     /// A recorded sequence of work.
     Graph,
+    /// A launch in a recorded sequence.
+    Node,
     /// A graph that can be launched.
     GraphExec,
     /// A moment in the stream.
@@ -43,14 +47,25 @@ pub struct Properties {
     pub memory: u64,
     /// The number of multiprocessors.
     pub multiprocessors: u32,
+    /// Threads that a multiprocessor holds at once at most.
+    pub resident_threads: u32,
     /// Bytes of shared memory that a block may ask for.
     pub shared_bytes: u64,
     /// Bytes of second-level cache.
     pub l2_bytes: u64,
-    /// Cycles in a microsecond.
-    pub cycles_per_us: f64,
-    /// Bytes that memory moves in a microsecond.
-    pub memory_bytes_per_us: f64,
+}
+
+/// What a function takes of a multiprocessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes of a thread's own memory outside of registers, such as spilled ones.
+    pub local_bytes: u32,
+    /// Bytes of shared memory of a block that the code itself declares.
+    pub shared_bytes: u32,
+    /// Blocks that a multiprocessor runs at once.
+    pub resident_blocks: u32,
 }
 
 /// What a failure means for the device.
@@ -104,6 +119,15 @@ pub struct Shape {
     pub threads: u32,
     /// Bytes of dynamic shared memory of a block.
     pub shared_bytes: u32,
+}
+
+/// What a function does.
+#[derive(Clone, Copy, Debug)]
+pub enum Meaning<'a> {
+    /// It is a kernel.
+    Kernel(&'a Kernel),
+    /// It is launched several times, and then has sorted elements of a type; see [`SortSource`].
+    Sort(&'a SortCall, DType, &'a SortSource),
 }
 
 /// Where the matrices of a product lie.
@@ -178,8 +202,11 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// A function that may be launched with up to this much dynamic shared memory.
     fn function(&self, module: Module, name: &str, shared_bytes: u32) -> Outcome<Function>;
 
-    /// Tells which kernel a function is, for drivers that run kernels by other means than their machine code.
-    fn introduce(&self, _function: Function, _kernel: &Kernel) {}
+    /// What a function takes that is launched like this.
+    fn footprint(&self, function: Function, shape: Shape) -> Outcome<Footprint>;
+
+    /// Tells what a function does, for drivers that run functions by other means than their machine code.
+    fn introduce(&self, _function: Function, _meaning: Meaning<'_>) {}
 
     /// Launches a function; `words` are its arguments.
     ///
@@ -206,6 +233,9 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// From now on launches, products included, are recorded and do not run.
     fn begin_capture(&self) -> Outcome;
 
+    /// The launch that was recorded last, in the capture that goes on.
+    fn captured(&self) -> Outcome<Node>;
+
     /// What was recorded. The stream takes work again, also where this fails.
     fn end_capture(&self) -> Outcome<Graph>;
 
@@ -214,6 +244,13 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
     /// Gives an executable the arguments of a graph of the same form; `false` where its form differs.
     fn update(&self, exec: GraphExec, graph: Graph) -> Outcome<bool>;
+
+    /// Gives a launch of an executable other arguments, for when it is launched next. The graph that the executable was made of, and the
+    /// launch is in, must not have been let go.
+    ///
+    /// # Safety
+    /// As for [`launch`](Self::launch), whenever the executable is launched.
+    unsafe fn give(&self, exec: GraphExec, node: Node, function: Function, shape: Shape, words: &[u64]) -> Outcome;
 
     /// Lets a recorded graph go.
     fn destroy_graph(&self, graph: Graph) -> Outcome;

@@ -1,31 +1,25 @@
 //! A program on a GPU.
 //!
 //! All that does not depend on the call stands in a template of words; a call copies it and writes the addresses of buffers.
-//! Then its launches go to the device as a CUDA graph (see [`graphs`](super::graphs)); a program of one launch, and one with
-//! steps that the host takes part in, is submitted step by step. Nothing is waited for: outputs are arrays whose
-//! values will be there before whatever reads them.
+//! Then its launches go to the device as a CUDA graph (see [`graphs`](super::graphs)); a program of one launch is submitted as such.
+//! Nothing is waited for: outputs are arrays whose values will be there before whatever reads them.
 //!
 //! Products of matrices are the driver's routine. One that never ran is not captured, since a library loads its code then: the
 //! first call of a program with such a product is submitted step by step, whatever comes after.
-//!
-//! A sort goes through the host: its operand is copied down, sorted by the CPU's routine, and the result copied up.
 
-use super::code::{self, KernelCode};
-use super::driver::{Address, Event, Matrices, Shape};
+use super::code::{self, Codes, KernelCode, SortCode};
+use super::driver::{Address, Event, Footprint, Function, Matrices, Shape};
 use super::gpu::{Gpu, Queue};
-use super::graphs::Graphs;
+use super::graphs::{Graphs, Launch};
 use super::pending::Work;
-use super::source::CheckStatus;
+use super::source::{CheckStatus, SortSource};
 use crate::allocator::ALIGNMENT;
 use crate::array::Array;
 use crate::buffer::Buffer;
-use crate::cpu;
 use crate::executor::places::{Places, check_arguments, check_call, check_matmul, check_sort, missing};
-use crate::executor::{Argument, CallReport, Executable};
-use lazuli_ir::program::{
-    self, BufferDecl, BufferId, CheckSite, KernelCall, MatmulCall, MatrixArg, OutputDecl, Place, Program, SortCall,
-};
-use lazuli_ir::{DType, Layout, Matmul, Result};
+use crate::executor::{Argument, CallReport, GpuLaunch};
+use lazuli_ir::program::{self, BufferDecl, BufferId, CheckSite, KernelCall, MatmulCall, MatrixArg, Program, SortCall};
+use lazuli_ir::{DType, Matmul, Result};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,13 +41,13 @@ pub(crate) struct CudaExecutable {
     graphs: Mutex<Graphs>,
 }
 
-/// A step, ready to be submitted.
+/// A step, ready to be submitted: its launches, none where there is nothing to do.
 #[derive(Debug)]
 enum Step {
-    /// A launch; `None` where there is nothing to do.
-    Kernel { code: KernelCode, shape: Option<Shape>, words: Range<usize> },
-    /// A sort on the host.
-    Sort(Sort),
+    /// A kernel.
+    Kernel { code: KernelCode, launch: Option<Planned> },
+    /// A sort.
+    Sort { code: SortCode, launches: Vec<Planned> },
     /// Products of matrices.
     Matmul(Product),
 }
@@ -72,16 +66,12 @@ struct Product {
     work: Arc<Work>,
 }
 
+/// A launch without its words, which stand in this range of the call's.
 #[derive(Debug)]
-struct Sort {
-    operand: BufferId,
-    dtype: DType,
-    /// Where the sorted elements begin in the operand, counted from its pointer, and how many there are.
-    low: i64,
-    elements: usize,
-    result: BufferId,
-    /// The same sort of an argument of its own, for the CPU.
-    routine: Executable,
+struct Planned {
+    function: Function,
+    shape: Shape,
+    words: Range<usize>,
 }
 
 /// The parts of a program's own memory while it is laid out.
@@ -96,7 +86,7 @@ struct Fixed {
 impl CudaExecutable {
     /// Compiles a program, scheduled for this GPU's target, and loads it. Errors call it by `name`.
     pub(crate) fn new(program: Program, gpu: &'static Gpu, name: &str) -> Result<CudaExecutable> {
-        let codes = code::compile(&program.kernels, gpu)?;
+        let Codes { kernels, sorts } = code::compile_program(&program, gpu)?;
         let mut executable = CudaExecutable {
             workspace_bytes: program.workspace_bytes,
             gpu,
@@ -109,10 +99,13 @@ impl CudaExecutable {
             program: Program::default(),
         };
         let mut fixed = Fixed::default();
+        let mut sorts = sorts.into_iter();
         for step in &program.steps {
             let step = match step {
-                program::Step::Kernel(call) => executable.place_kernel(&program, &codes, call, &mut fixed)?,
-                program::Step::Sort(call) => Step::Sort(Sort::new(&program, call)?),
+                program::Step::Kernel(call) => executable.place_kernel(&program, &kernels, call, &mut fixed)?,
+                program::Step::Sort(call) => {
+                    executable.place_sort(&program, sorts.next().ok_or_else(missing)?, call)?
+                }
                 program::Step::Matmul(call) => Step::Matmul(Product::new(&program, call, gpu)?),
             };
             executable.steps.push(step);
@@ -134,6 +127,27 @@ impl CudaExecutable {
 
     pub(crate) fn workspace_bytes(&self) -> usize {
         self.workspace_bytes
+    }
+
+    /// How each step is launched; `None` for what has nothing to do.
+    pub(crate) fn launches(&self) -> Result<Vec<Option<GpuLaunch>>> {
+        let one = |step: &Step| {
+            // What is launched several times is one function, and its first launch the largest.
+            let Some(Planned { function, shape, .. }) = step.launches().first() else { return Ok(None) };
+            let footprint = self.gpu.driver.footprint(*function, *shape).map_err(|f| f.error())?;
+            let Footprint { registers, local_bytes, shared_bytes, resident_blocks } = footprint;
+            let held = f64::from(self.gpu.properties().resident_threads.max(1));
+            Ok(Some(GpuLaunch {
+                blocks: shape.blocks,
+                threads: shape.threads,
+                registers,
+                local_bytes,
+                shared_bytes: shared_bytes + shape.shared_bytes,
+                resident_blocks,
+                occupancy: f64::from(resident_blocks) * f64::from(shape.threads) / held,
+            }))
+        };
+        self.steps.iter().map(one).collect()
     }
 
     fn place_kernel(
@@ -164,8 +178,37 @@ impl CudaExecutable {
             self.partials.push((first + word, at));
             fixed.tickets.push(first + word + 1);
         }
-        let shape = code.shape(&call.extents)?;
-        Ok(Step::Kernel { code: code.clone(), shape, words: first..first + words.total })
+        let words = first..first + words.total;
+        let planned = |shape| Planned { function: code.function(), shape, words };
+        Ok(Step::Kernel { code: code.clone(), launch: code.shape(&call.extents)?.map(planned) })
+    }
+
+    fn place_sort(&mut self, program: &Program, code: SortCode, call: &SortCall) -> Result<Step> {
+        let operand = program.buffers.get(call.operand.0 as usize).ok_or_else(missing)?;
+        let result = program.buffers.get(call.result.0 as usize).ok_or_else(missing)?;
+        check_sort(program, operand, result, call)?;
+        let SortSource { blocks, threads, scratch_bytes, runs, .. } = &code.source;
+        let scratch = [0, 1].map(|_| {
+            let at = self.workspace_bytes.next_multiple_of(ALIGNMENT);
+            self.workspace_bytes = at + scratch_bytes;
+            at
+        });
+        let offset = call.layout.offset as isize * operand.dtype.size() as isize;
+        let mut launches = Vec::new();
+        for (i, run) in runs.iter().enumerate().filter(|_| *blocks > 0) {
+            let first = self.words.len();
+            self.words.extend([0, 0, 0, 0, *run]);
+            self.addresses.push((first, call.operand.0, offset));
+            self.addresses.push((first + 1, call.result.0, 0));
+            if *scratch_bytes > 0 {
+                // What one launch writes, the next one reads.
+                let (from, to) = (scratch[(i + 1) % 2], scratch[i % 2]);
+                self.partials.extend([(first + 2, from), (first + 3, to)]);
+            }
+            let shape = Shape { blocks: *blocks, threads: *threads, shared_bytes: 0 };
+            launches.push(Planned { function: code.function, shape, words: first..first + 5 });
+        }
+        Ok(Step::Sort { code, launches })
     }
 
     /// Statuses and tickets: zeros at first, and whenever no launch is running.
@@ -226,8 +269,7 @@ impl CudaExecutable {
 
     fn submit(&self, queue: &mut Queue, call: &Call<'_>) -> Result<()> {
         let all = |queue: &mut Queue| self.steps.iter().try_for_each(|step| self.step(queue, step, call));
-        let launches = self.steps.iter().all(|s| !matches!(s, Step::Sort(_)));
-        if !launches || self.steps.len() < 2 || self.gpu.stepwise {
+        if self.steps.iter().map(Step::submissions).sum::<usize>() < 2 || self.gpu.stepwise {
             return all(queue);
         }
         let mut addresses: Vec<u64> = call.pointers.iter().map(|p| *p as u64).collect();
@@ -235,13 +277,19 @@ impl CudaExecutable {
         let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |step: &Step| match step {
             Step::Matmul(product) => self.gpu.driver.has_run(&product.matmul, &product.matrices(call)),
-            Step::Kernel { .. } | Step::Sort(_) => true,
+            Step::Kernel { .. } | Step::Sort { .. } => true,
         };
         if !graphs.holds(&addresses) && !self.steps.iter().all(known) {
             return all(queue);
         }
         // SAFETY: as for each step; words depend on the addresses and on the program alone.
-        unsafe { graphs.run(queue, &addresses, all) }
+        unsafe { graphs.run(queue, &addresses, || self.own(call), all) }
+    }
+
+    /// The launches of a call, where all are of kernels of ours.
+    fn own<'a>(&self, call: &'a Call<'_>) -> Option<Vec<Launch<'a>>> {
+        let ours = self.steps.iter().all(|s| !matches!(s, Step::Matmul(_)));
+        ours.then(|| self.steps.iter().flat_map(Step::launches).map(|planned| planned.of(call)).collect())
     }
 
     /// Submits each step between two events, waits, and gives the nanoseconds of each.
@@ -277,29 +325,55 @@ impl CudaExecutable {
     }
 
     fn step(&self, queue: &mut Queue, step: &Step, call: &Call<'_>) -> Result<()> {
-        match step {
-            Step::Kernel { shape: None, .. } => Ok(()),
-            Step::Kernel { code, shape: Some(shape), words } => {
-                if self.gpu.stepwise {
-                    queue.note(code.work());
-                }
-                // SAFETY: the words were laid out for this kernel; `check_call` and `check_arguments` have made sure that
-                // buffers hold what parameters reach; arguments, results and workspace are reused in the order of the queue.
-                unsafe { code.launch(queue, *shape, &call.words[words.clone()])? };
-                if self.gpu.stepwise { queue.settle() } else { Ok(()) }
-            }
-            Step::Sort(sort) => sort.run(queue, call),
-            Step::Matmul(product) => {
-                if self.gpu.stepwise {
-                    queue.note(&product.work);
-                }
-                // SAFETY: `check_matmul` and `check_arguments` have made sure that buffers hold what the product reaches;
-                // arguments, results and workspace are reused in the order of the queue.
-                let submitted = unsafe { self.gpu.driver.matmul(&product.matmul, &product.matrices(call)) };
-                queue.check(submitted)?;
-                if self.gpu.stepwise { queue.settle() } else { Ok(()) }
-            }
+        if self.gpu.stepwise {
+            queue.note(step.work());
         }
+        if let Step::Matmul(product) = step {
+            // SAFETY: `check_matmul` and `check_arguments` have made sure that buffers hold what the product reaches;
+            // arguments, results and workspace are reused in the order of the queue.
+            let submitted = unsafe { self.gpu.driver.matmul(&product.matmul, &product.matrices(call)) };
+            queue.check(submitted)?;
+        }
+        for planned in step.launches() {
+            // SAFETY: the words were laid out for this function; `check_call`, `check_sort` and `check_arguments` have made sure
+            // that buffers hold what is reached; arguments, results and workspace are reused in the order of the queue.
+            unsafe { planned.of(call).submit(queue)? };
+        }
+        if self.gpu.stepwise { queue.settle() } else { Ok(()) }
+    }
+}
+
+impl Step {
+    fn launches(&self) -> &[Planned] {
+        match self {
+            Step::Kernel { launch, .. } => launch.as_slice(),
+            Step::Sort { launches, .. } => launches,
+            Step::Matmul(_) => &[],
+        }
+    }
+
+    /// How much is submitted.
+    fn submissions(&self) -> usize {
+        match self {
+            Step::Kernel { .. } | Step::Sort { .. } => self.launches().len(),
+            Step::Matmul(_) => 1,
+        }
+    }
+
+    /// What errors of the device call the step alone.
+    fn work(&self) -> &Arc<Work> {
+        match self {
+            Step::Kernel { code, .. } => code.work(),
+            Step::Sort { code, .. } => &code.work,
+            Step::Matmul(product) => &product.work,
+        }
+    }
+}
+
+impl Planned {
+    /// The launch of a call.
+    fn of<'a>(&self, call: &'a Call<'_>) -> Launch<'a> {
+        Launch { function: self.function, shape: self.shape, words: &call.words[self.words.clone()] }
     }
 }
 
@@ -344,52 +418,5 @@ impl Product {
             scratch: self.scratch.map_or(Address(0), |b| at((b, 0))),
             scratch_bytes: self.scratch_bytes,
         }
-    }
-}
-
-impl Sort {
-    fn new(program: &Program, call: &SortCall) -> Result<Sort> {
-        let operand = program.buffers.get(call.operand.0 as usize).ok_or_else(missing)?;
-        let result = program.buffers.get(call.result.0 as usize).ok_or_else(missing)?;
-        check_sort(program, operand, result, call)?;
-        let (low, high) = call.layout.bounds();
-        let elements = high.saturating_sub(low).max(0) as usize;
-        let shape = call.layout.shape.clone();
-        let layout = Layout { offset: call.layout.offset - low, ..call.layout.clone() };
-        let (input, output) = (BufferId(0), BufferId(1));
-        let alone = Program {
-            buffers: vec![
-                BufferDecl { dtype: operand.dtype, elements, place: Place::Input(0) },
-                BufferDecl { dtype: DType::I64, elements: shape.elements(), place: Place::Output { donor: None } },
-            ],
-            steps: vec![program::Step::Sort(SortCall { operand: input, layout, result: output, ..call.clone() })],
-            outputs: vec![OutputDecl { buffer: output, dtype: DType::I64, layout: Layout::contiguous(shape) }],
-            inputs: 1,
-            ..Program::default()
-        };
-        let routine = Executable::new(alone, cpu::host_target())?;
-        Ok(Sort { operand: call.operand, dtype: operand.dtype, low, elements, result: call.result, routine })
-    }
-
-    fn run(&self, queue: &mut Queue, call: &Call<'_>) -> Result<()> {
-        if self.elements == 0 {
-            return Ok(());
-        }
-        let size = self.dtype.size();
-        let operand = Buffer::uninit(self.elements * size)?;
-        let from = call.pointers[self.operand.0 as usize].wrapping_offset(self.low as isize * size as isize);
-        // SAFETY: the buffer is as long as said, its memory is initialised, and nobody else knows it yet.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(operand.as_ptr(), operand.bytes()) };
-        // SAFETY: `check_sort` has made sure that the operand holds these elements.
-        unsafe { queue.copy_down_at(Address(from as u64), bytes)? };
-        let line = Layout::contiguous([self.elements].into());
-        let array = Array::new(Arc::new(operand), self.dtype, line)?;
-        for sorted in self.routine.run(vec![Argument { array, donated: false }])? {
-            let indices = sorted.as_slice::<i64>().unwrap_or(&[]);
-            let to = call.pointers[self.result.0 as usize];
-            // SAFETY: as above, for the result.
-            unsafe { queue.copy_up_at(Address(to as u64), bytemuck::cast_slice(indices))? };
-        }
-        Ok(())
     }
 }

@@ -7,7 +7,8 @@
 
 use super::allocator::{self, DeviceBlock, Pool};
 use super::code::Loaded;
-use super::driver::{Address, Driver, Failure, FailureKind, GraphExec, Module, Outcome, Properties};
+use super::driver::{Address, Driver, Failure, FailureKind, Graph, GraphExec, Module, Outcome, Properties};
+use super::limits;
 use super::nvidia::{self, Nvidia};
 use super::pending::{Pending, Work};
 use super::staging::Staging;
@@ -29,6 +30,8 @@ pub struct Gpu {
     /// What nobody uses any more, but the device still may.
     graves: Mutex<Vec<Grave>>,
     queue: Mutex<State>,
+    /// What it does at most, once that was measured.
+    limits: Mutex<Option<Limits>>,
     /// Whether each step is waited for, so that an error names the kernel: `LAZULI_CUDA_SYNC=1`.
     pub(super) stepwise: bool,
 }
@@ -37,6 +40,7 @@ pub struct Gpu {
 pub(super) enum Grave {
     Module(Module),
     Exec(GraphExec),
+    Graph(Graph),
 }
 
 #[derive(Default)]
@@ -130,6 +134,7 @@ impl Gpu {
             loaded: Mutex::default(),
             graves: Mutex::default(),
             queue: Mutex::default(),
+            limits: Mutex::default(),
             stepwise: std::env::var_os("LAZULI_CUDA_SYNC").is_some_and(|v| v == "1"),
         }))
     }
@@ -154,16 +159,17 @@ impl Gpu {
         &self.target
     }
 
-    /// What it does at most, as its clocks and widths say.
-    pub fn limits(&self) -> Limits {
-        /// Fused multiply-adds of `f32` that a multiprocessor starts in a cycle.
-        const LANES: f64 = 128.0;
-        /// How many times as much the second cache moves as memory, about.
-        const CACHE: f64 = 2.0;
-        let p = self.properties();
-        let flops = 2.0 * LANES * f64::from(p.multiprocessors) * p.cycles_per_us;
-        let cached = CACHE * p.memory_bytes_per_us;
-        Limits::new(p.multiprocessors, p.memory_bytes_per_us, cached, p.l2_bytes / 2, flops)
+    /// What it does at most. The first question takes some tenths of a second, in which it copies memory and multiplies; later
+    /// ones know the answer.
+    ///
+    /// # Errors
+    /// Memory; its compiler; the device.
+    pub fn limits(&'static self) -> Result<Limits> {
+        let mut known = lock(&self.limits);
+        match *known {
+            Some(limits) => Ok(limits),
+            None => Ok(*known.insert(limits::measure(self)?)),
+        }
     }
 
     /// Bytes of its memory that are free, and all.
@@ -303,6 +309,7 @@ impl Queue {
             let gone = match grave {
                 Grave::Module(module) => gpu.driver.unload(module),
                 Grave::Exec(exec) => gpu.driver.destroy_exec(exec),
+                Grave::Graph(graph) => gpu.driver.destroy_graph(graph),
             };
             self.check(gone)?;
         }

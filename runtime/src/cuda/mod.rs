@@ -7,6 +7,7 @@
 //! - `gpu`: a GPU and its queue; `allocator` its memory, `staging` copies, `pending` what is not waited for yet.
 //! - `code`: kernels that are loaded; `launch` runs one on arrays.
 //! - `executor`: runs a program; `graphs` replays it.
+//! - `limits`: what a GPU does at most, for reports.
 //!
 //! Nothing here needs CUDA to build: the driver, the compiler and the library are looked for when they are first used, and what is
 //! missing is an error that says what to install. Without the library for products of matrices programs run all the same.
@@ -21,6 +22,7 @@ mod gpu;
 mod graphs;
 mod launch;
 mod library;
+pub mod limits;
 mod nvidia;
 pub mod nvrtc;
 mod pending;

@@ -5,11 +5,11 @@
 
 use super::cublaslt::Products;
 use super::driver::{
-    Address, Driver, Event, Failure, FailureKind, Function, Graph, GraphExec, Matrices, Module, Outcome, Properties,
-    Shape,
+    Address, Driver, Event, Failure, FailureKind, Footprint, Function, Graph, GraphExec, Matrices, Module, Node,
+    Outcome, Properties, Shape,
 };
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute, CUresult};
 use lazuli_ir::{Error, ErrorKind, Matmul, MatmulRoutine, Result};
 use smallvec::SmallVec;
 use std::ffi::{CString, c_int, c_void};
@@ -163,20 +163,21 @@ fn properties(device: sys::CUdevice) -> Outcome<Properties> {
     };
     let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-    let memory_khz = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?;
-    let bus_bits = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
     Ok(Properties {
         name: result::device::get_name(device).named("cuDeviceGetName")?,
         sm: major * 10 + minor,
         // SAFETY: the device exists.
         memory: unsafe { result::device::total_mem(device) }.named("cuDeviceTotalMem")? as u64,
         multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        resident_threads: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?,
         shared_bytes: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?.into(),
         l2_bytes: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?.into(),
-        cycles_per_us: f64::from(attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?) / 1e3,
-        // Twice a cycle, as wide as the bus.
-        memory_bytes_per_us: 2.0 * f64::from(memory_khz) / 1e3 * f64::from(bus_bits) / 8.0,
     })
+}
+
+/// The address of each word, as the driver takes arguments.
+fn arguments(words: &[u64]) -> SmallVec<[*mut c_void; 32]> {
+    words.iter().map(|w| std::ptr::from_ref(w).cast_mut().cast()).collect()
 }
 
 /// Shared memory that every function may have; more must be asked for.
@@ -252,7 +253,7 @@ impl Driver for Nvidia {
         let function = unsafe { result::module::get_function(module.0 as sys::CUmodule, name) };
         let function = function.named("cuModuleGetFunction")?;
         if shared_bytes > PLAIN_SHARED_BYTES {
-            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function was just found.
             unsafe { result::function::set_function_attribute(function, attribute, shared_bytes as c_int) }
                 .named("cuFuncSetAttribute")?;
@@ -260,10 +261,32 @@ impl Driver for Nvidia {
         Ok(Function(function as u64))
     }
 
+    fn footprint(&self, function: Function, shape: Shape) -> Outcome<Footprint> {
+        self.enter()?;
+        let function = function.0 as sys::CUfunction;
+        let attribute = |which: CUfunction_attribute| {
+            let mut value: c_int = 0;
+            // SAFETY: the function came from `function`, and the number has a place.
+            let got = unsafe { sys::cuFuncGetAttribute(&mut value, which, function) };
+            got.result().map(|()| value.max(0) as u32).named("cuFuncGetAttribute")
+        };
+        let mut blocks: c_int = 0;
+        let (threads, shared) = (shape.threads as c_int, shape.shared_bytes as usize);
+        // SAFETY: as above.
+        unsafe { sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads, shared) }
+            .result()
+            .named("cuOccupancyMaxActiveBlocksPerMultiprocessor")?;
+        Ok(Footprint {
+            registers: attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
+            local_bytes: attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
+            shared_bytes: attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
+            resident_blocks: blocks.max(0) as u32,
+        })
+    }
+
     unsafe fn launch(&self, function: Function, shape: Shape, words: &[u64]) -> Outcome {
         self.enter()?;
-        let mut arguments: SmallVec<[*mut c_void; 32]> =
-            words.iter().map(|w| std::ptr::from_ref(w).cast_mut().cast()).collect();
+        let mut arguments = arguments(words);
         // SAFETY: by the contract; the driver reads the words before it returns.
         unsafe {
             result::launch_kernel(
@@ -304,6 +327,36 @@ impl Driver for Nvidia {
         unsafe { result::stream::begin_capture(self.stream, mode) }.named("cuStreamBeginCapture")
     }
 
+    fn captured(&self) -> Outcome<Node> {
+        const CALL: &str = "cuStreamGetCaptureInfo";
+        self.enter()?;
+        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        let mut last: *const sys::CUgraphNode = std::ptr::null();
+        let (mut edges, mut count): (*const sys::CUgraphEdgeData, usize) = (std::ptr::null(), 0);
+        let none = std::ptr::null_mut();
+        // SAFETY: the stream exists, and all that is asked for has a place.
+        unsafe {
+            sys::cuStreamGetCaptureInfo_v3(
+                self.stream,
+                &mut status,
+                none,
+                none.cast(),
+                &mut last,
+                &mut edges,
+                &mut count,
+            )
+        }
+        .result()
+        .named(CALL)?;
+        // What is recorded next waits for the launch before, and for nothing else, since there is one stream.
+        if count != 1 || last.is_null() {
+            let message = format!("{count} launches are the last of a capture");
+            return Err(Failure { kind: FailureKind::Refused, call: CALL, message });
+        }
+        // SAFETY: the driver points to that many nodes, until the stream is used again.
+        Ok(Node(unsafe { *last } as u64))
+    }
+
     fn end_capture(&self) -> Outcome<Graph> {
         self.enter()?;
         // SAFETY: the stream exists.
@@ -331,6 +384,30 @@ impl Driver for Nvidia {
             CUresult::CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE => Ok(false),
             code => code.result().map(|()| true).named("cuGraphExecUpdate"),
         }
+    }
+
+    unsafe fn give(&self, exec: GraphExec, node: Node, function: Function, shape: Shape, words: &[u64]) -> Outcome {
+        self.enter()?;
+        let mut arguments = arguments(words);
+        let params = sys::CUDA_KERNEL_NODE_PARAMS {
+            func: function.0 as sys::CUfunction,
+            gridDimX: shape.blocks,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: shape.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shape.shared_bytes,
+            kernelParams: arguments.as_mut_ptr(),
+            extra: std::ptr::null_mut(),
+            kern: std::ptr::null_mut(),
+            ctx: std::ptr::null_mut(),
+        };
+        let (exec, node) = (exec.0 as sys::CUgraphExec, node.0 as sys::CUgraphNode);
+        // SAFETY: by the contract; the driver reads the words before it returns.
+        unsafe { sys::cuGraphExecKernelNodeSetParams_v2(exec, node, &params) }
+            .result()
+            .named("cuGraphExecKernelNodeSetParams")
     }
 
     fn destroy_graph(&self, graph: Graph) -> Outcome {

@@ -13,6 +13,7 @@
 //! - `nest`: loops, and who runs their iterations.
 //! - `reduction`: accumulators, trees of threads, partial results of blocks.
 //! - `contraction`: products of matrices through shared memory.
+//! - `sort`: sorts of lines, which are no kernels of the Kernel IR.
 //! - `types`: types and constants as C has them, and names.
 
 mod contraction;
@@ -22,7 +23,10 @@ mod nest;
 mod operation;
 mod printer;
 mod reduction;
+mod sort;
 mod types;
+
+pub use sort::{SORT_PRELUDE, SortSource, print_sort};
 
 use lazuli_ir::Result;
 use lazuli_ir::kernel::{Extent, Kernel};

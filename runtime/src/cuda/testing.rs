@@ -8,11 +8,13 @@
 mod evaluator;
 
 use super::driver::{
-    Address, Driver, Event, Failure, FailureKind, Function, Graph, GraphExec, Matrices, Module, Outcome, Properties,
-    Shape,
+    Address, Driver, Event, Failure, FailureKind, Footprint, Function, Graph, GraphExec, Matrices, Meaning, Module,
+    Node, Outcome, Properties, Shape,
 };
+use super::source::SortSource;
 use super::{gpu, nvrtc};
-use lazuli_ir::{Kernel, Matmul, MatmulRoutine, Result};
+use lazuli_ir::program::SortCall;
+use lazuli_ir::{DType, Kernel, Matmul, MatmulRoutine, Result};
 use std::alloc::Layout;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -27,8 +29,8 @@ pub type Launcher = Box<dyn Fn(&Launched<'_>) -> std::result::Result<(), String>
 pub struct Launched<'a> {
     /// The text of the program that the function is in, prelude included.
     pub text: &'a str,
-    /// The kernel that the text is of.
-    pub kernel: &'a Kernel,
+    /// What the function does.
+    pub meaning: Meaning<'a>,
     /// The function's name.
     pub function: &'a str,
     /// Blocks and threads.
@@ -53,11 +55,33 @@ struct Inner {
 
 /// What was recorded.
 #[derive(Clone)]
-enum Node {
+struct Recorded {
+    node: u64,
+    work: Submitted,
+}
+
+/// What was submitted.
+#[derive(Clone)]
+enum Submitted {
     /// A launch.
     Launch { function: Function, shape: Shape, words: Vec<u64> },
     /// A product of matrices.
     Matmul { matmul: Matmul, at: Matrices },
+}
+
+/// What a function does, as the driver was told.
+enum Known {
+    Kernel(Kernel),
+    Sort(SortCall, DType, SortSource),
+}
+
+impl Known {
+    fn meaning(&self) -> Meaning<'_> {
+        match self {
+            Known::Kernel(kernel) => Meaning::Kernel(kernel),
+            Known::Sort(call, dtype, source) => Meaning::Sort(call, *dtype, source),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -71,12 +95,13 @@ struct State {
     pinned: BTreeMap<u64, usize>,
     /// What fails next: the call's name, how many of it still work, and as what.
     failures: Vec<(&'static str, usize, FailureKind)>,
-    capture: Option<Vec<Node>>,
+    capture: Option<Vec<Recorded>>,
     modules: BTreeMap<u64, Arc<str>>,
     functions: BTreeMap<u64, (u64, Arc<str>)>,
-    kernels: BTreeMap<u64, Arc<Kernel>>,
-    graphs: BTreeMap<u64, Vec<Node>>,
-    execs: BTreeMap<u64, Vec<Node>>,
+    meanings: BTreeMap<u64, Arc<Known>>,
+    graphs: BTreeMap<u64, Vec<Recorded>>,
+    /// Executables: the graph each was made of, and its launches.
+    execs: BTreeMap<u64, (u64, Vec<Recorded>)>,
     /// The products that ran.
     products: HashSet<Matmul>,
     events: BTreeMap<u64, bool>,
@@ -98,10 +123,9 @@ impl Fake {
             sm: 90,
             memory,
             multiprocessors: 132,
+            resident_threads: 2048,
             shared_bytes: 227 << 10,
             l2_bytes: 50 << 20,
-            cycles_per_us: 2e3,
-            memory_bytes_per_us: 3.3e6,
         };
         Fake(Arc::new(Inner {
             properties,
@@ -206,28 +230,29 @@ impl Fake {
         Ok(state)
     }
 
-    fn run(&self, nodes: &[Node]) -> Outcome {
+    fn run(&self, nodes: &[Recorded]) -> Outcome {
         let launcher = self.0.launcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let lost = |call| move |message| Failure { kind: FailureKind::Lost, call, message };
         for node in nodes {
-            match node {
-                Node::Launch { function, shape, words } => {
-                    let (text, name, kernel) = {
+            match &node.work {
+                Submitted::Launch { function, shape, words } => {
+                    let (text, name, known) = {
                         let mut state = self.state();
                         state.check_launch(*function, *shape, words);
                         let Some((module, name)) = state.functions.get(&function.0).cloned() else { continue };
                         let text = state.modules.get(&module).cloned();
-                        let (Some(text), Some(kernel)) = (text, state.kernels.get(&function.0).cloned()) else {
+                        let (Some(text), Some(known)) = (text, state.meanings.get(&function.0).cloned()) else {
                             continue;
                         };
-                        (text, name, kernel)
+                        (text, name, known)
                     };
                     if let Some(launcher) = &launcher {
-                        let launched = Launched { text: &text, kernel: &kernel, function: &name, shape: *shape, words };
+                        let (meaning, function, shape) = (known.meaning(), &*name, *shape);
+                        let launched = Launched { text: &text, meaning, function, shape, words };
                         launcher(&launched).map_err(lost("launch"))?;
                     }
                 }
-                Node::Matmul { matmul, at } => {
+                Submitted::Matmul { matmul, at } => {
                     evaluator::multiply(self, matmul, at).map_err(lost("matmul"))?;
                     self.state().products.insert(matmul.clone());
                 }
@@ -406,14 +431,31 @@ impl Driver for Fake {
         Ok(Function(function))
     }
 
-    fn introduce(&self, function: Function, kernel: &Kernel) {
-        self.state().kernels.insert(function.0, Arc::new(kernel.clone()));
+    /// Planted numbers: 40 registers a thread, and as many blocks as these and the threads leave room for.
+    fn footprint(&self, function: Function, shape: Shape) -> Outcome<Footprint> {
+        const REGISTERS: u32 = 40;
+        let mut state = self.call("footprint", format_args!("{}", shape.threads))?;
+        if !state.functions.contains_key(&function.0) {
+            state.misuses.push("the footprint of no function".to_owned());
+        }
+        let threads = shape.threads.max(1);
+        let resident_blocks = (self.0.properties.resident_threads / threads).min((64 << 10) / (REGISTERS * threads));
+        Ok(Footprint { registers: REGISTERS, local_bytes: 0, shared_bytes: 0, resident_blocks })
+    }
+
+    fn introduce(&self, function: Function, meaning: Meaning<'_>) {
+        let known = match meaning {
+            Meaning::Kernel(kernel) => Known::Kernel(kernel.clone()),
+            Meaning::Sort(call, dtype, source) => Known::Sort(call.clone(), dtype, source.clone()),
+        };
+        self.state().meanings.insert(function.0, Arc::new(known));
     }
 
     unsafe fn launch(&self, function: Function, shape: Shape, words: &[u64]) -> Outcome {
         let name = self.state().functions.get(&function.0).map_or("?".into(), |f| f.1.clone());
         let mut state = self.call("launch", format_args!("{name} {}x{}", shape.blocks, shape.threads))?;
-        let node = Node::Launch { function, shape, words: words.to_vec() };
+        let work = Submitted::Launch { function, shape, words: words.to_vec() };
+        let node = Recorded { node: state.new_handle(), work };
         if let Some(nodes) = &mut state.capture {
             nodes.push(node);
             return Ok(());
@@ -436,7 +478,8 @@ impl Driver for Fake {
 
     unsafe fn matmul(&self, matmul: &Matmul, at: &Matrices) -> Outcome {
         let mut state = self.call("matmul", format_args!("{matmul}"))?;
-        let node = Node::Matmul { matmul: matmul.clone(), at: *at };
+        let work = Submitted::Matmul { matmul: matmul.clone(), at: *at };
+        let node = Recorded { node: state.new_handle(), work };
         let known = state.products.contains(matmul);
         if let Some(nodes) = &mut state.capture {
             nodes.push(node);
@@ -455,6 +498,15 @@ impl Driver for Fake {
         Ok(())
     }
 
+    fn captured(&self) -> Outcome<Node> {
+        let mut state = self.call("captured", format_args!(""))?;
+        let last = state.capture.as_ref().and_then(|nodes| nodes.last()).map(|n| n.node);
+        if last.is_none() {
+            state.misuses.push("no launch was captured".to_owned());
+        }
+        Ok(Node(last.unwrap_or_default()))
+    }
+
     fn end_capture(&self) -> Outcome<Graph> {
         let nodes = self.state().capture.take();
         let mut state = self.call("end_capture", format_args!(""))?;
@@ -470,18 +522,40 @@ impl Driver for Fake {
         let mut state = self.outside("instantiate", format_args!(""))?;
         let exec = state.new_handle();
         let nodes = state.graphs.get(&graph.0).cloned().unwrap_or_default();
-        state.execs.insert(exec, nodes);
+        state.execs.insert(exec, (graph.0, nodes));
         Ok(GraphExec(exec))
     }
 
     fn update(&self, exec: GraphExec, graph: Graph) -> Outcome<bool> {
         let mut state = self.outside("update", format_args!(""))?;
         let nodes = state.graphs.get(&graph.0).cloned().unwrap_or_default();
-        let alike = state.execs.get(&exec.0).is_some_and(|old| old.len() == nodes.len());
+        let alike = state.execs.get(&exec.0).is_some_and(|(_, old)| old.len() == nodes.len());
         if alike {
-            state.execs.insert(exec.0, nodes);
+            state.execs.insert(exec.0, (graph.0, nodes));
         }
         Ok(alike)
+    }
+
+    unsafe fn give(&self, exec: GraphExec, node: Node, function: Function, shape: Shape, words: &[u64]) -> Outcome {
+        let mut state = self.outside("give", format_args!(""))?;
+        let State { execs, graphs, misuses, .. } = &mut *state;
+        let Some((graph, nodes)) = execs.get_mut(&exec.0) else {
+            misuses.push("arguments for no executable".to_owned());
+            return Ok(());
+        };
+        if !graphs.contains_key(graph) {
+            misuses.push("arguments for an executable whose graph is gone".to_owned());
+        }
+        match nodes.iter_mut().find(|n| n.node == node.0).map(|n| &mut n.work) {
+            Some(Submitted::Launch { function: own, shape: old, words: given })
+                if (*own, given.len()) == (function, words.len()) =>
+            {
+                (*old, *given) = (shape, words.to_vec());
+            }
+            Some(_) => misuses.push("arguments of another function".to_owned()),
+            None => misuses.push("arguments for a launch that is not in the graph".to_owned()),
+        }
+        Ok(())
     }
 
     fn destroy_graph(&self, graph: Graph) -> Outcome {
@@ -502,7 +576,7 @@ impl Driver for Fake {
 
     unsafe fn launch_graph(&self, exec: GraphExec) -> Outcome {
         let state = self.outside("launch_graph", format_args!(""))?;
-        let nodes = state.execs.get(&exec.0).cloned();
+        let nodes = state.execs.get(&exec.0).map(|(_, nodes)| nodes.clone());
         drop(state);
         match nodes {
             Some(nodes) => self.run(&nodes),

@@ -92,20 +92,24 @@ pub fn checked() -> Program {
 /// The indices that sort two lines of six numbers, which run backwards through memory.
 pub fn sort() -> Program {
     let layout = Layout { shape: [2, 3].into(), strides: smallvec::smallvec![-3, -1], offset: 5 };
-    let decl = |dtype, place| BufferDecl { dtype, elements: 6, place };
-    let sort = SortCall {
-        operand: BufferId(0),
-        layout,
-        result: BufferId(1),
-        dim: 1,
-        descending: false,
-        count: 3,
-        cost: KernelCost::default(),
-    };
+    sort_of(layout, 1, false)
+}
+
+/// Two columns of so many elements, largest first.
+pub fn long_sort(n: usize) -> Program {
+    sort_of(Layout::contiguous([n, 2].into()), 0, true)
+}
+
+fn sort_of(layout: Layout, dim: usize, descending: bool) -> Program {
+    let shape = layout.shape.clone();
+    let decl = |dtype, place| BufferDecl { dtype, elements: shape.elements(), place };
+    let count = shape.extents()[dim];
+    let (operand, result) = (BufferId(0), BufferId(1));
+    let sort = SortCall { operand, layout, result, dim, descending, count, cost: KernelCost::default() };
     Program {
         buffers: vec![decl(DType::F32, Place::Input(0)), decl(DType::I64, Place::Output { donor: None })],
         steps: vec![Step::Sort(sort)],
-        outputs: vec![OutputDecl { buffer: BufferId(1), dtype: DType::I64, layout: Layout::contiguous([2, 3].into()) }],
+        outputs: vec![OutputDecl { buffer: result, dtype: DType::I64, layout: Layout::contiguous(shape) }],
         inputs: 1,
         ..Program::default()
     }

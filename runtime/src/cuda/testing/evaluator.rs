@@ -5,11 +5,13 @@
 
 use super::{Fake, Launched};
 use crate::arguments::{Words, reach};
-use crate::cuda::driver::Matrices;
-use crate::cuda::source::CheckStatus;
+use crate::cpu::sort::{self, SortPlan};
+use crate::cuda::driver::{Matrices, Meaning};
+use crate::cuda::source::{CheckStatus, SortSource};
 use lazuli_ir::kernel::{Access, Param, Stride};
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
-use lazuli_ir::{DType, Element, ErrorKind, Literal, Matmul, with_element};
+use lazuli_ir::program::SortCall;
+use lazuli_ir::{DType, Element, ErrorKind, Kernel, Layout, Literal, Matmul, with_element};
 
 type Outcome<T = ()> = std::result::Result<T, String>;
 
@@ -22,7 +24,40 @@ struct Span {
 
 /// Runs a launch.
 pub(super) fn run(fake: &Fake, launched: &Launched<'_>) -> Outcome {
-    let kernel = launched.kernel;
+    match launched.meaning {
+        Meaning::Kernel(kernel) => run_kernel(fake, kernel, launched),
+        Meaning::Sort(call, dtype, source) => run_sort(fake, (call, dtype, source), launched.words),
+    }
+}
+
+/// Runs the last launch of a sort as the whole of it, by the CPU's routine.
+fn run_sort(fake: &Fake, (call, dtype, source): (&SortCall, DType, &SortSource), words: &[u64]) -> Outcome {
+    let &[operand, result, from, to, run] = words else { return Err(format!("a sort of {words:?}")) };
+    let scratch = source.scratch_bytes;
+    if ![from, to].iter().all(|at| scratch == 0 || fake.holds(*at, scratch)) {
+        return Err("the scratch memory of a sort is outside of any allocation".to_owned());
+    }
+    if source.runs.last() != Some(&run) {
+        return Ok(());
+    }
+    // Relative to the first element, which the word points at.
+    let layout = Layout { offset: 0, ..call.layout.clone() };
+    let (low, high) = layout.bounds();
+    let (size, elements) = (dtype.size() as i64, layout.shape.elements());
+    let first = operand.wrapping_add_signed(low * size);
+    if !fake.holds(first, ((high - low) * size) as usize) || !fake.holds(result, elements * size_of::<i64>()) {
+        return Err("a sort outside of any allocation".to_owned());
+    }
+    let plan = SortPlan::new(dtype, &layout, call.dim, call.descending, call.count);
+    let mut table = [0u64; sort::WORDS];
+    (table[sort::OPERAND], table[sort::RESULT], table[sort::PLAN]) = (operand, result, &raw const plan as u64);
+    let mut scratch = vec![0u128; plan.scratch_bytes().div_ceil(size_of::<u128>())];
+    // SAFETY: operand and result hold what the sort reaches, as was just checked, and the scratch memory is as large as it says.
+    unsafe { sort::sort_lines(table.as_ptr(), scratch.as_mut_ptr().cast(), 0, plan.lines() as i64) };
+    Ok(())
+}
+
+fn run_kernel(fake: &Fake, kernel: &Kernel, launched: &Launched<'_>) -> Outcome {
     let at = Words::of(kernel, 0);
     let extents = &launched.words[at.extents..at.scalars];
     let scalars = &launched.words[at.scalars..at.total];
