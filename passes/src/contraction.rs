@@ -238,9 +238,12 @@ fn copied(graph: &Graph, layouts: &[Layout], orders: &Orders, n: NodeId, side: u
     let long: Vec<(u64, i64)> = contract.iter().map(|&d| (own[d] as u64, strides[d])).filter(|d| d.0 > 1).collect();
     let along = long.last().is_none_or(|d| d.1 == 1);
     let across = free.iter().any(|&d| own[d] == 1 || strides[d] == 1);
-    // Columns that lie as such are turned to rows, panel by panel.
-    let near = across || along && !(right && panels >= TURNS);
-    if near && is_matrix(&long, LONG) {
+    // Columns that lie as such are turned to rows, panel by panel. They are dims of the result that lie innermost.
+    let last = orders.dims(n, shape(n).rank()).last().copied();
+    let first = shape(n).rank() - dims.free(true, shape(operands[1]).rank()).len();
+    let columns = right == last.is_none_or(|d| d >= first);
+    let near = across || along && !(columns && panels >= TURNS);
+    if near && is_matrix(&long, LONG) || columns && across {
         return Ok(None);
     }
     Ok(Some(dims.batch.iter().map(pick).chain(contract).chain(free).collect()))

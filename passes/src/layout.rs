@@ -23,6 +23,9 @@ use lazuli_ir::{DimVec, DotDims, Graph, Layout, NodeId, Op, Shape};
 use rustc_hash::FxHashMap;
 use std::fmt;
 
+/// Places of windows that are worth columns of their own for each image.
+const MANY_PLACES: usize = 64;
+
 /// An order of dims in memory, outermost first.
 type Order = DimVec<usize>;
 
@@ -260,12 +263,43 @@ fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]
                 own.sort_by_key(|&i| !elements.contains(&(base + i)));
                 order.extend(own.into_iter().map(|i| base + i));
             }
+            let order = image_order(graph, n, dims, wishes).unwrap_or(order);
             Wish::new(to, order, bytes(graph, n))
         }
         // What joins, indexes by data or runs along a dim is written row by row.
         Op::Concat { .. } | Op::Gather { .. } | Op::Scatter { .. } => Wish::row_major(to, bytes(graph, n)),
         Op::Cumulative { .. } | Op::Sort { .. } => Wish::row_major(to, bytes(graph, n)),
     }
+}
+
+/// The order of a contraction over windows whose channels lie outside of their places, as PyTorch's images have them: its own
+/// channels lie there as well, so that nobody turns the image. Few places are not worth that.
+fn image_order(graph: &Graph, n: NodeId, dims: &DotDims, wishes: &[Option<Wish>]) -> Option<Order> {
+    let operands = graph.operands(n);
+    let right = operands.iter().position(|v| is_of_windows(graph, v.node))? == 1;
+    let own = operands[usize::from(right)].node;
+    let free = |right: bool| dims.free(right, shape(graph, operands[usize::from(right)].node).rank());
+    let (batch, first) = (dims.batch.len(), dims.batch.len() + free(false).len());
+    let base = |right: bool| if right { first } else { batch };
+    let contracted = |d: &usize| dims.contract.iter().any(|&(l, r)| *d == if right { r } else { l });
+    let order = &wishes[own.index()].as_ref()?.order;
+    let at = order.iter().position(contracted)?;
+    let place = |part: &[usize]| -> Order {
+        part.iter().filter_map(|d| free(right).iter().position(|f| f == d)).map(|i| base(right) + i).collect()
+    };
+    let (outside, inside) = (place(&order[..at]), place(&order[at..]));
+    let extents = shape(graph, n).extents();
+    let places: usize = inside.iter().map(|&d| extents[d]).product();
+    let others = base(!right)..base(!right) + free(!right).len();
+    (places >= MANY_PLACES).then(|| (0..batch).chain(outside).chain(others).chain(inside).collect())
+}
+
+/// Whether a value is a view of windows.
+fn is_of_windows(graph: &Graph, mut n: NodeId) -> bool {
+    while let Op::Permute(_) | Op::Reshape(_) = graph.op(n) {
+        n = graph.operands(n)[0].node;
+    }
+    matches!(graph.op(n), Op::Window(_))
 }
 
 /// The dims of a value that are elements of windows which its reader sums.

@@ -24,6 +24,7 @@ use lazuli_ir::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A kernel, and which value each parameter is.
 #[derive(Clone, Debug)]
@@ -60,6 +61,7 @@ pub fn lower(
         kernel: Kernel::new(kernel_name(graph, members)),
         args: Vec::new(),
         orders: Vec::new(),
+        merged: FxHashMap::default(),
         checks: Vec::new(),
         params: FxHashMap::default(),
         outputs: Vec::new(),
@@ -83,6 +85,9 @@ pub fn lower(
         }
     }
     l.declare_params(outputs, stored)?;
+    if let Some(dot) = plan.panel_dot() {
+        l.merge_lines(dot);
+    }
     l.kernel.sources = members.iter().fold(Sources::none(), |s, n| s.union(&graph.node(*n).sources));
     let sinks: Vec<SinkId> = (0..plan.sinks.len()).collect();
     l.kernel.body = l.scope(0, &sinks)?.0;
@@ -115,6 +120,8 @@ pub(crate) struct Lowering<'a> {
     args: Vec<NodeId>,
     /// For each parameter, the order of the value's dims.
     orders: Vec<DimVec<usize>>,
+    /// Dims, in that order, that are one dim of a parameter, and their extents.
+    pub(crate) merged: FxHashMap<ParamId, (Range<usize>, SmallVec<[i64; 4]>)>,
     checks: Vec<CheckSite>,
     pub(crate) params: FxHashMap<NodeId, ParamId>,
     outputs: Vec<ParamId>,
@@ -453,7 +460,26 @@ impl Lowering<'_> {
     /// The index into a parameter of a value's element.
     pub(crate) fn element(&self, param: ParamId, index: Vec<Index>) -> Vec<Index> {
         let order = &self.orders[param.index()];
-        if order.is_sorted() { index } else { order.iter().map(|&d| index[d].clone()).collect() }
+        let mut index: Vec<Index> =
+            if order.is_sorted() { index } else { order.iter().map(|&d| index[d].clone()).collect() };
+        if let Some((dims, extents)) = self.merged.get(&param) {
+            let inside = index[dims.clone()].iter().zip(extents);
+            let one = inside.fold(Index::default(), |x, (at, n)| x.times(*n).add(at));
+            index.splice(dims.clone(), [one]);
+        }
+        index
+    }
+
+    /// Makes one dim of several of a parameter that nothing has read yet and that continue each other.
+    pub(crate) fn merge(&mut self, param: ParamId, dims: Range<usize>) {
+        let p = &mut self.kernel.params[param.index()];
+        let extents: SmallVec<[i64; 4]> =
+            p.dims[dims.clone()].iter().map(|n| if let Extent::Const(n) = *n { n as i64 } else { 1 }).collect();
+        let all = extents.iter().product::<i64>() as u64;
+        p.dims.drain(dims.start + 1..dims.end);
+        p.dims[dims.start] = Extent::Const(all);
+        p.strides.drain(dims.start..dims.end - 1);
+        self.merged.insert(param, (dims, extents));
     }
 
     /// Writes the value of one instance, and binds the variables that stand for it.

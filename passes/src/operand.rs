@@ -1,7 +1,8 @@
 //! Operands of a contraction: read where they lie, or packed into a tile first.
 //!
 //! A back end multiplies matrices: along rows, and along each dim of the contraction, an operand has one distance between
-//! neighbours. An operand that lies like that in memory is read there. Any other is *packed*: loops in the order of its
+//! neighbours. An operand that lies like that in memory is read there, and so are columns that are neighbours, wherever their rows are: windows
+//! of an image. Any other is *packed*: loops in the order of its
 //! memory write it into a tile, with all that it is computed from (casts, padding, masks, products). Rows that several dims
 //! count together, halves, broadcast dims and indices with divisions are so made into a plain matrix. Packed tiles fill at most
 //! half of the second-level cache: a longer contraction is cut into chunks that add to one accumulator.
@@ -10,14 +11,18 @@ use crate::lower::Lowering;
 use crate::panels::{Side, cut};
 use crate::plan::{DotPlan, InstanceId, OperandPlan, Source};
 use lazuli_ir::kernel::{
-    Axis, Block, Dot, DotOperand, Extent, Loop, Memory, ScalarType, Scope, Stmt, StmtKind, Stride, Tile, TileId,
+    Axis, Block, Dot, DotOperand, Extent, Loop, Memory, Param, ParamId, ScalarType, Scope, Stmt, StmtKind, Stride,
+    Tile, TileId,
 };
 use lazuli_ir::{Error, Index, Result, TargetKind, VarId};
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// Elements of the contraction that are worth a multiplication of their own, where an operand's dims do not continue each
 /// other.
 pub(crate) const LONG: u64 = 32;
+/// Distances between columns, as multiples of those along the contraction, up to which columns are packed side by side.
+const TURNED: i64 = 4;
 /// The fewest elements of the contraction that a chunk is cut to.
 const SHORTEST: u64 = 64;
 
@@ -84,20 +89,20 @@ impl Lowering<'_> {
 
     /// Packs an operand for the whole contraction, where it has to be packed and that fits.
     pub(crate) fn packed_whole(&mut self, dot: &DotPlan, side: usize, sides: &[Side; 2]) -> Result<Option<Packed>> {
-        if self.reads_in_place(&dot.operands[side], &sides[side])
+        if self.reads_in_place(dot, side, &sides[side])
             || dot.contract.contains(&0)
             || self.chunk(dot, sides) != (0, dot.contract.first().copied().unwrap_or(1))
         {
             return Ok(None);
         }
         let all: Chunk = dot.contract.iter().map(|&n| (Index::default(), n)).collect();
-        self.pack(&dot.operands[side], &sides[side], &all).map(Some)
+        self.pack(dot, side, &sides[side], &all).map(Some)
     }
 
     /// Where the contraction's dims are cut so that packed tiles fit half of the second-level cache: the dim, and the step.
     fn chunk(&self, dot: &DotPlan, sides: &[Side; 2]) -> (usize, u64) {
         let packed: u64 = (0..2)
-            .filter(|&s| (s == 1 || !dot.computed) && !self.reads_in_place(&dot.operands[s], &sides[s]))
+            .filter(|&s| (s == 1 || !dot.computed) && !self.reads_in_place(dot, s, &sides[s]))
             .map(|s| sides[s].size() * self.instance_type(dot.operands[s].value).size().max(4) as u64)
             .sum();
         let k: u64 = dot.contract.iter().product();
@@ -118,8 +123,8 @@ impl Lowering<'_> {
         for s in [0, 1] {
             packed[s] = match ready {
                 Some((side, tile)) if side == s => Some(tile),
-                _ if self.reads_in_place(&dot.operands[s], &sides[s]) => None,
-                _ => Some(self.pack(&dot.operands[s], &sides[s], chunk)?),
+                _ if self.reads_in_place(dot, s, &sides[s]) => None,
+                _ => Some(self.pack(dot, s, &sides[s], chunk)?),
             };
         }
         // The dot counts rows, columns and contraction with variables of its own.
@@ -175,24 +180,89 @@ impl Lowering<'_> {
         vars.map(along).collect()
     }
 
-    /// Whether an operand is a matrix where it lies. This is the one place that decides what is packed.
-    fn reads_in_place(&self, o: &OperandPlan, side: &Side) -> bool {
-        let Source::Load(n) = self.plan.instances[o.value].source else { return false };
-        if self.target.kind != TargetKind::Cpu {
-            return true;
+    /// Whether an operand is read where it lies, by these rows (or columns) of the tile.
+    fn reads_in_place(&self, dot: &DotPlan, s: usize, side: &Side) -> bool {
+        let extents: SmallVec<[u64; 4]> = side.inside.iter().map(|i| i.extent).collect();
+        let lies = self.lies(dot, s, &extents);
+        self.target.kind != TargetKind::Cpu
+            && matches!(self.plan.instances[dot.operands[s].value].source, Source::Load(_))
+            || lies.is_some_and(|strides| strides.iter().eq(side.inside.iter().map(|i| &i.stride)))
+    }
+
+    /// The rows (or columns) of the tile between neighbours along the dims inside a panel, of these extents, so that an operand is a
+    /// matrix where it lies: with rows between that nobody reads, where lines of an image are longer than what is read of them. `None`
+    /// where it has to be packed; this is the one place that decides that.
+    pub(crate) fn lies(&self, dot: &DotPlan, s: usize, extents: &[u64]) -> Option<SmallVec<[u64; 4]>> {
+        let o = &dot.operands[s];
+        let Source::Load(n) = self.plan.instances[o.value].source else { return None };
+        if self.target.kind != TargetKind::Cpu || self.graph.node(n).types[0].dtype.size() == 2 {
+            return None;
         }
-        let ty = self.graph.node(n).types[0].dtype;
-        let (Some(free), Some(contract)) =
-            (self.strides(o.value, o.free.iter().copied()), self.strides(o.value, o.contract.iter().copied()))
-        else {
-            return false;
-        };
-        let skip = o.free.len() - side.inside.len().min(o.free.len());
-        let rows = side.inside.iter().zip(&free[skip..]).filter(|(i, _)| i.extent > 1);
+        let free = self.strides(o.value, o.free.iter().copied())?;
+        let contract = self.strides(o.value, o.contract.iter().copied())?;
+        let outside = o.free.len().checked_sub(extents.len())?;
+        let mut rows: SmallVec<[u64; 4]> = SmallVec::new();
+        let (mut near, mut span) = (None, 1u64);
+        for (&extent, &stride) in extents.iter().zip(&free[outside..]).rev() {
+            let row = match near {
+                _ if extent <= 1 => span,
+                None => {
+                    near = Some(u64::try_from(stride).ok().filter(|s| *s > 0)?);
+                    span
+                }
+                Some(near) => u64::try_from(stride).ok().filter(|s| s.is_multiple_of(near))? / near,
+            };
+            if row < span {
+                return None;
+            }
+            rows.push(row);
+            span += extent.saturating_sub(1) * row;
+        }
+        rows.reverse();
+        let several = extents.iter().filter(|n| **n > 1).count() > 1;
+        if several && (span > extents.iter().product::<u64>() / 4 * 5 || self.line(o, outside).is_none()) {
+            return None;
+        }
         let dims: Vec<(u64, i64)> = o.contract.iter().map(|&v| self.extent(v)).zip(contract).collect();
         let long: Vec<(u64, i64)> = dims.into_iter().filter(|d| d.0 > 1).collect();
-        let is_half = ty.size() == 2;
-        !is_half && rows.clone().count() <= 1 && rows.clone().all(|(_, s)| *s > 0) && is_matrix(&long, LONG)
+        // Rows that floats stand in may be anywhere.
+        let anywhere = s == 1 && near.is_none_or(|n| n == 1) && long.iter().all(|d| d.1 > 0);
+        (anywhere || is_matrix(&long, LONG)).then_some(rows)
+    }
+
+    /// The dims of an operand's parameter that its free dims from one on run along, where these are one dim in memory.
+    fn line(&self, o: &OperandPlan, outside: usize) -> Option<(ParamId, Range<usize>)> {
+        let instance = &self.plan.instances[o.value];
+        let Source::Load(n) = instance.source else { return None };
+        let param = *self.params.get(&n)?;
+        let index = self.element(param, instance.index.clone());
+        let own = o.free[outside..].iter().filter(|v| self.extent(**v) > 1);
+        let dims = own.flat_map(|v| (0..index.len()).filter(|d| index[*d].coefficient(*v) != Some(0)));
+        let (first, end) = dims.fold((index.len(), 0), |(first, end), d| (first.min(d), end.max(d + 1)));
+        let Param { dims, strides, .. } = &self.kernel.params[param.index()];
+        let continues = |d: usize| match (strides[d], dims[d + 1], strides[d + 1]) {
+            (Stride::Const(far), Extent::Const(n), Stride::Const(near)) => far == near.wrapping_mul(n as i64),
+            _ => false,
+        };
+        let merges = end == first + 1 || !self.merged.contains_key(&param) && (first..end.max(1) - 1).all(continues);
+        (first < end && merges).then_some((param, first..end))
+    }
+
+    /// Makes one dim of those of a parameter that a panel of the contraction runs along.
+    pub(crate) fn merge_lines(&mut self, dot: &DotPlan) {
+        let (_, cuts) = self.cuts(dot);
+        for (s, (at, step)) in cuts.into_iter().enumerate() {
+            let own = dot.sides[s].iter().enumerate().skip(at);
+            let extents: SmallVec<[u64; 4]> = own.map(|(i, &v)| if i == at { step } else { self.extent(v) }).collect();
+            let several = extents.iter().filter(|n| **n > 1).count() > 1;
+            if several
+                && self.lies(dot, s, &extents).is_some()
+                && let Some((param, dims)) = self.line(&dot.operands[s], at)
+                && dims.len() > 1
+            {
+                self.merge(param, dims);
+            }
+        }
     }
 
     /// An operand that is read as it lies.
@@ -202,8 +272,9 @@ impl Lowering<'_> {
             return Err(Error::internal("a contraction reads in place what is computed"));
         };
         let param = *self.params.get(&n).ok_or_else(|| Error::internal("a contraction reads no parameter"))?;
-        let long = side.inside.iter().rposition(|i| i.extent > 1).or(side.inside.len().checked_sub(1));
-        let counted = |i: usize| if Some(i) == long { Some(own.into()) } else { None };
+        // The nearest neighbours count all rows: others begin some of them later.
+        let near = side.inside.iter().rposition(|i| i.extent > 1).or(side.inside.len().checked_sub(1));
+        let counted = |i: usize| if Some(i) == near { Some(own.into()) } else { None };
         let places = self.places(o, side, &counted, inner);
         let index = instance.index.iter().map(|x| self.at(x, &places)).collect();
         Ok(DotOperand { memory: Memory::Param(param), index: self.element(param, index) })
@@ -243,7 +314,10 @@ impl Lowering<'_> {
     }
 
     /// Writes a chunk of an operand into a tile of its own, in loops that run along its memory.
-    fn pack(&mut self, o: &OperandPlan, side: &Side, chunk: &Chunk) -> Result<Packed> {
+    fn pack(&mut self, dot: &DotPlan, s: usize, side: &Side, chunk: &Chunk) -> Result<Packed> {
+        let o = &dot.operands[s];
+        // Columns whose contraction lies inside would be turned by who multiplies: reading a little farther apart is better.
+        let turned = if s == 1 { TURNED } else { 1 };
         let before: Vec<bool> = self.values.iter().map(Option::is_some).collect();
         let outer = o.free.len() - side.inside.len().min(o.free.len());
         let own = self.plan.cone(&[o.value], &|i| self.values[i].is_some());
@@ -267,7 +341,7 @@ impl Lowering<'_> {
             let v = self.kernel.new_var("k");
             self.new_extents.insert(v, *n as i64);
             inner.push(v);
-            loops.push((v, *n, None, lie[o.free.len() + at], true));
+            loops.push((v, *n, None, lie[o.free.len() + at].saturating_mul(turned), true));
         }
         // What is the same for all neighbours, and what is far apart, is outside; of two that lie alike, the shorter one.
         loops.sort_by_key(|l| (std::cmp::Reverse(if l.3 == 0 { u64::MAX } else { l.3.unsigned_abs() }), l.1));

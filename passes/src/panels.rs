@@ -12,6 +12,7 @@ use crate::lower::Lowering;
 use crate::plan::{DotPlan, ScopeId, SinkId};
 use lazuli_ir::kernel::{Axis, Block, Extent, Loop, ScalarType, Scope, StmtKind, Tile, TileId};
 use lazuli_ir::{Index, Literal, Result, Target, TargetKind, VarId};
+use smallvec::SmallVec;
 
 /// Rows (or columns) below which a panel reaches over more than one dim.
 const ENOUGH: u64 = 64;
@@ -70,7 +71,7 @@ pub(crate) struct Side {
 impl Side {
     /// Rows (or columns) of the tile.
     pub(crate) fn size(&self) -> u64 {
-        self.inside.iter().map(|i| i.extent).product()
+        span(&self.inside)
     }
 
     /// The element of the tile.
@@ -85,9 +86,15 @@ impl Side {
 
     /// How much of the tile is valid, where that is not all. Only the outermost dim inside is cut.
     pub(crate) fn valid(&self) -> Option<Index> {
-        let first = self.inside.first()?;
-        first.limit.as_ref().map(|limit| limit.times(first.stride as i64))
+        let (first, rest) = self.inside.split_first()?;
+        let last = span(rest) as i64 - first.stride as i64;
+        first.limit.as_ref().map(|limit| limit.times(first.stride as i64).add(&Index::constant(last)))
     }
+}
+
+/// Rows from the first to the last one.
+fn span(inside: &[Inside]) -> u64 {
+    if inside.iter().any(|i| i.extent == 0) { 0 } else { inside.iter().fold(1, |n, i| n + (i.extent - 1) * i.stride) }
 }
 
 /// Where dims are cut into blocks of about `most` elements: the dim, and how much of it a block has. Dims inside of it are
@@ -118,8 +125,8 @@ pub(crate) struct Problem {
     pub(crate) k: u64,
 }
 
-/// How the sides of a contraction are cut: a panel has about 128 rows and 256 columns at most, so that a tile is a quarter of a
-/// common second-level cache, and fewer where that would leave too few panels to share. It depends on the problem's shape
+/// How the sides of a contraction are cut: a panel has about 128 rows and 256 columns at most (or 64 and 512), so that a tile is a
+/// quarter of a common second-level cache, and fewer where that would leave too few panels to share. It depends on the problem's shape
 /// alone.
 fn panel_cuts(p: &Problem, target: &Target) -> [(usize, u64); 2] {
     let [m, n] = [0, 1].map(|s| p.sides[s].iter().product::<u64>());
@@ -134,7 +141,7 @@ fn panel_cuts(p: &Problem, target: &Target) -> [(usize, u64); 2] {
     };
     let mut rows = m.min(128);
     let fits = (target.l2_bytes / 2 / 4 / rows.max(1)).max(16);
-    let mut columns = n.min(256).min(fits);
+    let mut columns = n.min(if rows <= 64 { 512 } else { 256 }).min(fits);
     let work = m.saturating_mul(n).saturating_mul(p.k).saturating_mul(p.batch);
     loop {
         let cuts = [reach(0, rows), reach(1, columns)];
@@ -172,15 +179,14 @@ impl Lowering<'_> {
         let start = self.plan.tile.iter().position(|&s| s == first).unwrap_or(0);
         let chain: Vec<ScopeId> = self.plan.tile[start..].to_vec();
         let before: Vec<bool> = self.values.iter().map(Option::is_some).collect();
-        let problem = Problem {
-            batch: self.plan.tile[..start].last().map_or(1, |&s| self.plan.scopes[s].iterations),
-            sides: [0, 1].map(|s| dot.sides[s].iter().map(|&v| self.extent(v)).collect()),
-            k: dot.contract.iter().product(),
-        };
-        let cuts = panel_cuts(&problem, self.target);
+        let (problem, cuts) = self.cuts(dot);
         let mut sides = [Side::default(), Side::default()];
         for s in [0, 1] {
             sides[s] = self.side(&dot.sides[s], cuts[s], ["q", "p"][s]);
+            let extents: SmallVec<[u64; 4]> = sides[s].inside.iter().map(|i| i.extent).collect();
+            for (inside, rows) in sides[s].inside.iter_mut().zip(self.lies(dot, s, &extents).unwrap_or_default()) {
+                inside.stride = rows;
+            }
         }
         let pieces = [0, 1].map(|s| blocks(&problem.sides[s], cuts[s]));
         let outer = std::mem::take(&mut self.current);
@@ -207,6 +213,18 @@ impl Lowering<'_> {
         }
         self.current.append(&mut wrap(around, body));
         Ok(())
+    }
+
+    /// The contraction's extents, and how its sides are cut.
+    pub(crate) fn cuts(&self, dot: &DotPlan) -> (Problem, [(usize, u64); 2]) {
+        let outside = self.plan.tile.len() - dot.sides.iter().map(Vec::len).sum::<usize>().min(self.plan.tile.len());
+        let problem = Problem {
+            batch: self.plan.tile[..outside].last().map_or(1, |&s| self.plan.scopes[s].iterations),
+            sides: [0, 1].map(|s| dot.sides[s].iter().map(|&v| self.extent(v)).collect()),
+            k: dot.contract.iter().product(),
+        };
+        let cuts = panel_cuts(&problem, self.target);
+        (problem, cuts)
     }
 
     /// Cuts one side: plain loops, the loop over panels (none for a panel that is the whole dim), and what is inside.

@@ -65,7 +65,7 @@ unsafe fn dot<T: x86::Float>(c: &DotCall) {
     }
     if m > 0 && n > 0 && k > 0 {
         // SAFETY: by the caller's contract; generated code says which vectors it was made for.
-        unsafe { T::product(&Product { m, n, k, c: acc, c_row, fresh, a, b }, c.vectors()) };
+        unsafe { T::product(&Product { m, n, k, c: acc, c_row, fresh, a, b, outer: c.outer() }, c.vectors()) };
     }
 }
 
@@ -75,6 +75,19 @@ unsafe fn dot<T: std::ops::Mul<Output = T> + std::ops::Add<Output = T> + From<u8
     if c.fresh != 0 {
         // SAFETY: by the caller's contract.
         unsafe { clear::<T>(c) };
+    }
+    // SAFETY: by the caller's contract.
+    if let [d, inside @ ..] = unsafe { c.outer() } {
+        let k = c.k / d.extent.max(1);
+        let (size, b_outers) = (size_of::<T>() as i64, inside.len() as i64);
+        for i in 0..d.extent {
+            let (a, b) = ((i * k * c.a_inner * size) as isize, (i * d.stride * size) as isize);
+            let (a, b) = (c.a.wrapping_offset(a), c.b.wrapping_offset(b));
+            let part = DotCall { a, b, k, b_outer: inside.as_ptr(), b_outers, fresh: 0, ..*c };
+            // SAFETY: by the caller's contract.
+            unsafe { dot::<T>(&part) };
+        }
+        return;
     }
     if c.m <= 0 || c.n <= 0 || c.k <= 0 {
         return;
@@ -140,7 +153,7 @@ unsafe fn rows<T: Copy>(c: &DotCall, step: impl Fn(T, T, T) -> T) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Vectors;
+    use crate::cpu::{Dim, Vectors};
 
     /// A matrix with guard elements around, and its strides.
     fn operand(rows: i64, columns: i64, kind: usize) -> (Vec<f32>, usize, i64, i64) {
@@ -215,12 +228,52 @@ mod tests {
                     b: b[b0..].as_ptr().cast(),
                     b_inner,
                     b_column,
+                    b_outer: std::ptr::null(),
+                    b_outers: 0,
                     vectors: vectors.word(),
                     fresh: i64::from(fresh),
                 };
                 // SAFETY: the operands were sized for their strides.
                 unsafe { dot_f32(&call) };
                 assert_eq!(acc, expected, "{m}x{n}x{k}, operands {ka} {kb}, {vectors:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_windows_are_multiplied_where_they_lie() {
+        // Windows of 3 by 2 of images of lines of 9, of which panels read all but the end of the last one.
+        let (line, image) = (9, 9 * 23);
+        for (m, n, images) in [(1, 20, 1), (5, 33, 2), (14, 64, 7), (15, 100, 50), (40, 170, 90)] {
+            let k = images * 6;
+            let a: Vec<f32> = (0..m * k).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
+            let b: Vec<f32> = (0..images * image).map(|i| ((i * 5) % 11) as f32 - 5.0).collect();
+            let place = |k: i64, j: i64| (k / 6 * image + k / 2 % 3 * line + k % 2 + j) as usize;
+            let row = |i: i64, j: i64| (0..k).map(|x| a[(i * k + x) as usize] * b[place(x, j)]).sum::<f32>();
+            let expected: Vec<f32> = (0..m * n).map(|i| row(i / n, i % n)).collect();
+            let outer = [Dim { extent: images, stride: image }, Dim { extent: 3, stride: line }];
+            for vectors in Vectors::available() {
+                let mut acc = vec![f32::NAN; (m * n) as usize];
+                let call = DotCall {
+                    m,
+                    n,
+                    k,
+                    acc: acc.as_mut_ptr().cast(),
+                    acc_row: n,
+                    a: a.as_ptr().cast(),
+                    a_row: k,
+                    a_inner: 1,
+                    b: b.as_ptr().cast(),
+                    b_inner: 1,
+                    b_column: 1,
+                    b_outer: outer.as_ptr(),
+                    b_outers: 2,
+                    vectors: vectors.word(),
+                    fresh: 1,
+                };
+                // SAFETY: all rows that panels read lie in the images.
+                unsafe { dot_f32(&call) };
+                assert_eq!(acc, expected, "{m}x{n}x{k}, {vectors:?}");
             }
         }
     }
@@ -240,6 +293,8 @@ mod tests {
             b: b.as_ptr().cast(),
             b_inner: 1,
             b_column: 1,
+            b_outer: std::ptr::null(),
+            b_outers: 0,
             vectors: 0,
             fresh: 0,
         };

@@ -117,22 +117,29 @@ impl Planner<'_, '_> {
         self.want_sides(i, &wanted, sides, parent, whole)
     }
 
-    /// All free dims of both sides as the tile orders them: it has first the batch, then rows, then columns.
+    /// The tile's innermost dims of one operand as columns, those of the other one before them as rows; the batch and what else
+    /// stands outside are loops.
     fn panel_sides(&self, wanted: &Wanted<'_>, tile: &[VarId]) -> Result<([Side; 2], ScopeId)> {
-        let (batch, columns) = (wanted.dims.batch.len(), wanted.first(true));
-        let sorted = [0..batch, batch..columns, columns..wanted.vars.len()].map(|part| {
-            let place = |v: VarId| tile.iter().position(|t| *t == v);
-            let mut places: Vec<(usize, usize)> = Vec::new();
-            places.extend(wanted.vars[part].iter().enumerate().filter_map(|(i, v)| Some((place(*v)?, i))));
-            places.sort_unstable();
-            places
-        });
-        if !sorted.iter().flatten().map(|p| p.0).eq(0..tile.len()) {
+        let dim = |v: &VarId| wanted.vars.iter().position(|w| w == v);
+        let dims: Vec<usize> = tile.iter().map_while(dim).collect();
+        if dims.len() != wanted.vars.len() || dims.len() != tile.len() {
             return Err(elsewhere());
         }
-        let side = |right: bool| Side { right, own: sorted[1 + usize::from(right)].iter().map(|p| p.1).collect() };
-        let parent = batch.checked_sub(1).and_then(|b| self.plan.tile.get(b)).copied().unwrap_or(0);
-        Ok(([side(false), side(true)], parent))
+        let free: Vec<Option<(bool, usize)>> = dims.into_iter().map(|d| wanted.side_of(d)).collect();
+        let right = free.last().copied().flatten().is_none_or(|(right, _)| right);
+        let of = |right: bool| move |f: &Option<(bool, usize)>| f.is_some_and(|(r, _)| r == right);
+        let own = |right: bool, end: usize| {
+            let run = free[..end].iter().rev().take_while(|f| of(right)(f)).count();
+            (Side { right, own: free[end - run..end].iter().flatten().map(|f| f.1).collect() }, end - run)
+        };
+        let (columns, end) = own(right, free.len());
+        let (rows, end) = own(!right, end);
+        // Rows that are all outside leave products of a matrix and a vector.
+        if [&rows, &columns].into_iter().any(|s| s.own.is_empty() && !wanted.free[usize::from(s.right)].is_empty()) {
+            return Err(elsewhere());
+        }
+        let parent = end.checked_sub(1).and_then(|b| self.plan.tile.get(b)).copied().unwrap_or(0);
+        Ok(([rows, columns], parent))
     }
 
     /// The innermost tile dim as rows, and `whole` as columns; the other dims are loops outside.
@@ -187,7 +194,7 @@ impl Planner<'_, '_> {
         let Ok(operands) = <[OperandPlan; 2]>::try_from(plans.into_vec()) else {
             return Err(Error::internal("a contraction has two operands"));
         };
-        let swapped = sides[0].right;
+        let swapped = whole.is_some() && sides[0].right;
         let (node, result, sides, contract) = (wanted.node, wanted.vars.clone(), vars, counts);
         self.plan.dots.push(DotPlan { node, result, whole, swapped, computed, sides, operands, contract });
         Ok(())

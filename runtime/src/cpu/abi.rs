@@ -94,13 +94,38 @@ pub(crate) struct DotCall {
     pub b: *const u8,
     pub b_inner: i64,
     pub b_column: i64,
+    /// The dims that count rows of `b` outside of those that `b_inner` counts, outermost first, and how many there are. Where there
+    /// are some, `b_column` is 1.
+    pub b_outer: *const Dim,
+    pub b_outers: i64,
     /// The vectors that the code was made for (see [`Vectors::word`]).
     pub vectors: i64,
     /// Not 0 where the accumulator's elements are not there yet, and stand for zeros.
     pub fresh: i64,
 }
 
+/// A dim that counts rows of a matrix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dim {
+    pub extent: i64,
+    /// The distance in elements between neighbours.
+    pub stride: i64,
+}
+
 impl DotCall {
+    /// The dims that count rows of `b` outside of those that `b_inner` counts.
+    ///
+    /// # Safety
+    /// They must be where the call says.
+    pub(crate) unsafe fn outer(&self) -> &[Dim] {
+        match usize::try_from(self.b_outers) {
+            // SAFETY: by the contract.
+            Ok(n) if n > 0 => unsafe { std::slice::from_raw_parts(self.b_outer, n) },
+            _ => &[],
+        }
+    }
+
     /// The vectors that the code was made for.
     pub(crate) fn vectors(&self) -> Vectors {
         Vectors::ALL.into_iter().find(|v| v.word() == self.vectors).unwrap_or(Vectors::Portable)
@@ -109,3 +134,5 @@ impl DotCall {
 
 /// Words of a [`DotCall`].
 pub(crate) const DOT_WORDS: usize = size_of::<DotCall>() / 8;
+/// Words of a [`Dim`].
+pub(crate) const DIM_WORDS: usize = size_of::<Dim>() / 8;

@@ -89,6 +89,8 @@ fn multiplied(threads: u32) -> Result<f64> {
             b,
             b_inner: n,
             b_column: 1,
+            b_outer: std::ptr::null(),
+            b_outers: 0,
             vectors: Vectors::widest().word(),
             fresh: 0,
         };

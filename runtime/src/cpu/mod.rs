@@ -31,7 +31,7 @@ pub use launch::launch;
 pub use limits::limits;
 pub use target::host_target;
 
-pub(crate) use abi::DotCall;
+pub(crate) use abi::{Dim, DotCall};
 pub(crate) use launch::template;
 pub(crate) use status::Status;
 

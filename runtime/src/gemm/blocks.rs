@@ -9,6 +9,8 @@
 //! it lies, or packed a group at a time where its rows are neighbours and its columns far apart.
 
 use super::vector::Vector;
+use crate::cpu::Dim;
+use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::hint::black_box;
 
@@ -47,7 +49,7 @@ impl<T> Matrix<T> {
 
 /// `c += a b`, or `c = a b` where `c` is fresh; `c` is `m` by `n`, and neighbours in a row of it are neighbours in memory.
 #[derive(Clone, Copy)]
-pub(super) struct Product<T> {
+pub(super) struct Product<'a, T> {
     pub(super) m: usize,
     pub(super) n: usize,
     pub(super) k: usize,
@@ -56,6 +58,40 @@ pub(super) struct Product<T> {
     pub(super) fresh: bool,
     pub(super) a: Matrix<T>,
     pub(super) b: Matrix<T>,
+    /// The dims that count rows of `b` outside of those that its distance counts, outermost first; where there are some, neighbours in a
+    /// row are neighbours in memory.
+    pub(super) outer: &'a [Dim],
+}
+
+impl<T> Product<'_, T> {
+    /// Where rows of `b` are.
+    fn rows(&self, from: usize, to: usize, offsets: &mut Vec<isize>) {
+        offsets.clear();
+        let outer: usize = self.outer.iter().map(|d| d.extent as usize).product();
+        let inner = (self.k / outer.max(1)).max(1);
+        // What each of the dims has counted to.
+        let mut rest = from / inner;
+        let mut counts: SmallVec<[i64; 4]> = self.outer.iter().map(|_| 0).collect();
+        for (count, d) in counts.iter_mut().zip(self.outer).rev() {
+            *count = (rest % d.extent as usize) as i64;
+            rest /= d.extent as usize;
+        }
+        let mut at = from;
+        while at < to {
+            let start = at % inner;
+            let end = inner.min(start + to - at);
+            let first: i64 = counts.iter().zip(self.outer).map(|(count, d)| count * d.stride).sum();
+            offsets.extend((start..end).map(|k| first as isize + k as isize * self.b.row));
+            at += end - start;
+            for (count, d) in counts.iter_mut().zip(self.outer).rev() {
+                *count += 1;
+                if *count < d.extent {
+                    break;
+                }
+                *count = 0;
+            }
+        }
+    }
 }
 
 /// Rows of a panel that are contracted at once: the rows of `b` are as far apart as it says.
@@ -67,13 +103,14 @@ pub(super) struct Group<T> {
     a: Matrix<T>,
     b: *const T,
     b_row: isize,
+    /// Where the rows are that [`COPY`] copies, or [`ASK`] asks for.
+    rows: *const isize,
     /// Columns of the last vector.
     last: usize,
     /// Where [`COPY`] writes the rows of `b`, one after the other.
     copy: *mut T,
-    /// What [`ASK`] asks for: the first of some rows that lie as those of `b` do.
+    /// From where [`ASK`] counts the rows that it asks for.
     ahead: *const T,
-    ahead_row: isize,
 }
 
 /// What a group does while it contracts: nothing else,
@@ -111,10 +148,14 @@ pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize, const BESI
                 rows[r / 3] = black_box(g.a.at(r, 0));
             }
         });
-        let (mut b, mut copy, mut ahead) = (g.b, g.copy, g.ahead);
+        let (mut b, mut at, mut copy) = (g.b, g.rows, g.copy);
         macro_rules! step {
             () => {
                 let mut columns = [X::splat(X::Element::default()); V];
+                if BESIDE == COPY {
+                    b = g.b.wrapping_offset(*at);
+                    at = at.wrapping_add(1);
+                }
                 for (v, column) in columns.iter_mut().enumerate() {
                     let from = b.wrapping_add(v * X::LANES);
                     *column = if v + 1 == V { X::load_part(from, part) } else { X::load(from) };
@@ -133,7 +174,9 @@ pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize, const BESI
                         rows[r / 3] = rows[r / 3].wrapping_offset(g.a.column);
                     }
                 });
-                b = b.wrapping_offset(g.b_row);
+                if BESIDE != COPY {
+                    b = b.wrapping_offset(g.b_row);
+                }
                 copy = copy.wrapping_add(V * X::LANES);
             };
         }
@@ -142,11 +185,12 @@ pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize, const BESI
                 step!();
             }
             for _ in 0..g.k / 2 {
+                let row = g.ahead.wrapping_offset(*at);
+                at = at.wrapping_add(1);
                 // One line more, since rows may begin within one.
                 for v in 0..=V {
-                    X::ask(ahead.wrapping_add(v * X::LANES));
+                    X::ask(row.wrapping_add(v * X::LANES));
                 }
-                ahead = ahead.wrapping_offset(g.ahead_row);
                 step!();
                 step!();
             }
@@ -180,6 +224,8 @@ struct Line {
 thread_local! {
     /// Space for a packed panel of `b` and the packed groups of `a`, kept by each thread.
     static SPACE: [RefCell<Vec<Line>>; 2] = const { [const { RefCell::new(Vec::new()) }; 2] };
+    /// Where rows of `b` are.
+    static ROWS: RefCell<Vec<isize>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Multiplies, with kernels for these numbers of rows and vectors.
@@ -188,7 +234,10 @@ thread_local! {
 /// All elements that the extents and distances reach must lie in valid memory, those of the result apart from the
 /// operands', and the machine must have the kernels' instructions.
 #[inline(always)]
-pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usize, usize, u8) -> Kernel<X::Element>) {
+pub(super) unsafe fn multiply<X: Vector>(
+    p: &Product<'_, X::Element>,
+    kernel: fn(usize, usize, u8) -> Kernel<X::Element>,
+) {
     if p.a.column == 1 && p.b.row == 1 && p.b.column != 1 && p.m <= SKINNY {
         // SAFETY: by the caller's contract.
         return unsafe { inner_products::<X>(p) };
@@ -200,6 +249,7 @@ pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usi
     let group_width = p.m.div_ceil(groups).next_multiple_of(X::LANES);
     let blocks = p.k.div_ceil(DEPTH);
     let [mut packed_a, mut packed_b] = SPACE.with(|s| [s[0].take(), s[1].take()]);
+    let mut offsets = ROWS.take();
     for block in 0..blocks {
         let (from, to) = (p.k * block / blocks, p.k * (block + 1) / blocks);
         let depth = to - from;
@@ -216,6 +266,12 @@ pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usi
             }
             a = Matrix { data: to, row: 1, column: group_width as isize };
         }
+        // Rows of this block and of the next one.
+        let far = !p.outer.is_empty() || p.b.column == 1 && p.b.is_far(depth);
+        let copied = far && (!p.outer.is_empty() || groups > 1);
+        if far {
+            p.rows(from, (to + depth).min(p.k), &mut offsets);
+        }
         let mut j = 0;
         while j < p.n {
             let mut vectors = widest;
@@ -225,16 +281,16 @@ pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usi
             let width = vectors * X::LANES;
             let columns = width.min(p.n - j);
             let b = Matrix { data: p.b.at(from, j), ..p.b };
-            let far = b.column == 1 && b.is_far(depth);
             let space: *mut X::Element = reserve(&mut packed_b, depth * width);
             if b.column != 1 {
                 // SAFETY: the space was made for the panel.
                 unsafe { pack::<X>(b, depth, columns, space, width) };
             }
-            let copied = far && groups > 1;
-            let next = if j + columns < p.n { (from, j + columns) } else { (to, 0) };
+            // The rows that come next, and their first column.
+            let (next, column) = if j + columns < p.n { (0, j + columns) } else { (depth, 0) };
             // The first group waits for what it copies; those that ask have nothing to wait for.
-            let asking = if far && next.0 < p.k { groups.min(2).saturating_sub(1)..groups.min(3) } else { 0..0 };
+            let known = far && next + depth / 2 * 2 <= offsets.len();
+            let asking = if known { usize::from(groups > 1)..groups.min(3) } else { 0..0 };
             for i in 0..groups {
                 let (first, end) = rows(i);
                 let start = if pack_a { a.data.wrapping_add(i * depth * group_width) } else { a.at(first, 0) };
@@ -250,12 +306,21 @@ pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usi
                     c_row: p.c_row,
                     fresh: p.fresh && block == 0,
                     a: Matrix { data: start, ..a },
-                    b: if packed { space.cast_const() } else { b.data },
+                    b: if packed {
+                        space.cast_const()
+                    } else if copied {
+                        p.b.at(0, j)
+                    } else {
+                        b.data
+                    },
                     b_row: if packed { width as isize } else { b.row },
+                    rows: match beside {
+                        ASK => offsets.as_ptr().wrapping_add(next + (i - asking.start) * (depth / 2)),
+                        _ => offsets.as_ptr(),
+                    },
                     last: columns - (vectors - 1) * X::LANES,
                     copy: space,
-                    ahead: p.b.at(next.0 + i.saturating_sub(asking.start) * (depth / 2), next.1),
-                    ahead_row: p.b.row,
+                    ahead: p.b.at(0, column),
                 };
                 // SAFETY: by the caller's contract.
                 unsafe { kernel(end - first, vectors, beside)(&g) };
@@ -267,6 +332,7 @@ pub(super) unsafe fn multiply<X: Vector>(p: &Product<X::Element>, kernel: fn(usi
         s[0].replace(packed_a);
         s[1].replace(packed_b);
     });
+    ROWS.set(offsets);
 }
 
 /// Rows of a group whose results are so many vectors each.
@@ -278,7 +344,7 @@ const fn rows_of<X: Vector>(vectors: usize) -> usize {
 
 /// Few rows of `a` times columns of `b` that lie as such: each element is a sum along both, and nothing is packed.
 #[inline(always)]
-unsafe fn inner_products<X: Vector>(p: &Product<X::Element>) {
+unsafe fn inner_products<X: Vector>(p: &Product<'_, X::Element>) {
     const COLUMNS: usize = 4;
     let zero = X::Element::default();
     // SAFETY: by the caller's contract.

@@ -11,7 +11,7 @@ pub(super) trait Float: Sized {
     ///
     /// # Safety
     /// As for [`multiply`]; the machine must have the vectors.
-    unsafe fn product(p: &Product<Self>, vectors: Vectors);
+    unsafe fn product(p: &Product<'_, Self>, vectors: Vectors);
 }
 
 /// Kernels of these numbers of vectors and up to so many rows, as a function of both and of what is done beside.
@@ -36,7 +36,7 @@ macro_rules! kernels {
         }
 
         $(#[$attribute])?
-        pub(super) unsafe fn $product(p: &Product<<$vector as Vector>::Element>) {
+        pub(super) unsafe fn $product(p: &Product<'_, <$vector as Vector>::Element>) {
             // SAFETY: by the caller's contract.
             unsafe { multiply::<$vector>(p, $name) }
         }
@@ -56,7 +56,7 @@ macro_rules! float {
         }
 
         impl Float for $t {
-            unsafe fn product(p: &Product<$t>, vectors: Vectors) {
+            unsafe fn product(p: &Product<'_, $t>, vectors: Vectors) {
                 // SAFETY: by the caller's contract.
                 unsafe {
                     match vectors {
