@@ -26,11 +26,11 @@ use lazuli_ir::{
 use smallvec::SmallVec;
 
 /// Times an operand is packed from which on a copy is worth it.
-const OFTEN: usize = 4;
+const OFTEN: usize = 8;
 /// Times columns are turned to rows from which on a copy is worth it.
-const TURNS: usize = 8;
+const TURNS: usize = 6;
 /// Rows or columns of a panel, for the estimate of how often that is.
-const PANEL: usize = 256;
+const PANEL: usize = 128;
 
 /// The graph that fusion starts from; `None` where it is this one.
 pub(crate) fn prepare(

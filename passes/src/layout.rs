@@ -20,7 +20,7 @@
 
 use crate::index_map::reshape_runs;
 use lazuli_ir::{DimVec, DotDims, Graph, Layout, NodeId, Op, Shape};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::fmt;
 
 /// Places of windows that are worth columns of their own for each image.
@@ -272,11 +272,15 @@ fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]
     }
 }
 
-/// The order of a contraction over windows whose channels lie outside of their places, as PyTorch's images have them: its own
-/// channels lie there as well, so that nobody turns the image. Few places are not worth that.
+/// The order of a contraction over windows whose channels lie outside of their places, as PyTorch's images have them, and whose result
+/// leaves the program: its own channels lie there as well, so that nobody turns the image. Few places are not worth that. Inside of a
+/// program channels lie innermost, where whatever comes after (pooling, sums over places) has them in lanes.
 fn image_order(graph: &Graph, n: NodeId, dims: &DotDims, wishes: &[Option<Wish>]) -> Option<Order> {
     let operands = graph.operands(n);
     let right = operands.iter().position(|v| is_of_windows(graph, v.node))? == 1;
+    if !leaves(graph, n) {
+        return None;
+    }
     let own = operands[usize::from(right)].node;
     let free = |right: bool| dims.free(right, shape(graph, operands[usize::from(right)].node).rank());
     let (batch, first) = (dims.batch.len(), dims.batch.len() + free(false).len());
@@ -292,6 +296,21 @@ fn image_order(graph: &Graph, n: NodeId, dims: &DotDims, wishes: &[Option<Wish>]
     let places: usize = inside.iter().map(|&d| extents[d]).product();
     let others = base(!right)..base(!right) + free(!right).len();
     (places >= MANY_PLACES).then(|| (0..batch).chain(outside).chain(others).chain(inside).collect())
+}
+
+/// Whether a value, or what is moved or made from it element by element, is a result of the program.
+fn leaves(graph: &Graph, n: NodeId) -> bool {
+    let mut pending: Vec<NodeId> = vec![n];
+    let mut seen: FxHashSet<NodeId> = FxHashSet::default();
+    while let Some(n) = pending.pop() {
+        if graph.outputs().iter().any(|v| v.node == n) {
+            return true;
+        }
+        let moves = |op: &Op| matches!(op, Op::Reshape(_) | Op::Slice(_) | Op::Pad(_));
+        let alike = |u: &NodeId| has_no_order(graph.op(*u)) || moves(graph.op(*u));
+        pending.extend(graph.uses(n).into_iter().map(|u| u.0).filter(|u| alike(u) && seen.insert(*u)));
+    }
+    false
 }
 
 /// Whether a value is a view of windows.

@@ -21,8 +21,8 @@ use std::ops::Range;
 /// Elements of the contraction that are worth a multiplication of their own, where an operand's dims do not continue each
 /// other.
 pub(crate) const LONG: u64 = 32;
-/// Distances between columns, as multiples of those along the contraction, up to which columns are packed side by side.
-const TURNED: i64 = 4;
+/// Iterations from which on the innermost loop of packing is not too short.
+const LANES: u64 = 16;
 /// The fewest elements of the contraction that a chunk is cut to.
 const SHORTEST: u64 = 64;
 
@@ -96,7 +96,7 @@ impl Lowering<'_> {
             return Ok(None);
         }
         let all: Chunk = dot.contract.iter().map(|&n| (Index::default(), n)).collect();
-        self.pack(dot, side, &sides[side], &all).map(Some)
+        self.pack(&dot.operands[side], &sides[side], &all).map(Some)
     }
 
     /// Where the contraction's dims are cut so that packed tiles fit half of the second-level cache: the dim, and the step.
@@ -124,7 +124,7 @@ impl Lowering<'_> {
             packed[s] = match ready {
                 Some((side, tile)) if side == s => Some(tile),
                 _ if self.reads_in_place(dot, s, &sides[s]) => None,
-                _ => Some(self.pack(dot, s, &sides[s], chunk)?),
+                _ => Some(self.pack(&dot.operands[s], &sides[s], chunk)?),
             };
         }
         // The dot counts rows, columns and contraction with variables of its own.
@@ -314,10 +314,7 @@ impl Lowering<'_> {
     }
 
     /// Writes a chunk of an operand into a tile of its own, in loops that run along its memory.
-    fn pack(&mut self, dot: &DotPlan, s: usize, side: &Side, chunk: &Chunk) -> Result<Packed> {
-        let o = &dot.operands[s];
-        // Columns whose contraction lies inside would be turned by who multiplies: reading a little farther apart is better.
-        let turned = if s == 1 { TURNED } else { 1 };
+    fn pack(&mut self, o: &OperandPlan, side: &Side, chunk: &Chunk) -> Result<Packed> {
         let before: Vec<bool> = self.values.iter().map(Option::is_some).collect();
         let outer = o.free.len() - side.inside.len().min(o.free.len());
         let own = self.plan.cone(&[o.value], &|i| self.values[i].is_some());
@@ -341,10 +338,15 @@ impl Lowering<'_> {
             let v = self.kernel.new_var("k");
             self.new_extents.insert(v, *n as i64);
             inner.push(v);
-            loops.push((v, *n, None, lie[o.free.len() + at].saturating_mul(turned), true));
+            loops.push((v, *n, None, lie[o.free.len() + at], true));
         }
-        // What is the same for all neighbours, and what is far apart, is outside; of two that lie alike, the shorter one.
-        loops.sort_by_key(|l| (std::cmp::Reverse(if l.3 == 0 { u64::MAX } else { l.3.unsigned_abs() }), l.1));
+        // What is the same for all neighbours, and what is far apart, is outside; of two that lie alike, the shorter one. A short loop
+        // is as good as one over as many elements that are farther apart.
+        let apart = |(_, n, _, stride, _): &(VarId, u64, Option<Index>, i64, bool)| match stride.unsigned_abs() {
+            0 => u64::MAX,
+            stride => stride.saturating_mul(LANES) / (*n).clamp(1, LANES),
+        };
+        loops.sort_by_key(|l| (std::cmp::Reverse(apart(l)), l.1));
         let along = loops.iter().rfind(|l| l.1 > 1).is_none_or(|l| l.4);
         let (m, k) = (side.size(), chunk.iter().map(|c| c.1).product());
         let ty: ScalarType = self.instance_type(o.value).into();
