@@ -23,6 +23,8 @@ use lazuli_ir::{DimVec, DotDims, Graph, Layout, NodeId, Op, Shape};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::fmt;
 
+/// Channels that are worth lying innermost.
+const MANY_CHANNELS: usize = 16;
 /// Places of windows that are worth columns of their own for each image.
 const MANY_PLACES: usize = 64;
 
@@ -227,6 +229,7 @@ fn forward(graph: &Graph, layouts: &[Layout], n: NodeId, wishes: &[Option<Wish>]
             }
             Wish::new(to, order, wish.bytes)
         }
+        Op::Pad(_) if let Some(order) = padded_order(graph, n, wish) => Wish::new(to, order, bytes(graph, n)),
         Op::Slice(_) | Op::Pad(_) | Op::Flip(_) => Wish::new(to, wish?.order.iter().copied(), wish?.bytes),
         Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => {
             Wish::new(to, wish?.order.iter().copied(), wish?.bytes)
@@ -296,6 +299,28 @@ fn image_order(graph: &Graph, n: NodeId, dims: &DotDims, wishes: &[Option<Wish>]
     let places: usize = inside.iter().map(|&d| extents[d]).product();
     let others = base(!right)..base(!right) + free(!right).len();
     (places >= MANY_PLACES).then(|| (0..batch).chain(outside).chain(others).chain(inside).collect())
+}
+
+/// The order of an image that is padded for a contraction over windows which stays inside of the program: channels lie innermost, so
+/// that windows are rows where they lie, for their gradients too. Few channels are not worth that.
+fn padded_order(graph: &Graph, n: NodeId, wish: Option<&Wish>) -> Option<Order> {
+    let own = shape(graph, n);
+    let windows = graph.uses(n).into_iter().map(|u| u.0).filter(|u| matches!(graph.op(*u), Op::Window(_)));
+    let mut dots = windows.flat_map(|w| graph.uses(w));
+    let channels = dots.find_map(|(dot, position)| {
+        let Op::Dot { dims, .. } = graph.op(dot) else { return None };
+        let contracted = dims.contract.iter().map(|&(l, r)| if position == 0 { l } else { r });
+        let channels: DimVec<usize> = contracted.filter(|d| *d < own.rank()).collect();
+        let window = graph.operands(dot)[position].node;
+        let Op::Window(windows) = graph.op(window) else { return None };
+        let places = windows.iter().any(|w| channels.contains(&w.dim));
+        (!places && !leaves(graph, dot)).then_some(channels)
+    })?;
+    let extents = own.extents();
+    let count: usize = channels.iter().map(|&d| extents[d]).product();
+    let all = wish.map_or_else(|| (0..own.rank()).collect(), |w| w.order.clone());
+    let outside = all.iter().copied().filter(|d| !channels.contains(d));
+    (count >= MANY_CHANNELS).then(|| outside.chain(channels.iter().copied()).collect())
 }
 
 /// Whether a value, or what is moved or made from it element by element, is a result of the program.

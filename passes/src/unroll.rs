@@ -8,11 +8,45 @@ use lazuli_ir::kernel::{Axis, Block, Emit, Expr, Extent, Kernel, Reduce, ScalarT
 use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{ReduceOp, VarId};
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 /// Elements of what is written out, at most.
 const MOST_ELEMENTS: u64 = 16;
 /// Statements that it becomes, at most.
 const MOST_STATEMENTS: u64 = 256;
+
+/// Makes a reduction of its own of the innermost dims of one that are shorter than a vector, where the dim around them is not: then
+/// its lanes run along that dim, and what is short is written out.
+pub(crate) fn nest_short(kernel: &mut Kernel, block: &mut Block, lanes: u64) {
+    for s in block {
+        if let StmtKind::Reduce(r) = &mut s.kind {
+            let is_short = |(_, n): &(VarId, Extent)| n.known().is_some_and(|n| n < lanes);
+            let short = r.vars.iter().rev().take_while(|v| is_short(v)).count();
+            let inside: SmallVec<[(VarId, Extent); 2]> = r.vars[r.vars.len() - short..].iter().copied().collect();
+            let count: u64 = inside.iter().filter_map(|(_, n)| n.known()).product();
+            let types: SmallVec<[ScalarType; 2]> = r.yields.iter().map(|v| kernel.values[v.index()]).collect();
+            let folds = r.reducers.iter().flat_map(|r| r.types()).eq(types.iter().copied());
+            if short > 0 && short < r.vars.len() && count <= MOST_ELEMENTS && folds {
+                r.vars.truncate(r.vars.len() - short);
+                let results: SmallVec<[ValueId; 2]> = types.into_iter().map(|t| kernel.new_value(t)).collect();
+                let inner = Reduce {
+                    reducers: r.reducers.clone(),
+                    vars: inside,
+                    axis: Axis::default(),
+                    chunk: 0,
+                    body: std::mem::take(&mut r.body),
+                    yields: std::mem::replace(&mut r.yields, results.clone()),
+                    results,
+                };
+                r.body = vec![Stmt { kind: StmtKind::Reduce(inner), sources: s.sources.clone() }];
+                continue;
+            }
+        }
+        if let Some(body) = s.kind.body_mut() {
+            nest_short(kernel, body, lanes);
+        }
+    }
+}
 
 /// Writes out the short loops inside of vector loops.
 pub(crate) fn write_out(kernel: &mut Kernel, block: &mut Block) {
