@@ -1,4 +1,5 @@
-//! What becomes of contractions before fusion looks at them, by how their operands lie; and on a GPU of reductions of few long rows.
+//! What becomes of contractions before fusion looks at them, by how their operands lie; of reductions whose operand has few columns because it
+//! lies so; and on a GPU of reductions of few long rows.
 //!
 //! - A product with a vector is no multiplication of matrices: each element is read once, or a few times (a depthwise
 //!   convolution), and memory is all it takes. It becomes products and their sum, which run as any reduction does, with
@@ -16,7 +17,7 @@ use crate::index_map::{operand_index, reshape_runs};
 use crate::layout::{Orders, contraction_order};
 use crate::operand::{LONG, is_matrix};
 use crate::plan::is_movement;
-use crate::split::row_parts;
+use crate::split::{Cut, row_parts};
 use crate::windows::rebuilt;
 use lazuli_ir::graph::Node;
 use lazuli_ir::{
@@ -40,7 +41,7 @@ pub(crate) fn prepare(
     target: &Target,
 ) -> Result<Option<(Graph, Vec<NodeId>)>> {
     let gpu = target.kind != TargetKind::Cpu;
-    if !gpu && !graph.nodes().any(|n| matches!(graph.op(n), Op::Dot { .. })) {
+    if !gpu && orders.is_empty() && !graph.nodes().any(|n| matches!(graph.op(n), Op::Dot { .. })) {
         return Ok(None);
     }
     let mut changes = 0;
@@ -52,6 +53,10 @@ pub(crate) fn prepare(
             Op::Reduce { op, dims, acc }
                 if gpu && let Some(cut) = row_parts(&new.ty(operands[0]).shape, *op, dims, target) =>
             {
+                changes += 1;
+                cut.apply(new, operands[0], *op, *acc, &node.sources)?
+            }
+            Op::Reduce { op, dims, acc } if !gpu && let Some(cut) = lying(graph, orders, n, *op, dims) => {
                 changes += 1;
                 cut.apply(new, operands[0], *op, *acc, &node.sources)?
             }
@@ -90,6 +95,14 @@ pub(crate) fn prepare(
         })
     })?;
     Ok((changes > 0).then_some((new, back)))
+}
+
+/// The pieces of a reduction that runs down columns because of how its operand lies.
+fn lying(graph: &Graph, orders: &Orders, n: NodeId, op: ReduceOp, dims: &[usize]) -> Option<Cut> {
+    let x = graph.operands(n)[0];
+    let shape = &graph.ty(x).shape;
+    let order = orders.dims(x.node, shape.rank());
+    (!order.is_sorted()).then(|| Cut::of(shape, &order, op, dims)).flatten()
 }
 
 /// Whether one side has a single row (or column).

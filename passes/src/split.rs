@@ -22,8 +22,9 @@ pub(crate) fn split(graph: &Graph) -> Result<Rewritten> {
     let mut rewrites = 0;
     let new = graph.rebuild(|new, _, node, operands| {
         if let (Op::Reduce { op, dims, acc }, [x]) = (&node.op, operands)
-            && let Some(cut) = Cut::of(&new.ty(*x).shape, *op, dims)
             && is_row_major(new, *x)
+            && let order = (0..new.ty(*x).shape.rank()).collect::<DimVec<usize>>()
+            && let Some(cut) = Cut::of(&new.ty(*x).shape, &order, *op, dims)
         {
             rewrites += 1;
             return cut.apply(new, *x, *op, *acc, &node.sources);
@@ -82,19 +83,20 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    fn of(shape: &Shape, op: ReduceOp, dims: &[usize]) -> Option<Cut> {
+    /// Where a reduction of a value whose dims lie in this order is cut, if it runs down few columns.
+    pub(crate) fn of(shape: &Shape, order: &[usize], op: ReduceOp, dims: &[usize]) -> Option<Cut> {
         let extents = shape.extents();
-        let &last = dims.last()?;
-        let inner: usize = extents[last + 1..].iter().product();
-        let before = extents[..last].iter().enumerate().filter(|(d, _)| !dims.contains(d));
-        let outer: usize = before.map(|(_, n)| n).product();
+        let last = order.iter().rposition(|d| dims.contains(d))?;
+        let kept =
+            |part: &[usize]| -> usize { part.iter().filter(|d| !dims.contains(d)).map(|&d| extents[d]).product() };
+        let (outer, inner) = (kept(&order[..last]), kept(&order[last..]));
         if op.is_position() || inner <= 1 || shape.elements() < ELEMENTS {
             return None;
         }
         let dim = *dims.iter().max_by_key(|d| (extents[**d], **d))?;
         let reduced: usize = dims.iter().map(|d| extents[*d]).product();
         let wanted = PIECES.div_ceil(outer * inner.div_ceil(LONG));
-        let pieces = (wanted.max(2)..=extents[dim] / 2).find(|p| extents[dim].is_multiple_of(*p))?;
+        let pieces = (wanted.max(2)..=extents[dim]).find(|p| extents[dim].is_multiple_of(*p))?;
         if wanted < 2 || reduced / pieces < ROWS {
             return None;
         }
@@ -130,8 +132,19 @@ mod tests {
     use super::*;
 
     fn cut(extents: &[usize], dims: &[usize]) -> Option<(Vec<usize>, Vec<usize>, usize)> {
-        let cut = Cut::of(&Shape::new(extents.iter().copied()), ReduceOp::Sum, dims)?;
+        let order: Vec<usize> = (0..extents.len()).collect();
+        let cut = Cut::of(&Shape::new(extents.iter().copied()), &order, ReduceOp::Sum, dims)?;
         Some((cut.shape.extents().to_vec(), cut.first.to_vec(), cut.then))
+    }
+
+    #[test]
+    fn images_with_channels_innermost_are_columns() {
+        let of = |order: &[usize]| {
+            let cut = Cut::of(&Shape::new([32, 16, 28, 28]), order, ReduceOp::Sum, &[0, 2, 3])?;
+            Some((cut.shape.extents().to_vec(), cut.first.to_vec(), cut.then))
+        };
+        assert_eq!(of(&[0, 1, 2, 3]), None);
+        assert_eq!(of(&[0, 2, 3, 1]), Some((vec![32, 1, 16, 28, 28], vec![1, 3, 4], 0)));
     }
 
     #[test]
