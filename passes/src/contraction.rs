@@ -4,6 +4,7 @@
 //! - A product with a vector is no multiplication of matrices: each element is read once, or a few times (a depthwise
 //!   convolution), and memory is all it takes. It becomes products and their sum, which run as any reduction does, with
 //!   whatever fuses to it.
+//! - A contraction of few results over many elements is cut into pieces that threads share, and their results are added.
 //! - A contraction with a softmax contracts its exponentials, and divides the sums: a result has fewer elements than what was summed.
 //! - A reshape that makes one dim of several, to contract over it, is taken apart where these do not lie as one.
 //! - An operand that a contraction would pack again and again is laid out once, before it. What is no matrix is packed
@@ -21,8 +22,8 @@ use crate::split::{Cut, row_parts};
 use crate::windows::rebuilt;
 use lazuli_ir::graph::Node;
 use lazuli_ir::{
-    BinaryOp, DType, DimVec, DotDims, Graph, Index, Layout, NodeId, Op, ReduceOp, Result, Shape, Target, TargetKind,
-    UnaryOp, Value, VarId,
+    BinaryOp, DType, DimVec, DotDims, Graph, Index, Layout, NodeId, Op, ReduceOp, Result, Shape, Sources, Target,
+    TargetKind, UnaryOp, Value, VarId,
 };
 use smallvec::SmallVec;
 
@@ -30,6 +31,12 @@ use smallvec::SmallVec;
 const OFTEN: usize = 8;
 /// Times columns are turned to rows from which on a copy is worth it.
 const TURNS: usize = 6;
+/// Results up to which a contraction is cut into pieces.
+const FEW_RESULTS: usize = 1 << 12;
+/// Elements of a piece of the contraction, at least.
+const LEAST_PIECE: usize = 1 << 10;
+/// Pieces at most.
+const MOST_PIECES: usize = 16;
 /// Rows or columns of a panel, for the estimate of how often that is.
 const PANEL: usize = 128;
 
@@ -77,6 +84,10 @@ pub(crate) fn prepare(
                 let sums = new.add(Op::Broadcast { shape, dims: kept }, &[sums], node.sources.clone())?;
                 new.add(Op::Binary(BinaryOp::Div), &[dot, sums], node.sources.clone())?
             }
+            Op::Dot { dims, acc } if !gpu && let Some(pieces) = Pieces::of(graph, orders, n, dims) => {
+                changes += 1;
+                pieces.apply(new, operands, dims, *acc, &node.sources)?
+            }
             // A GPU reads operands where they lie.
             Op::Dot { dims, acc } if !gpu => {
                 let (mut dims, mut operands): (DotDims, DimVec<Value>) = (dims.clone(), operands.into());
@@ -95,6 +106,55 @@ pub(crate) fn prepare(
         })
     })?;
     Ok((changes > 0).then_some((new, back)))
+}
+
+/// A contraction of few results over many elements, cut into pieces that threads share, whose results are added.
+struct Pieces {
+    /// The dims that are cut, of the left and the right operand.
+    dims: (usize, usize),
+    extent: usize,
+    pieces: usize,
+}
+
+impl Pieces {
+    fn of(graph: &Graph, orders: &Orders, n: NodeId, dims: &DotDims) -> Option<Pieces> {
+        let ty = &graph.node(n).types[0];
+        let [left, right] = graph.operands(n)[..] else { return None };
+        let extents = graph.ty(left).shape.extents();
+        let all: usize = dims.contract.iter().map(|p| extents[p.0]).product();
+        if !ty.dtype.is_float() || ty.shape.elements() > FEW_RESULTS || all < 2 * LEAST_PIECE {
+            return None;
+        }
+        let order = contraction_order(graph, orders, dims, [left.node, right.node]);
+        let dims = *order.iter().find(|p| extents[p.0] > 1)?;
+        let extent = extents[dims.0];
+        let fits = |p: &usize| extent.is_multiple_of(*p) && all / p >= LEAST_PIECE;
+        (2..=MOST_PIECES).rev().find(fits).map(|pieces| Pieces { dims, extent, pieces })
+    }
+
+    fn apply(
+        &self,
+        graph: &mut Graph,
+        operands: &[Value],
+        dims: &DotDims,
+        acc: DType,
+        sources: &Sources,
+    ) -> Result<Value> {
+        let mut parts: DimVec<Value> = DimVec::new();
+        for (x, at) in operands.iter().zip([self.dims.0, self.dims.1]) {
+            let mut extents = graph.ty(*x).shape.extents();
+            extents[at] = self.extent / self.pieces;
+            extents.insert(at, self.pieces);
+            parts.push(graph.add(Op::Reshape(Shape::new(extents)), &[*x], sources.clone())?);
+        }
+        // The dims that count pieces stand before those that are cut.
+        let moved = |&(l, r): &(usize, usize)| (l + usize::from(l >= self.dims.0), r + usize::from(r >= self.dims.1));
+        let batch = std::iter::once(self.dims).chain(dims.batch.iter().map(moved)).collect();
+        let dims = DotDims { batch, contract: dims.contract.iter().map(moved).collect() };
+        let dot = graph.add(Op::Dot { dims, acc }, &parts, sources.clone())?;
+        let dims = std::iter::once(0).collect();
+        graph.add(Op::Reduce { op: ReduceOp::Sum, dims, acc }, &[dot], sources.clone())
+    }
 }
 
 /// The pieces of a reduction that runs down columns because of how its operand lies.
