@@ -14,6 +14,7 @@ mod expr;
 mod fold;
 mod frame;
 pub mod fusion;
+mod gpu_time;
 pub mod index_map;
 pub mod layout;
 pub mod ledger;

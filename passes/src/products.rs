@@ -15,6 +15,7 @@
 //! are those of the [`Target`].
 
 use crate::fusion::PlannedGroup;
+use crate::fusion::views::moved;
 use crate::layout::Orders;
 use crate::options::Options;
 use crate::plan::is_movement;
@@ -166,19 +167,13 @@ impl Search<'_> {
         };
         for &n in chain.iter().rev() {
             layout = match self.graph.op(n) {
-                Op::Permute(perm) => layout.permute(perm),
-                Op::Broadcast { shape, dims } => layout.broadcast(shape, dims),
-                Op::Slice(dims) => layout.slice(dims),
-                Op::Flip(dims) => layout.flip(dims),
-                Op::Reshape(shape) => match layout.reshape(shape) {
-                    Some(view) => view,
-                    None => {
-                        base = n;
-                        self.orders.layout(n, shape)
-                    }
-                },
-                Op::Window(_) => return None,
-                _ => layout,
+                Op::Cast(_) => layout,
+                // What is no view of what is stored is stored itself.
+                Op::Reshape(shape) if layout.reshape(shape).is_none() => {
+                    base = n;
+                    self.orders.layout(n, shape)
+                }
+                op => moved(op, &layout)?,
             };
         }
         Some((base, layout))
