@@ -1,6 +1,7 @@
 //! Trains a small network on real handwritten digits, twice from the same seed: eagerly and compiled.
 //!
 //!     cargo run --release --example digits
+//!     cargo run --release --example digits -- cuda
 //!
 //! A 64-128-10 network learns 1,437 images of 8 x 8 pixels by gradient descent with momentum, and is tested on the other 360. Both
 //! trainings run one function, `step`; the second one compiles it. A table compares them, and the last line is the same
@@ -23,7 +24,7 @@ const CLASSES: usize = 10;
 
 /// The network: two linear layers. Its gradient and its momentum have the same form.
 #[derive(Clone, Debug, Tree)]
-struct Network {
+pub(crate) struct Network {
     weight1: Tensor,
     bias1: Tensor,
     weight2: Tensor,
@@ -32,14 +33,15 @@ struct Network {
 
 impl Network {
     /// Random weights of variance 2 / inputs, biases of zero.
-    fn new() -> Network {
+    fn new(device: Device) -> lazuli::Result<Network> {
         let weight = |inputs: usize, outputs: usize| Tensor::randn([inputs, outputs]) * (2.0 / inputs as f64).sqrt();
-        Network {
+        let network = Network {
             weight1: weight(PIXELS, HIDDEN),
             bias1: Tensor::zeros([HIDDEN]),
             weight2: weight(HIDDEN, CLASSES),
             bias2: Tensor::zeros([CLASSES]),
-        }
+        };
+        network.map_leaves(|p| p.to(device))
     }
 
     /// A score for each class, `[n, 10]`, of images `[n, 64]`.
@@ -54,7 +56,7 @@ impl Network {
     }
 }
 
-type StepInput = (Network, Network, Tensor, Tensor, Tensor);
+pub(crate) type StepInput = (Network, Network, Tensor, Tensor, Tensor);
 
 /// One step: the loss of a batch, and the network and its momentum afterwards.
 fn step((network, momentum, images, labels, rate): StepInput) -> lazuli::Result<(Tensor, Network, Network)> {
@@ -66,10 +68,10 @@ fn step((network, momentum, images, labels, rate): StepInput) -> lazuli::Result<
 }
 
 /// What a training came to.
-struct Training {
-    losses: Vec<f32>,
+pub(crate) struct Training {
+    pub(crate) losses: Vec<f32>,
     times: Vec<Duration>,
-    accuracy: f32,
+    pub(crate) accuracy: f32,
 }
 
 impl Training {
@@ -79,26 +81,27 @@ impl Training {
         times[times.len() / 2].as_secs_f64() * 1e6
     }
 
-    fn final_loss(&self) -> f32 {
-        let epoch = self.losses.len() / EPOCHS;
+    /// The mean over the last epoch.
+    fn final_loss(&self, epochs: usize) -> f32 {
+        let epoch = self.losses.len() / epochs;
         self.losses[self.losses.len() - epoch..].iter().sum::<f32>() / epoch as f32
     }
 }
 
-/// Trains a network from the seed. `step` is the function itself, or the function compiled.
+/// Trains a network from the seed for some epochs. `step` is the function itself, or the function compiled.
 fn train(
     name: &'static str,
-    digits: &Digits,
+    (digits, epochs): (&Digits, usize),
     mut step: impl FnMut(Network, Network, &Tensor, &Tensor) -> lazuli::Result<(Tensor, Network, Network)>,
 ) -> lazuli::Result<Training> {
     lazuli::manual_seed(SEED)?;
-    let mut network = Network::new();
+    let mut network = Network::new(digits.device)?;
     let mut momentum = network.clone().map_leaves(|p| p.zeros_like())?;
     network.eval()?;
     momentum.eval()?;
     let (mut losses, mut times) = (Vec::new(), Vec::new());
-    let bar = progress(name);
-    for epoch in 0..EPOCHS {
+    let bar = progress(name, epochs);
+    for epoch in 0..epochs {
         for (images, labels) in digits.batches(epoch) {
             let start = Instant::now();
             let loss;
@@ -116,8 +119,8 @@ fn train(
 }
 
 /// A bar on a terminal, and nothing elsewhere.
-fn progress(name: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(EPOCHS as u64).with_prefix(name);
+fn progress(name: &'static str, epochs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(epochs as u64).with_prefix(name);
     match ProgressStyle::with_template("{prefix:>9} {wide_bar} epoch {pos}/{len}") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
@@ -125,14 +128,16 @@ fn progress(name: &'static str) -> ProgressBar {
 }
 
 /// The images and labels, shuffled once and split: four fifths for training, the rest for the test.
-struct Digits {
+pub(crate) struct Digits {
+    /// Where tensors of them are.
+    device: Device,
     pixels: Vec<f32>,
     labels: Vec<i64>,
     test: (Tensor, Tensor),
 }
 
 impl Digits {
-    fn load() -> Result<Digits, Box<dyn std::error::Error>> {
+    pub(crate) fn load(device: Device) -> Result<Digits, Box<dyn std::error::Error>> {
         let mut text = String::new();
         GzDecoder::new(&include_bytes!("data/digits.csv.gz")[..]).read_to_string(&mut text)?;
         let mut rows = Vec::new();
@@ -147,11 +152,16 @@ impl Digits {
         let (training, test) = rows.split_at(rows.len() * 4 / 5);
         let pixels = |rows: &[Vec<u8>]| rows.iter().flat_map(|r| &r[..PIXELS]).map(|&p| f32::from(p) / 16.0).collect();
         let labels = |rows: &[Vec<u8>]| rows.iter().map(|r| i64::from(r[PIXELS])).collect();
-        Ok(Digits {
-            pixels: pixels(training),
-            labels: labels(training),
-            test: (Tensor::from_vec(pixels(test), [test.len(), PIXELS]), Tensor::from_vec(labels(test), [test.len()])),
-        })
+        let images = Tensor::from_vec(pixels(test), [test.len(), PIXELS]).to(device);
+        let test = (images, Tensor::from_vec(labels(test), [test.len()]).to(device));
+        Ok(Digits { device, pixels: pixels(training), labels: labels(training), test })
+    }
+
+    /// The same with so many batches of images at most.
+    pub(crate) fn first(mut self, batches: usize) -> Digits {
+        self.pixels.truncate(batches * BATCH * PIXELS);
+        self.labels.truncate(batches * BATCH);
+        self
     }
 
     /// The full batches of one epoch, in an order that the epoch alone decides.
@@ -161,7 +171,8 @@ impl Digits {
         let batch = |rows: &[usize]| {
             let pixels = rows.iter().flat_map(|&r| &self.pixels[r * PIXELS..(r + 1) * PIXELS]).copied().collect();
             let labels = rows.iter().map(|&r| self.labels[r]).collect();
-            (Tensor::from_vec::<f32>(pixels, [BATCH, PIXELS]), Tensor::from_vec::<i64>(labels, [BATCH]))
+            let images = Tensor::from_vec::<f32>(pixels, [BATCH, PIXELS]).to(self.device);
+            (images, Tensor::from_vec::<i64>(labels, [BATCH]).to(self.device))
         };
         order.chunks_exact(BATCH).map(batch).collect()
     }
@@ -178,21 +189,38 @@ fn shuffle<T>(items: &mut [T], seed: u64) {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let digits = Digits::load()?;
-
-    let eager = train("eager", &digits, |network, momentum, images, labels| {
+/// Trains by the function itself, operation by operation.
+pub(crate) fn train_eagerly(digits: &Digits, epochs: usize) -> lazuli::Result<Training> {
+    train("eager", (digits, epochs), |network, momentum, images, labels| {
         let rate = lazuli::tensor(LEARNING_RATE);
         let (loss, network, momentum) = step((network, momentum, images.clone(), labels.clone(), rate))?;
         network.eval()?;
         momentum.eval()?;
         Ok((loss, network, momentum))
-    })?;
+    })
+}
 
+/// A step, compiled.
+pub(crate) type Program = lazuli::Compiled<'static, StepInput, lazuli::Result<(Tensor, Network, Network)>>;
+
+/// Trains by the function compiled, and gives that too.
+pub(crate) fn train_compiled(digits: &Digits, epochs: usize) -> lazuli::Result<(Training, Program)> {
     let program = lazuli::compile(step).named("step").arguments(["network", "momentum", "images", "labels", "rate"]);
-    let compiled = train("compiled", &digits, |network, momentum, images, labels| {
+    let training = train("compiled", (digits, epochs), |network, momentum, images, labels| {
         program.call((network, momentum, images, labels, LEARNING_RATE))
     })?;
+    Ok((training, program))
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let device = match std::env::args().nth(1).as_deref() {
+        None | Some("cpu") => Device::Cpu,
+        Some("cuda") => Device::cuda(0)?,
+        Some(other) => return Err(format!("there is no device `{other}`; it may be cpu or cuda").into()),
+    };
+    let digits = Digits::load(device)?;
+    let eager = train_eagerly(&digits, EPOCHS)?;
+    let (compiled, program) = train_compiled(&digits, EPOCHS)?;
 
     let stages = program.stages()?;
     let report = stages.report();
@@ -207,7 +235,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{} steps of {BATCH} images, {EPOCHS} epochs, {operations} operations a step\n", eager.losses.len());
     println!("{:<28} {:>12} {:>12}", "", "eager", "compiled");
     println!("{:<28} {:>12.4} {:>12.4}", "test accuracy", eager.accuracy, compiled.accuracy);
-    println!("{:<28} {:>12.6} {:>12.6}", "loss of the last epoch", eager.final_loss(), compiled.final_loss());
+    println!(
+        "{:<28} {:>12.6} {:>12.6}",
+        "loss of the last epoch",
+        eager.final_loss(EPOCHS),
+        compiled.final_loss(EPOCHS)
+    );
     println!("{:<28} {:>12.1} {:>12.1}", "time of a step, us (median)", eager_us, compiled_us);
     println!("{:<28} {:>12.2} {:>12}", "time of an operation, us", per_operation, "-");
     println!("{:<28} {:>12} {:>12}", "kernels of a step", operations, report.kernels.len());

@@ -9,6 +9,10 @@ use lazuli::{ErrorKind, Result};
 use lazuli_runtime::cuda::driver::FailureKind;
 use lazuli_runtime::cuda::testing::Fake;
 
+#[allow(dead_code)]
+#[path = "../examples/digits.rs"]
+mod digits;
+
 fn gpu() -> (Device, Fake) {
     let fake = Fake::default();
     fake.evaluate();
@@ -500,10 +504,80 @@ fn cuda_wrong_indices_are_told_when_a_value_is_read() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn cuda_device_tests_run_where_there_is_a_device() {
-    if let Err(error) = Device::cuda(0) {
-        assert!(std::env::var_os("LAZULI_REQUIRE_GPU").is_none_or(|v| v != "1"), "{error}");
-        println!("tests on a GPU were skipped: {}", error.message());
+/// The example's training on a device against that on the CPU.
+fn digits_train_alike(device: Device, epochs: usize, batches: usize) {
+    let of = |device| digits::Digits::load(device).unwrap().first(batches);
+    let here = digits::train_eagerly(&of(Device::Cpu), epochs).unwrap();
+    let there = of(device);
+    let eager = digits::train_eagerly(&there, epochs).unwrap();
+    let (compiled, program) = digits::train_compiled(&there, epochs).unwrap();
+    assert_eq!(program.cache().misses, 1);
+    for losses in [&eager.losses, &compiled.losses] {
+        assert_eq!(losses.len(), here.losses.len());
+        // What differs by a rounding grows from step to step.
+        for (i, (p, q)) in losses.iter().zip(&here.losses).enumerate() {
+            assert!((p - q).abs() <= 1e-5 * (1.0 + i as f32), "step {i}: {p}, not {q}");
+        }
     }
+    assert!((compiled.accuracy - here.accuracy).abs() <= 0.01, "{} {}", compiled.accuracy, here.accuracy);
+    compiles_everywhere(&program.stages().unwrap().cuda().unwrap());
+}
+
+/// Kernels compile for every architecture, without spills.
+fn compiles_everywhere(kernels: &str) {
+    if !nvrtc() {
+        return;
+    }
+    let text = format!("{}\n{kernels}", lazuli_runtime::cuda::source::PRELUDE);
+    for sm in [80, 90, 100] {
+        let compiled = lazuli_runtime::cuda::nvrtc::compile(&text, sm).unwrap();
+        assert!(
+            !compiled.functions.is_empty() && compiled.functions.iter().all(|f| f.spill_bytes == 0),
+            "{compiled:?}"
+        );
+    }
+}
+
+#[test]
+fn cuda_digits_train_as_on_the_cpu() {
+    let (device, fake) = gpu();
+    digits_train_alike(device, 1, 2);
+    assert_eq!(fake.misuses(), [""; 0]);
+}
+
+#[test]
+fn cuda_device_digits_train_as_on_the_cpu() {
+    if let Some(device) = lazuli_oracles::gpu("cuda_device_digits_train_as_on_the_cpu").unwrap() {
+        digits_train_alike(device, 3, 22);
+    }
+}
+
+/// What the other examples compile.
+#[test]
+fn cuda_examples_compile_for_every_architecture() -> Result<()> {
+    let (device, fake) = gpu();
+    let classify =
+        lazuli::compile(|(x, weight, bias): (Tensor, Tensor, Tensor)| (x.matmul(&weight) + bias).relu().softmax(-1));
+    let (x, weight, bias) = (Tensor::randn([256, 64]), Tensor::randn([64, 10]), Tensor::zeros([10]));
+    classify.call((x.to(device), weight.to(device), bias.to(device)))?;
+    compiles_everywhere(&classify.stages()?.cuda()?);
+    assert_eq!(fake.misuses(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn cuda_products_that_the_library_refuses_are_loops() -> Result<()> {
+    let (device, fake) = multiplying_gpu();
+    let (x, w) = (numbers(64).reshape([8, 8]).to(device), numbers(64).reshape([8, 8]).to(device));
+    let expected = x.to(Device::Cpu).matmul(w.to(Device::Cpu)).to_vec::<f32>()?;
+    let product = lazuli::compile(|(x, w): (Tensor, Tensor)| x.matmul(&w));
+    // Eagerly and compiled.
+    fake.fail("check_matmul", 0, FailureKind::Refused);
+    assert_eq!(x.matmul(&w).to_vec::<f32>()?, expected);
+    fake.fail("check_matmul", 0, FailureKind::Refused);
+    assert_eq!(product.call((&x, &w))?.to_vec::<f32>()?, expected);
+    assert!(!product.stages()?.kernels().to_string().contains("matmul"), "{}", product.stages()?.kernels());
+    assert_eq!(count(&fake.take_log(), "matmul"), 0);
+    assert_eq!(fake.misuses(), [""; 0]);
+    Ok(())
 }

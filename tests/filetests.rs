@@ -72,13 +72,13 @@ fn fuse(settings: &Settings, input: &str) -> Result<String> {
 
 /// How many kernels the optimised graph is on each back end: one number where they have as many, and else what each has.
 fn counts(settings: &Settings, input: &str) -> Result<String> {
-    const TARGETS: [&str; 2] = ["cpu", "nvidia90"];
-    let [cpu, gpu] = TARGETS.map(|name| plan_for(name, settings, input));
-    let ((graph, cpu), (same, gpu)) = (cpu?, gpu?);
-    match (cpu.program.steps.len(), gpu.program.steps.len()) {
-        (a, b) if a == b => Ok(format!("{a} on {}\n", TARGETS.join(" and "))),
-        _ => Ok(format!("{}: {}{}: {}", TARGETS[0], fused(&graph, &cpu)?, TARGETS[1], fused(&same, &gpu)?)),
+    const TARGETS: [&str; 3] = ["cpu", "nvidia90", "nvidia90+cublaslt"];
+    let plans = TARGETS.map(|name| plan_for(name, settings, input)).into_iter().collect::<Result<Vec<_>>>()?;
+    let steps = plans[0].1.program.steps.len();
+    if plans.iter().all(|(_, plan)| plan.program.steps.len() == steps) {
+        return Ok(format!("{steps} on {}\n", TARGETS.join(", ")));
     }
+    TARGETS.iter().zip(&plans).map(|(name, (graph, plan))| Ok(format!("{name}: {}", fused(graph, plan)?))).collect()
 }
 
 fn fused(graph: &Graph, plan: &lazuli_passes::Plan) -> Result<String> {

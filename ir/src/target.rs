@@ -55,7 +55,8 @@ pub struct MatmulRoutine {
 }
 
 impl MatmulRoutine {
-    /// cuBLASLt on a GPU of this compute capability: four fifths of what data sheets give for its cores.
+    /// cuBLASLt on a GPU of this compute capability: four fifths of what data sheets give for its cores. Not measured:
+    /// `cargo bench --bench gpu_rates` prints these numbers beside those of a GPU.
     pub fn cublaslt(sm: u32) -> MatmulRoutine {
         // Scratch as NVIDIA recommends: 32 MiB from Hopper on, 4 MiB before.
         let scratch_mib = if sm >= 90 { 32 } else { 4 };
@@ -68,7 +69,7 @@ impl MatmulRoutine {
         .map(|thousands| thousands * 1000);
         MatmulRoutine {
             scratch_bytes: scratch_mib << 20,
-            call_ns: 2_500,
+            call_ns: 4_500,
             f32_flops_per_us: f32,
             tf32_flops_per_us: tf32,
             half_flops_per_us: half,
@@ -107,7 +108,8 @@ impl Target {
         }
     }
 
-    /// An NVIDIA GPU of this compute capability, without cuBLASLt.
+    /// An NVIDIA GPU of this compute capability, without cuBLASLt. Rates are those of an H100's data sheet, by multiprocessor;
+    /// `cargo bench --bench gpu_rates` measures them.
     pub fn nvidia(sm: u32) -> Target {
         Target {
             kind: TargetKind::Nvidia(sm),

@@ -6,6 +6,8 @@
 mod contraction;
 mod data;
 mod elementwise;
+#[cfg(feature = "machine-code")]
+mod gpu;
 mod indexing;
 mod interpret;
 #[cfg(feature = "machine-code")]
@@ -17,6 +19,8 @@ mod program;
 mod rng;
 pub mod shim;
 
+#[cfg(feature = "machine-code")]
+pub use gpu::gpu;
 pub use interpret::interpret;
 #[cfg(feature = "machine-code")]
 pub use machine::{

@@ -14,7 +14,7 @@ pub use check::Check;
 pub use counters::Counters;
 pub use gradients::gradients;
 pub use placement::Class;
-pub(crate) use placement::repeated;
+pub(crate) use placement::{array, dense, repeated};
 pub(crate) use primitives::single_operation;
 pub use primitives::{PrimitiveCase, check_operation, check_primitive};
 pub use saved::{load, save};

@@ -23,7 +23,7 @@ fn kernels_compile_without_spills() {
     }
     let (mut set, _, mut failures) = cuda_cases::kernels(cuda_cases::cases());
     let measure = lazuli_runtime::cuda::limits::kernels().unwrap();
-    for kernel in workloads::NAMES.into_iter().flat_map(of_workload).chain(measure) {
+    for kernel in workloads::NAMES.into_iter().flat_map(of_workload).chain(measure).chain(edges()) {
         failures.extend(set.add(&kernel).err().map(|e| format!("{e}\n{kernel}")));
     }
     let units = set.sources().chunks(UNIT).flat_map(|unit| [80, 90, 100].map(|sm| (unit, sm)));
@@ -56,6 +56,52 @@ fn of_workload(name: &str) -> Vec<Kernel> {
     let shape = |n| graph.node(n).types[0].shape.clone();
     let layouts: Vec<Layout> = graph.inputs().iter().map(|(_, n)| Layout::contiguous(shape(*n))).collect();
     plan(&graph, &layouts, &Target::nvidia(90), &options).unwrap().program.kernels
+}
+
+/// Kernels whose tiles alone are all the shared memory that a kernel may declare, and that need some more.
+fn edges() -> Vec<Kernel> {
+    let text = "kernel edge(%x: f32[12288], %y: mut f32[12288]) {
+      tile %t: f32[12288] scope=block
+      loop %i in 12288 block { store %t[%i], load %x[%i] }
+      barrier
+      %0 = reduce sum %k in 12288 block { yield load %t[%k] }
+      loop %j in 12288 block { store %y[%j], %0 }
+    }";
+    vec![Kernel::parse(text).unwrap()]
+}
+
+/// Whether the suite sees what it is for: wrong kernels, made from right ones, are refused.
+#[test]
+fn kernels_with_faults_are_refused() {
+    if let Err(e) = nvrtc::version() {
+        assert!(std::env::var_os("LAZULI_REQUIRE_NVRTC").is_none_or(|v| v != "1"), "{e}");
+        eprintln!("skipped: {e}");
+        return;
+    }
+    let (set, _, _) = cuda_cases::kernels(cuda_cases::models());
+    let unit =
+        |of: &str| set.sources().iter().filter(|s| s.text.contains(of)).take(3).cloned().collect::<Vec<Source>>();
+    let faults: [(&str, &str, &str, &str); 4] = [
+        // Half of the registers that 1024 threads leave.
+        ("spills", "__launch_bounds__(256, 1)", "__launch_bounds__(1024, 2)", "spills"),
+        ("a shuffle without a mask", "lz_other(", "__shfl_xor(", "__shfl_xor"),
+        ("a barrier that takes nothing", "__syncthreads();", "__syncthreads(1, 2);", "__syncthreads"),
+        (
+            "more shared memory than a kernel declares",
+            "__shared__ __align__(16) float ",
+            "__shared__ float more[12289]; __shared__ float ",
+            "shared",
+        ),
+    ];
+    for (what, right, wrong, says) in faults {
+        let edited: Vec<Source> =
+            unit(right).into_iter().map(|s| Source { text: s.text.replace(right, wrong), ..s }).collect();
+        assert!(!edited.is_empty(), "no kernel has `{right}`");
+        for sm in [80, 90, 100] {
+            let (said, _) = compile(&edited, sm);
+            assert!(said.iter().any(|s| s.contains(says)), "{what} is not found on sm_{sm}: {said:?}");
+        }
+    }
 }
 
 /// What is wrong with a unit's kernels on an architecture, and how many were compiled.

@@ -119,3 +119,26 @@ fn kernels_without_barriers_are_found() {
     println!("{} of {} cases fail without barriers; not {same:?}", outcome.failures.len(), outcome.cases);
     assert!(outcome.failures.len() * 10 >= outcome.cases * 8, "{} of {}", outcome.failures.len(), outcome.cases);
 }
+
+/// The same for the other faults that kernels may have: each edit makes every kernel that it reaches wrong, and says so.
+#[test]
+fn kernels_with_faults_are_found() {
+    if !available().unwrap() {
+        return;
+    }
+    let faults = [
+        ("__syncthreads();", "__syncthreads();", "if (threadIdx.x < 40) __syncthreads();", "__syncthreads"),
+        ("lz_other(", "0xffffffffu, v, m", "0x7fffffffu, v, m", "mask"),
+        ("lz_write<", "*(lz_vector<T, N>*)to = v;", "((lz_vector<T, N>*)to)[1 << 20] = v;", "writes byte"),
+    ];
+    for (reaches, right, wrong, says) in faults {
+        let (all, cases, _) = cuda_cases::kernels(cuda_cases::models());
+        let reached = |c: &GpuCase| c.kernels().iter().any(|k| all.text(k).contains(reaches));
+        let (set, cases, _) = cuda_cases::kernels(cases.into_iter().filter(reached).take(8).collect());
+        let code = set.compile_edited(|text| text.replace(right, wrong)).unwrap();
+        let outcome = check(&cases, &set, &code);
+        println!("{} of {} cases fail with `{wrong}`", outcome.failures.len(), outcome.cases);
+        assert!(outcome.cases >= 5 && outcome.failures.len() == outcome.cases, "{wrong}: {:?}", outcome.failures);
+        assert!(outcome.failures.iter().all(|f| f.contains(says)), "{wrong}: {:?}", outcome.failures);
+    }
+}

@@ -16,13 +16,15 @@
 
 use crate::fusion::PlannedGroup;
 use crate::fusion::views::moved;
+pub use crate::gpu_time::WAIT_NS;
+use crate::gpu_time::work_ns;
 use crate::layout::Orders;
 use crate::options::Options;
 use crate::plan::is_movement;
 use crate::row_panels::RowPanels;
 use lazuli_ir::matmul::{Activation, MatrixStrides};
 use lazuli_ir::{BinaryOp, DType, DotDims, Graph, Layout, Literal, Matmul, MatmulRoutine, NodeId, Op, Target, UnaryOp};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// A value in memory, and the element at which a matrix begins.
 pub type Stored = (NodeId, i64);
@@ -401,14 +403,12 @@ pub(crate) struct Choice {
     pub(crate) reason: String,
 }
 
-/// Nanoseconds that starting a kernel takes.
-const KERNEL_NS: f64 = 2_000.0;
 /// Rows and columns that a block of either computes.
 const BLOCK: usize = 64;
 /// Terms from which on the routine shares a sum among blocks.
 const SHARED_TERMS: usize = 1024;
 /// The part of the arithmetic units' rate that loops of fused multiply-adds over shared memory reach.
-const LOOP_SHARE: f64 = 0.3;
+pub const LOOP_SHARE: f64 = 0.3;
 
 /// Chooses, for each contraction of a graph that was grouped as loops, between these and the routine.
 pub(crate) fn choose(graph: &Graph, found: &Found, groups: &[PlannedGroup], target: &Target) -> Vec<Choice> {
@@ -428,6 +428,8 @@ pub(crate) fn choose(graph: &Graph, found: &Found, groups: &[PlannedGroup], targ
         }
         let (by_routine, reason) = if products.len() < dots.len() {
             (false, "it shares a kernel with one that the routine cannot take".to_owned())
+        } else if keeps_scores(graph, g, &products) {
+            (false, "its rows are reduced and contracted again where they are, and never stored".to_owned())
         } else {
             let (loops, others) =
                 (loops_ns(graph, g, &products, target), routine_ns(graph, g, &products, target, &routine));
@@ -447,12 +449,13 @@ pub(crate) fn choose(graph: &Graph, found: &Found, groups: &[PlannedGroup], targ
     choices
 }
 
-/// The longer of computing and moving; `blocks` may be too few for all cores.
-fn time_ns(flops: f64, flops_per_us: f64, blocks: usize, bytes: f64, target: &Target) -> f64 {
-    let cores = f64::from(target.cores.max(1));
-    let busy = (blocks.max(1) as f64).min(cores);
-    let us = (flops / (flops_per_us.max(1.0) * busy)).max(bytes / (target.bytes_per_us.max(1) as f64 * cores));
-    us * 1e3
+/// Whether a group is attention in full `f32`: rows of one contraction are reduced and contracted again, all within a kernel. What the
+/// routine multiplies faster, storing the scores loses in memory.
+fn keeps_scores(graph: &Graph, g: &PlannedGroup, products: &[&Product]) -> bool {
+    let inside = |n: &NodeId| g.members.binary_search(n).is_ok();
+    let full = products.iter().all(|p| p.matmul.operands == DType::F32 && !p.matmul.tf32);
+    full && g.members.iter().any(|n| matches!(graph.op(*n), Op::Reduce { .. }))
+        && products.iter().any(|p| p.reads().any(|n| inside(&n)))
 }
 
 fn bytes(graph: &Graph, n: NodeId) -> f64 {
@@ -471,23 +474,43 @@ fn loops_ns(graph: &Graph, g: &PlannedGroup, products: &[&Product], target: &Tar
     let inside = |n: &NodeId| g.members.binary_search(n).is_ok();
     let read: f64 = products.iter().flat_map(|p| p.reads()).filter(|n| !inside(n)).map(|n| bytes(graph, n)).sum();
     let stored: f64 = g.outputs.iter().map(|n| bytes(graph, *n)).sum();
-    KERNEL_NS + time_ns(flops, LOOP_SHARE * target.flops_per_us as f64, blocks, read + stored, target)
+    let us = flops / (LOOP_SHARE * target.flops_per_us as f64).max(1.0);
+    WAIT_NS + work_ns(target, read + stored, us, blocks as u64)
 }
 
 fn routine_ns(graph: &Graph, g: &PlannedGroup, products: &[&Product], target: &Target, routine: &MatmulRoutine) -> f64 {
-    let computed: Vec<NodeId> = products.iter().flat_map(|p| p.members.iter().copied()).collect();
-    let rest = g.members.iter().any(|n| !computed.contains(n));
+    let rest = remaining(graph, g, products);
     let one = |p: &&Product| {
         let m = &p.matmul;
         let moved: f64 = p.reads().chain([p.output()]).map(|n| bytes(graph, n)).sum();
         let blocks = blocks(m).saturating_mul(m.terms.div_ceil(SHARED_TERMS));
-        let alone = routine.call_ns as f64 + time_ns(m.flops() as f64, rate(m, routine) as f64, blocks, moved, target);
+        let us = m.flops() as f64 / rate(m, routine).max(1) as f64;
+        let alone = routine.call_ns as f64 + work_ns(target, moved, us, blocks as u64);
+        if rest.is_empty() {
+            return alone;
+        }
         // A kernel for the rest writes what this one reads, or reads what it writes.
-        let inside = |n: &NodeId| g.members.binary_search(n).is_ok() && !computed.contains(n);
-        let passed: f64 = p.reads().filter(inside).chain([p.output()]).map(|n| bytes(graph, n)).sum();
-        alone + if rest { KERNEL_NS + time_ns(0.0, 1.0, 1, passed, target) } else { 0.0 }
+        let passed: f64 = p.reads().filter(|n| rest.contains(n)).chain([p.output()]).map(|n| bytes(graph, n)).sum();
+        alone + WAIT_NS + work_ns(target, passed, 0.0, u64::from(target.cores))
     };
     products.iter().map(one).sum()
+}
+
+/// The members of a group that kernels compute where these products are the routine's. What a product reads through, such as a cast that
+/// widens a half, is none.
+fn remaining(graph: &Graph, g: &PlannedGroup, products: &[&Product]) -> FxHashSet<NodeId> {
+    let mut rest = FxHashSet::default();
+    let mut stack = g.outputs.clone();
+    while let Some(n) = stack.pop() {
+        let below = || graph.operands(n).into_iter().map(|v| v.node);
+        match products.iter().find(|p| p.output() == n) {
+            _ if g.members.binary_search(&n).is_err() => stack.extend(below().filter(|_| is_movement(graph.op(n)))),
+            Some(p) => stack.extend(p.reads()),
+            None if rest.insert(n) => stack.extend(below()),
+            None => {}
+        }
+    }
+    rest
 }
 
 /// Operations that a core does in a microsecond.

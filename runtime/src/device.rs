@@ -7,6 +7,7 @@ use crate::cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda::{self, Gpu};
 use lazuli_ir::kernel::Kernel;
+use lazuli_ir::program::Program;
 use lazuli_ir::{Device, Error, ErrorKind, Limits, Result, Target};
 
 /// What runs on a device.
@@ -40,6 +41,26 @@ pub fn target(device: Device) -> Result<&'static Target> {
         #[cfg(feature = "cuda")]
         Backend::Cuda(gpu) => Ok(gpu.target()),
     }
+}
+
+/// A plan for a device: by its target; where the device's routine for products of matrices has no algorithm for one of the plan, by its
+/// target without that routine. `program` is a plan's program.
+///
+/// # Errors
+/// There is no such device; what `plan` says.
+pub fn plan<P>(device: Device, plan: impl Fn(&Target) -> Result<P>, program: impl Fn(&P) -> &Program) -> Result<P> {
+    let target = target(device)?;
+    let planned = plan(target)?;
+    #[cfg(feature = "cuda")]
+    if let Backend::Cuda(gpu) = backend(device)?
+        && let Some(refused) = gpu.refused_product(program(&planned))
+    {
+        tracing::warn!(target: "lazuli::cuda", %refused, "contractions are loops");
+        return plan(&Target { matmul: None, ..target.clone() });
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = program;
+    Ok(planned)
 }
 
 /// Gets a device ready.

@@ -4,7 +4,7 @@ use super::call::{Input, Ownership};
 use crate::Result;
 use crate::report::PassRow;
 use lazuli_ir::program::{Place, Program};
-use lazuli_ir::{Device, Graph, Layout, Limits, NodeId};
+use lazuli_ir::{Device, Graph, Layout, Limits, NodeId, Target};
 use lazuli_passes::Options;
 use lazuli_passes::layout::Orders;
 use lazuli_passes::ledger::Ledger;
@@ -40,8 +40,8 @@ pub(crate) struct Code {
 impl Code {
     /// Compiles an optimised graph.
     pub(crate) fn new(graph: &Graph, layouts: &[Layout], options: &Options, device: Device) -> Result<Code> {
-        let target = device::target(device)?;
-        let plan = lazuli_passes::compile(graph, layouts, target, options)?;
+        let compiled = |target: &Target| lazuli_passes::compile(graph, layouts, target, options);
+        let plan = device::plan(device, compiled, |plan| &plan.program)?;
         let mut passes: Vec<PassRow> = plan.report.passes.iter().map(PassRow::from).collect();
         let takers = takers(&plan.program);
         let start = Instant::now();

@@ -38,7 +38,8 @@ fn program(key: Key) -> Result<Executable> {
         return Ok(program.clone());
     }
     // Without the lock: for a GPU that takes long. Of two threads the first result stays.
-    let program = primitive::program(&key.op, &key.operands, device::target(key.device)?)?;
+    let program =
+        device::plan(key.device, |target| primitive::program(&key.op, &key.operands, target), |program| program)?;
     let program = Executable::on(program, key.device, key.op.name())?;
     let mut programs = programs();
     let programs = programs.get_or_insert_default();

@@ -21,7 +21,6 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 /// Operators whose results have shapes that depend on values, with some arguments: inside of a trace those are refused.
 const SHAPED_BY_VALUES: &[&str] = &["__getitem__", "index_put", "nn.functional.one_hot", "repeat_interleave"];
@@ -94,8 +93,7 @@ fn evaluate(case: &Case, operator: Operator, inputs: &[Tensor]) -> Result<Vec<Te
 /// Where cases run: the CPU, or what `LAZULI_CONFORMANCE_DEVICE` says: `cuda` is a GPU, `evaluated` a driver that records, and runs
 /// kernels by their meaning, `products` the same with every contraction that its routine can take as a product of matrices.
 fn device() -> Device {
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    *DEVICE.get_or_init(|| match std::env::var("LAZULI_CONFORMANCE_DEVICE").as_deref() {
+    match std::env::var("LAZULI_CONFORMANCE_DEVICE").as_deref() {
         #[cfg(feature = "cuda")]
         Ok(evaluated @ ("evaluated" | "products")) => {
             let fake = lazuli_runtime::cuda::testing::Fake::with_memory(1 << 34);
@@ -106,15 +104,15 @@ fn device() -> Device {
         Ok("cuda") => Device::cuda(0).unwrap(),
         Ok(other) => panic!("LAZULI_CONFORMANCE_DEVICE is `{other}`; it may be cuda, evaluated or products"),
         Err(_) => Device::Cpu,
-    })
+    }
 }
 
 /// Runs one case in both modes.
-fn run(samples: &Samples, case: &Case) -> Result<Passed, Outcome> {
+fn run(samples: &Samples, case: &Case, device: Device) -> Result<Passed, Outcome> {
     let Some(operator) = operator(&case.op) else {
         return Err(Outcome::Unsupported("the operator".into()));
     };
-    let inputs = case.inputs.iter().map(|name| Ok(samples.tensor(name)?.to(device())));
+    let inputs = case.inputs.iter().map(|name| Ok(samples.tensor(name)?.to(device)));
     let inputs = inputs.collect::<Result<Vec<_>, Outcome>>()?;
     let names = case.outputs.iter().chain(case.grads.iter().map(|(_, grad)| grad));
     let expected = names.map(|name| samples.tensor(name)).collect::<Result<Vec<_>, _>>()?;
@@ -181,8 +179,8 @@ fn same_elements(case: &Case, inputs: &[Tensor], found: &Tensor, expected: &Tens
 }
 
 /// A panic is a failure like any other, so that one does not hide what comes after it.
-fn run_guarded(samples: &Samples, case: &Case) -> Result<Passed, Outcome> {
-    catch_unwind(AssertUnwindSafe(|| run(samples, case))).unwrap_or_else(|panic| {
+fn run_guarded(samples: &Samples, case: &Case, device: Device) -> Result<Passed, Outcome> {
+    catch_unwind(AssertUnwindSafe(|| run(samples, case, device))).unwrap_or_else(|panic| {
         let text =
             panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).into()));
         Err(Outcome::Fail(format!("panicked: {}", text.unwrap_or_default())))
@@ -209,6 +207,18 @@ fn operator(name: &str) -> Option<Operator> {
 
 #[test]
 fn operators_agree_with_pytorch() {
+    all_agree(device());
+}
+
+#[test]
+#[cfg(feature = "cuda")]
+fn cuda_device_operators_agree_with_pytorch() {
+    if let Some(device) = lazuli_oracles::gpu("cuda_device_operators_agree_with_pytorch").unwrap() {
+        all_agree(device);
+    }
+}
+
+fn all_agree(device: Device) {
     let verbose = std::env::var_os("LAZULI_CONFORMANCE_VERBOSE").is_some();
     let files = files();
     let (mut passed, mut unsupported, mut failures) = (0, BTreeMap::<String, usize>::new(), Vec::new());
@@ -217,7 +227,7 @@ fn operators_agree_with_pytorch() {
         let samples = Samples::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let before = passed;
         for (number, case) in samples.cases.iter().enumerate() {
-            match run_guarded(&samples, case) {
+            match run_guarded(&samples, case, device) {
                 Ok(mode) => {
                     passed += 1;
                     eager_alone += usize::from(matches!(mode, Passed::EagerAlone));

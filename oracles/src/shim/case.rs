@@ -6,8 +6,9 @@ use crate::machine::{PrimitiveCase, Setup, gradients, single_operation};
 use crate::program::{Options as Draw, RandomProgram, random_program};
 use lazuli_ir::program::Program;
 use lazuli_ir::reference::{Dense, Summary, compare, evaluate, evaluate_bounds};
-use lazuli_ir::{Graph, Kernel, Layout, Literal, MatmulRoutine, Target};
+use lazuli_ir::{Device, Graph, Kernel, Layout, Literal, MatmulRoutine, Target};
 use lazuli_passes::{Options, Pass, compile, optimize};
+use lazuli_runtime::{Argument, Executable, device};
 
 /// The GPU that programs are compiled for.
 fn gpu() -> Target {
@@ -125,6 +126,40 @@ impl GpuCase {
         let inputs = meaning.inputs.iter().zip(&layouts);
         let inputs = inputs.map(|(x, l)| crate::machine::repeated(x, l)).collect();
         Ok(GpuCase { name, meaning: RandomProgram { inputs, ..meaning }, layouts, program, donates })
+    }
+
+    /// Compiles what it means for a device, runs that, keeping its inputs and giving them away, and compares what it gives with the
+    /// reference evaluator, within its bounds.
+    ///
+    /// # Errors
+    /// What a pass or the device refuses; what differs.
+    pub fn check_on(&self, device: Device) -> Result<Summary, String> {
+        let said = |e: String| format!("{} on {device}: {e}\n{}", self.name, self.meaning.graph);
+        self.checked_on(device).map_err(said)
+    }
+
+    fn checked_on(&self, device: Device) -> Result<Summary, String> {
+        let RandomProgram { graph, inputs, .. } = &self.meaning;
+        let words = |e: lazuli_ir::Error| e.to_string();
+        let bounds = evaluate_bounds(graph, inputs, 7).map_err(words)?;
+        let options = Options::default();
+        let (optimized, _) = optimize(graph, &options).map_err(words)?;
+        let compiled = |target: &Target| compile(&optimized, &self.layouts, target, &options);
+        let plan = device::plan(device, compiled, |plan| &plan.program).map_err(words)?;
+        let executable = Executable::on(plan.program, device, &self.name).map_err(words)?;
+        let mut summary = Summary::default();
+        for donated in [false, true] {
+            let arguments = inputs.iter().zip(&self.layouts).map(|(x, layout)| {
+                let array = crate::machine::array(x, layout)?.to_device(device)?;
+                Ok(Argument { array, donated })
+            });
+            let arguments = arguments.collect::<lazuli_ir::Result<_>>().map_err(words)?;
+            let outputs = executable.run(arguments).map_err(words)?;
+            let outputs = outputs.iter().map(|o| crate::machine::dense(&o.to_device(Device::Cpu)?));
+            let outputs: Vec<Dense> = outputs.collect::<lazuli_ir::Result<_>>().map_err(words)?;
+            summary = compare(&outputs, &bounds).map_err(|m| m.to_string())?;
+        }
+        Ok(summary)
     }
 
     /// Its kernels.

@@ -193,8 +193,8 @@ impl CublasLt {
 struct Key {
     matmul: Matmul,
     scratch_bytes: usize,
-    /// Bytes to which the matrices are aligned: left, right, result.
-    alignment: [u32; 3],
+    /// Bytes to which the matrices are aligned: left, right, result; and the bias.
+    alignment: [u32; 4],
 }
 
 /// Bytes of the widest load: matrices that are aligned to more are alike.
@@ -202,15 +202,16 @@ const WIDEST: u32 = 16;
 
 impl Key {
     fn new(matmul: &Matmul, at: &Matrices) -> Key {
+        let alignment = |bits: u64| WIDEST.min(1 << bits.trailing_zeros().min(8));
         let aligned = |at: Address, s: MatrixStrides, dtype: DType| {
             // Every matrix of every batch is.
-            let all = at.0 | ((s.outer | s.batch).unsigned_abs() * dtype.size() as u64);
-            WIDEST.min(1 << all.trailing_zeros().min(8))
+            alignment(at.0 | ((s.outer | s.batch).unsigned_abs() * dtype.size() as u64))
         };
         let left = aligned(at.left, matmul.left, matmul.operands);
         let right = aligned(at.right, matmul.right, matmul.operands);
         let result = aligned(at.result, matmul.out, matmul.result);
-        Key { matmul: matmul.clone(), scratch_bytes: at.scratch_bytes, alignment: [left, right, result] }
+        let bias = alignment(at.bias.map_or(0, |bias| bias.0));
+        Key { matmul: matmul.clone(), scratch_bytes: at.scratch_bytes, alignment: [left, right, result, bias] }
     }
 }
 
@@ -341,6 +342,10 @@ fn stored(s: MatrixStrides, columns: usize) -> (bool, i64) {
 impl Plan {
     fn new(library: &'static CublasLt, handle: cublasLtHandle_t, key: &Key) -> Outcome<Plan> {
         let mut plan = Plan::described(library, &key.matmul)?;
+        if key.matmul.bias {
+            // Where it lies is told by each run; whoever asks for an algorithm must have told some place, aligned alike.
+            plan.describe(DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &u64::from(key.alignment[3]))?;
+        }
         let mut preference = std::ptr::null_mut();
         // SAFETY: the preference has a place.
         library.check(unsafe { (library.preference_create)(&mut preference) }, "cublasLtMatmulPreferenceCreate")?;
@@ -378,8 +383,6 @@ impl Plan {
         plan.describe(DescAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
         if m.bias {
             plan.describe(DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &result)?;
-            // Where it lies is told by each run; whoever asks for an algorithm must have told some place.
-            plan.describe(DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &u64::from(WIDEST))?;
         }
         let of =
             |index: usize, rows, columns, distance, ty, batch| (index, Shape { rows, columns, distance, batch }, ty);
@@ -435,7 +438,7 @@ impl Plan {
         // Never in the result's type: sums are exact to the accumulator's.
         let shared = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
         self.prefer(preference, PreferenceAttribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &shared)?;
-        let [left, right, result] = key.alignment;
+        let [left, right, result, _] = key.alignment;
         for (attribute, bytes) in [
             (PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, right),
             (PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, left),
@@ -569,7 +572,9 @@ mod tests {
         };
         assert!(Key::new(&m, &at(1024)) == Key::new(&m, &at(1040)));
         assert!(Key::new(&m, &at(1024)) != Key::new(&m, &at(1026)));
-        assert_eq!(Key::new(&m, &at(1026)).alignment, [2, 16, 16]);
+        assert_eq!(Key::new(&m, &at(1026)).alignment, [2, 16, 16, 16]);
+        let biased = Matrices { bias: Some(Address(1028)), ..at(1024) };
+        assert_eq!(Key::new(&m, &biased).alignment, [16, 16, 16, 4]);
         assert_eq!((stored(rows, 128), stored(rows.transposed(), 64)), ((false, 128), (true, 128)));
         assert_eq!(stored(MatrixStrides { outer: 0, batch: 0, row: 1, column: 64 }, 1), (true, 64));
     }

@@ -86,6 +86,9 @@ struct Fixed {
 impl CudaExecutable {
     /// Compiles a program, scheduled for this GPU's target, and loads it. Errors call it by `name`.
     pub(crate) fn new(program: Program, gpu: &'static Gpu, name: &str) -> Result<CudaExecutable> {
+        if let Some(refused) = gpu.refused_product(&program) {
+            return Err(refused.error());
+        }
         let Codes { kernels, sorts } = code::compile_program(&program, gpu)?;
         let mut executable = CudaExecutable {
             workspace_bytes: program.workspace_bytes,
@@ -106,7 +109,7 @@ impl CudaExecutable {
                 program::Step::Sort(call) => {
                     executable.place_sort(&program, sorts.next().ok_or_else(missing)?, call)?
                 }
-                program::Step::Matmul(call) => Step::Matmul(Product::new(&program, call, gpu)?),
+                program::Step::Matmul(call) => Step::Matmul(Product::new(&program, call)?),
             };
             executable.steps.push(step);
         }
@@ -387,12 +390,11 @@ struct Call<'a> {
 }
 
 impl Product {
-    fn new(program: &Program, call: &MatmulCall, gpu: &'static Gpu) -> Result<Product> {
+    fn new(program: &Program, call: &MatmulCall) -> Result<Product> {
         check_matmul(program, call)?;
         let at = |arg: MatrixArg, dtype: DType| (arg.buffer, arg.offset as isize * dtype.size() as isize);
         let scratch = call.scratch.map(|b| program.buffers.get(b.0 as usize).ok_or_else(missing)).transpose()?;
         let scratch_bytes = scratch.map_or(0, BufferDecl::bytes);
-        gpu.driver.check_matmul(&call.matmul, scratch_bytes).map_err(|f| f.error())?;
         Ok(Product {
             left: at(call.left, call.matmul.operands),
             right: at(call.right, call.matmul.operands),

@@ -13,6 +13,7 @@ use super::nvidia::{self, Nvidia};
 use super::pending::{Pending, Work};
 use super::staging::Staging;
 use crate::allocator::MemoryStats;
+use lazuli_ir::program::{BufferDecl, MatmulCall, Program, Step};
 use lazuli_ir::{Error, ErrorKind, Limits, Result, Target};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
@@ -192,6 +193,18 @@ impl Gpu {
         self.queue()?.settle()
     }
 
+    /// Why the routine for products of matrices does not take one of a program's; `None` where it takes all.
+    pub(crate) fn refused_product(&self, program: &Program) -> Option<Failure> {
+        let calls = program.steps.iter().filter_map(|step| match step {
+            Step::Matmul(call) => Some(call),
+            Step::Kernel(_) | Step::Sort(_) => None,
+        });
+        let scratch_bytes = |call: &MatmulCall| {
+            call.scratch.and_then(|b| program.buffers.get(b.0 as usize)).map_or(0, BufferDecl::bytes)
+        };
+        calls.into_iter().find_map(|call| self.driver.check_matmul(&call.matmul, scratch_bytes(call)).err())
+    }
+
     /// Its name in errors.
     pub(super) fn describe(&self) -> String {
         format!("CUDA device {} ({})", self.ordinal, self.properties().name)
@@ -304,7 +317,9 @@ impl Queue {
         let gpu = self.gpu;
         let done = gpu.driver.synchronise();
         self.check(done)?;
-        let graves = std::mem::take(&mut *lock(&gpu.graves));
+        let mut graves = std::mem::take(&mut *lock(&gpu.graves));
+        // Code goes after the graphs that launch it.
+        graves.sort_by_key(|grave| matches!(grave, Grave::Module(_)));
         for grave in graves {
             let gone = match grave {
                 Grave::Module(module) => gpu.driver.unload(module),

@@ -116,6 +116,8 @@ fn kind(code: CUresult) -> FailureKind {
         | CUresult::CUDA_ERROR_LAUNCH_FAILED
         | CUresult::CUDA_ERROR_ECC_UNCORRECTABLE
         | CUresult::CUDA_ERROR_NVLINK_UNCORRECTABLE
+        | CUresult::CUDA_ERROR_CONTAINED
+        | CUresult::CUDA_ERROR_TENSOR_MEMORY_LEAK
         | CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED
         | CUresult::CUDA_ERROR_DEINITIALIZED
         | CUresult::CUDA_ERROR_UNKNOWN => FailureKind::Lost,

@@ -421,6 +421,13 @@ impl Driver for Fake {
         if state.modules.remove(&module.0).is_none() {
             state.misuses.push("an unload of what is not loaded".to_owned());
         }
+        let of_module = |recorded: &Recorded| match &recorded.work {
+            Submitted::Launch { function, .. } => state.functions.get(&function.0).is_some_and(|f| f.0 == module.0),
+            Submitted::Matmul { .. } => false,
+        };
+        if state.execs.values().any(|(_, launches)| launches.iter().any(of_module)) {
+            state.misuses.push("an unload of what an executable launches".to_owned());
+        }
         Ok(())
     }
 

@@ -94,22 +94,19 @@ impl Printer<'_> {
                 self.line(format!("{ty} {name}[{own}];"));
             }
             Scope::Thread => self.line(format!("{ty} {name}[{}];", n.max(1))),
-            Scope::Block => self.shared(tile.ty, &name, n),
+            Scope::Block => self.share(ty, tile.ty.dtype().size(), &name, n),
         }
         Ok(())
     }
 
-    /// Declares an array in shared memory.
-    pub(super) fn shared(&mut self, ty: ScalarType, name: &str, n: u64) {
-        let text = c_type(ty);
-        match &mut self.dynamic {
-            None => self.line(format!("__shared__ __align__(16) {text} {name}[{}];", n.max(1))),
-            Some(bytes) => {
-                let offset = *bytes;
-                *bytes += (n * ty.dtype().size() as u64).next_multiple_of(16);
-                self.line(format!("{text}* const {name} = ({text}*)(lz_shared + {offset});"));
-            }
-        }
+    /// Declares an array in shared memory, of elements of a C type.
+    pub(super) fn share(&mut self, ty: &str, size: usize, name: &str, n: u64) {
+        let (offset, n) = (self.shared, n.max(1));
+        self.shared += (n * size as u64).next_multiple_of(16);
+        self.line(match self.dynamic {
+            false => format!("__shared__ __align__(16) {ty} {name}[{n}];"),
+            true => format!("{ty}* const {name} = ({ty}*)(lz_shared + {offset});"),
+        });
     }
 
     pub(super) fn fill(&mut self, t: TileId, c: Literal) -> Result<()> {

@@ -6,7 +6,7 @@ use super::types::{Names, c_type, literal, memory_type};
 use super::{Launch, Source};
 use lazuli_ir::half_code::Half;
 use lazuli_ir::kernel::{
-    Access, Binding, Block, Emit, Expr, Extent, Kernel, Reduce, ScalarType, Scope, Stmt, StmtKind, Stride, ValueId,
+    Access, Binding, Block, Emit, Expr, Extent, Kernel, Reduce, ScalarType, Stmt, StmtKind, Stride, ValueId,
 };
 use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{Error, Result, Sources, VarId};
@@ -52,8 +52,10 @@ pub(super) struct Printer<'k> {
     pub(super) vectors: BTreeSet<usize>,
     /// What was rounded to a half, and to which: a store to that half rounds by itself.
     pub(super) rounded: FxHashMap<ValueId, (Half, ValueId)>,
-    /// Bytes of shared memory given at the launch, where the kernel declares none.
-    pub(super) dynamic: Option<u64>,
+    /// Bytes of shared memory so far.
+    pub(super) shared: u64,
+    /// Whether that is given at the launch, and the kernel declares none.
+    pub(super) dynamic: bool,
     /// Whether an index stands for an element of nothing: nothing is read or written.
     pub(super) nothing: bool,
     pub(super) error: Option<Error>,
@@ -84,11 +86,9 @@ impl Emit for Printer<'_> {
 
 /// Prints a kernel.
 pub(super) fn print(kernel: &Kernel, name: &str) -> Result<Source> {
-    let mut p = Printer::new(kernel)?;
-    p.lines.depth = 1;
-    let (grid, partial_words) = p.root()?;
-    if let Some(e) = p.error.take() {
-        return Err(e);
+    let (mut p, (mut grid, mut partial_words)) = printed(kernel, false)?;
+    if p.shared > STATIC_SHARED {
+        (p, (grid, partial_words)) = printed(kernel, true)?;
     }
     let checks = holds(kernel, &|s| matches!(s, StmtKind::Check { .. }));
     let mut text = std::mem::take(&mut p.functions.text);
@@ -104,9 +104,24 @@ pub(super) fn print(kernel: &Kernel, name: &str) -> Result<Source> {
     text.push_str(&p.prologue());
     text.push_str(&p.lines.text);
     text.push_str("}\n");
-    let shared_bytes = p.dynamic.unwrap_or(0) as u32;
+    let shared_bytes = if p.dynamic { p.shared as u32 } else { 0 };
     let launch = Launch { grid, threads: p.threads as u32, shared_bytes, partial_words };
     Ok(Source { name: name.to_owned(), text, launch })
+}
+
+/// A grid, and the words of a partial result.
+type Root = (Vec<(Extent, u64)>, u32);
+
+/// The statements of a kernel in text.
+fn printed(kernel: &Kernel, dynamic: bool) -> Result<(Printer<'_>, Root)> {
+    let mut p = Printer::new(kernel)?;
+    p.lines.depth = 1;
+    p.dynamic = dynamic;
+    let root = p.root()?;
+    match p.error.take() {
+        None => Ok((p, root)),
+        Some(e) => Err(e),
+    }
 }
 
 fn holds(kernel: &Kernel, what: &dyn Fn(&StmtKind) -> bool) -> bool {
@@ -192,23 +207,13 @@ impl<'k> Printer<'k> {
             place: Place::default(),
             vectors: BTreeSet::new(),
             rounded: FxHashMap::default(),
-            dynamic: None,
+            shared: 0,
+            dynamic: false,
             nothing: false,
             error: None,
         };
         p.tiles = p.tile_texts()?;
-        if p.shared_bytes() > STATIC_SHARED {
-            p.dynamic = Some(0);
-        }
         Ok(p)
-    }
-
-    /// Bytes of shared memory of tiles and contractions.
-    fn shared_bytes(&self) -> u64 {
-        let kernel = self.kernel;
-        let tiles = kernel.tiles.iter().filter(|t| t.scope == Scope::Block);
-        let tiles: u64 = tiles.map(|t| t.dims.iter().product::<u64>() * t.ty.dtype().size() as u64).sum();
-        tiles + self.stage_bytes()
     }
 
     fn arguments(&self, checks: bool, partials: bool) -> Vec<String> {
@@ -247,18 +252,18 @@ impl<'k> Printer<'k> {
             let all: Vec<String> = self.vectors.iter().map(|p| format!("lz_aligned({})", self.params[*p])).collect();
             out.push_str(&format!("    const bool aligned = {};\n", all.join(" && ")));
         }
-        if self.dynamic.is_some() {
+        if self.dynamic {
             out.push_str("    extern __shared__ __align__(16) unsigned char lz_shared[];\n");
         }
         out
     }
 
     /// Prints body and finish. Gives the grid and the words of a partial result.
-    fn root(&mut self) -> Result<(Vec<(Extent, u64)>, u32)> {
+    fn root(&mut self) -> Result<Root> {
         let kernel = self.kernel;
         match self.stage_bytes() {
             0 => {}
-            bytes => self.shared(ScalarType::U8, "stage", bytes),
+            bytes => self.share("unsigned char", 1, "stage", bytes),
         }
         if let [Stmt { kind: StmtKind::Reduce(r), sources }] = kernel.body.as_slice()
             && matches!(r.axis.binding, Binding::Grid(_))

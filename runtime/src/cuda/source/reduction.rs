@@ -211,7 +211,8 @@ impl<'k> Printer<'k> {
         let names: Vec<String> = r.results.iter().map(|v| self.value(*v)).collect();
         let shared: Vec<String> = names.iter().map(|n| self.names.unique(&format!("{n}_warps"))).collect();
         for (v, name) in r.results.iter().zip(&shared) {
-            self.line(format!("__shared__ {} {name}[{warps}];", c_type(self.types[v.index()])));
+            let ty = self.types[v.index()];
+            self.share(c_type(ty), ty.dtype().size(), name, warps);
         }
         if self.place.serial > 0 {
             // The results of the iteration before have been read.
@@ -257,11 +258,11 @@ impl<'k> Printer<'k> {
         self.close();
         self.line("// The block that is done last combines what all found.");
         self.line("__threadfence();");
-        self.line("__shared__ unsigned before;");
+        self.share("unsigned", 4, "before", 1);
         self.line("__syncthreads();");
-        self.line("if (thread == 0) before = atomicAdd(ticket, 1u);");
+        self.line("if (thread == 0) before[0] = atomicAdd(ticket, 1u);");
         self.line("__syncthreads();");
-        self.line("if (before + 1u != gridDim.x) return;");
+        self.line("if (before[0] + 1u != gridDim.x) return;");
         self.line("__threadfence();");
         self.line("volatile unsigned long long* const found = partials;");
         self.open("for (unsigned width = 1; width < gridDim.x; width *= 2)");
