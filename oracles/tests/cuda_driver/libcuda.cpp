@@ -60,6 +60,12 @@ static bool holds(Address at, size_t bytes) {
 #define NO_CAPTURE if (capture) return wrong(__func__, "in a capture", IN_CAPTURE)
 
 DRIVER cuInit(unsigned flags) { return flags ? wrong("cuInit", "flags") : setting("DRIVER_INIT", SUCCESS); }
+// NVRTC asks for it where there is a driver: a table that begins with its size, here of nothing else.
+DRIVER cuGetExportTable(const void** table, const void*) {
+    static const size_t bytes = sizeof bytes;
+    *table = &bytes;
+    return SUCCESS;
+}
 DRIVER cuDriverGetVersion(int* version) { *version = setting("DRIVER_VERSION", 13000); return SUCCESS; }
 DRIVER cuGetErrorString(Result code, const char** text) {
     static thread_local char buffer[40];
