@@ -467,6 +467,12 @@ fn blocks(m: &Matmul) -> usize {
     m.outer.saturating_mul(m.batch).saturating_mul(m.rows.div_ceil(BLOCK)).saturating_mul(m.columns.div_ceil(BLOCK))
 }
 
+/// The longer of computing, by as many multiprocessors as there are blocks, and moving, which those that compute do not bound: what one
+/// block reads of an operand, others read as well.
+fn product_ns(target: &Target, bytes: f64, us: f64, blocks: usize) -> f64 {
+    work_ns(target, bytes, 0.0, u64::MAX).max(work_ns(target, 0.0, us, blocks as u64))
+}
+
 fn loops_ns(graph: &Graph, g: &PlannedGroup, products: &[&Product], target: &Target) -> f64 {
     let flops: f64 = products.iter().map(|p| p.matmul.flops() as f64).sum();
     let rows = g.plan.as_ref().and_then(|plan| RowPanels::new(graph, plan, target)).map(|cut| cut.panels as usize);
@@ -475,7 +481,7 @@ fn loops_ns(graph: &Graph, g: &PlannedGroup, products: &[&Product], target: &Tar
     let read: f64 = products.iter().flat_map(|p| p.reads()).filter(|n| !inside(n)).map(|n| bytes(graph, n)).sum();
     let stored: f64 = g.outputs.iter().map(|n| bytes(graph, *n)).sum();
     let us = flops / (LOOP_SHARE * target.flops_per_us as f64).max(1.0);
-    WAIT_NS + work_ns(target, read + stored, us, blocks as u64)
+    WAIT_NS + product_ns(target, read + stored, us, blocks)
 }
 
 fn routine_ns(graph: &Graph, g: &PlannedGroup, products: &[&Product], target: &Target, routine: &MatmulRoutine) -> f64 {
@@ -485,13 +491,13 @@ fn routine_ns(graph: &Graph, g: &PlannedGroup, products: &[&Product], target: &T
         let moved: f64 = p.reads().chain([p.output()]).map(|n| bytes(graph, n)).sum();
         let blocks = blocks(m).saturating_mul(m.terms.div_ceil(SHARED_TERMS));
         let us = m.flops() as f64 / rate(m, routine).max(1) as f64;
-        let alone = routine.call_ns as f64 + work_ns(target, moved, us, blocks as u64);
+        let alone = routine.call_ns as f64 + product_ns(target, moved, us, blocks);
         if rest.is_empty() {
             return alone;
         }
         // A kernel for the rest writes what this one reads, or reads what it writes.
         let passed: f64 = p.reads().filter(|n| rest.contains(n)).chain([p.output()]).map(|n| bytes(graph, n)).sum();
-        alone + WAIT_NS + work_ns(target, passed, 0.0, u64::from(target.cores))
+        alone + WAIT_NS + product_ns(target, passed, 0.0, 1)
     };
     products.iter().map(one).sum()
 }

@@ -214,7 +214,7 @@ fn operators_agree_with_pytorch() {
 #[cfg(feature = "cuda")]
 fn cuda_device_operators_agree_with_pytorch() {
     if let Some(device) = lazuli_oracles::gpu("cuda_device_operators_agree_with_pytorch").unwrap() {
-        all_agree(device);
+        all_agree(device.into());
     }
 }
 
