@@ -129,7 +129,7 @@ fn kernels_with_faults_are_found() {
     let faults = [
         ("__syncthreads();", "__syncthreads();", "if (threadIdx.x < 40) __syncthreads();", "__syncthreads"),
         ("lz_other(", "0xffffffffu, v, m", "0x7fffffffu, v, m", "mask"),
-        ("lz_write<", "*(lz_vector<T, N>*)to = v;", "((lz_vector<T, N>*)to)[1 << 20] = v;", "writes byte"),
+        ("lz_write<", "*(lz_vector<T, N>*)to = v;", "((lz_vector<T, N>*)to)[1 << 20] = v;", ": writes "),
     ];
     for (reaches, right, wrong, says) in faults {
         let (all, cases, _) = cuda_cases::kernels(cuda_cases::models());
