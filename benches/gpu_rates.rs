@@ -5,6 +5,7 @@
 //! One line a number: its name, what is assumed, what was measured. Rates are those of a core (a multiprocessor). `--device cpu` is a
 //! trial of the program itself.
 
+#[allow(dead_code, reason = "it asks for no threads")]
 mod common;
 
 use common::{Arguments, Times};

@@ -14,11 +14,11 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 const SEED: u64 = 7;
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 const EPOCHS: usize = 30;
 const LEARNING_RATE: f64 = 0.1;
 const MOMENTUM: f64 = 0.9;
-const PIXELS: usize = 64;
+pub(crate) const PIXELS: usize = 64;
 const HIDDEN: usize = 128;
 const CLASSES: usize = 10;
 
@@ -131,8 +131,8 @@ fn progress(name: &'static str, epochs: usize) -> ProgressBar {
 pub(crate) struct Digits {
     /// Where tensors of them are.
     device: Device,
-    pixels: Vec<f32>,
-    labels: Vec<i64>,
+    pub(crate) pixels: Vec<f32>,
+    pub(crate) labels: Vec<i64>,
     test: (Tensor, Tensor),
 }
 
@@ -155,13 +155,6 @@ impl Digits {
         let images = Tensor::from_vec(pixels(test), [test.len(), PIXELS]).to(device);
         let test = (images, Tensor::from_vec(labels(test), [test.len()]).to(device));
         Ok(Digits { device, pixels: pixels(training), labels: labels(training), test })
-    }
-
-    /// The same with so many batches of images at most.
-    pub(crate) fn first(mut self, batches: usize) -> Digits {
-        self.pixels.truncate(batches * BATCH * PIXELS);
-        self.labels.truncate(batches * BATCH);
-        self
     }
 
     /// The full batches of one epoch, in an order that the epoch alone decides.

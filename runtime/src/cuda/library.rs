@@ -8,11 +8,15 @@ use libloading::Library;
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 
+/// What a variable of the environment says, where it says anything.
+fn given(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
 /// The places where a library may lie, in order. A bare name is left to the system.
 fn candidates(variable: &str, names: &[&str]) -> Vec<PathBuf> {
     let mut places = Vec::new();
-    if let Some(given) = std::env::var_os(variable).filter(|v| !v.is_empty()) {
-        let given = PathBuf::from(given);
+    if let Some(given) = given(variable) {
         if given.is_dir() {
             places.extend(names.iter().map(|n| given.join(n)));
         } else {
@@ -20,8 +24,9 @@ fn candidates(variable: &str, names: &[&str]) -> Vec<PathBuf> {
         }
     }
     places.extend(names.iter().map(PathBuf::from));
-    let home = std::env::var_os("CUDA_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
-    for folder in home.into_iter().map(|h| h.join("lib64")).chain([PathBuf::from("/usr/local/cuda/lib64")]) {
+    for folder in
+        given("CUDA_HOME").into_iter().map(|h| h.join("lib64")).chain([PathBuf::from("/usr/local/cuda/lib64")])
+    {
         places.extend(names.iter().map(|n| folder.join(n)));
     }
     places
@@ -41,6 +46,11 @@ pub(super) fn find<T>(variable: &str, names: &[&str], load: impl Fn(&Path) -> Re
             Err(why) if is_path => tried.push_str(&format!("; {}: {why}", place.display())),
             Err(_) => {}
         }
+    }
+    if let Some(given) = given(variable)
+        && !names.iter().map(|n| given.join(n)).chain([given.clone()]).any(|place| place.is_file())
+    {
+        tried.push_str(&format!("; {variable} is `{}`, where it does not lie", given.display()));
     }
     Err(tried)
 }
