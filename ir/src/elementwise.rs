@@ -9,7 +9,7 @@ mod binary;
 mod expansions;
 
 use crate::DType;
-use crate::kernel::{Emit, ScalarType, ValueId};
+use crate::kernel::{Emit, ValueId};
 use expansions::SINE_LIMIT;
 
 pub use binary::{BinaryCode, BinaryOp, CompareOp};
@@ -82,24 +82,10 @@ pub enum UnaryCode {
     Native(NativeUnary),
     /// Straight-line Kernel IR for an operand of any type of the domain.
     Expand(fn(&mut dyn Emit, ValueId) -> ValueId),
-    /// Straight-line Kernel IR for an `f32` operand; an `f64` is a call.
-    ExpandF32(fn(&mut dyn Emit, ValueId) -> ValueId),
-    /// Straight-line Kernel IR for an `f32` operand whose magnitude is below a limit (or NaN); others and an `f64` are calls.
-    ExpandF32Below(fn(&mut dyn Emit, ValueId) -> ValueId, f32),
+    /// Straight-line Kernel IR for an operand whose magnitude is below a limit (or NaN); others are calls.
+    ExpandBelow(fn(&mut dyn Emit, ValueId) -> ValueId, f64),
     /// A call of the row's meaning on `f64`; an `f32` is widened, and the result rounded once.
     Call,
-}
-
-impl UnaryCode {
-    /// The code for an operand of this type: [`ExpandF32`](UnaryCode::ExpandF32) is resolved, and a limit stands for `f32` only.
-    pub fn of(self, ty: ScalarType) -> UnaryCode {
-        match self {
-            UnaryCode::ExpandF32(code) if ty == ScalarType::F32 => UnaryCode::Expand(code),
-            UnaryCode::ExpandF32Below(..) if ty == ScalarType::F32 => self,
-            UnaryCode::ExpandF32(_) | UnaryCode::ExpandF32Below(..) => UnaryCode::Call,
-            UnaryCode::Native(_) | UnaryCode::Expand(_) | UnaryCode::Call => self,
-        }
-    }
 }
 
 /// What there is to know of a unary operation.
@@ -199,7 +185,7 @@ impl UnaryOp {
 
     /// The operation's row.
     pub const fn row(self) -> UnaryRow {
-        use UnaryCode::{Call, Expand, ExpandF32, ExpandF32Below, Native};
+        use UnaryCode::{Call, Expand, ExpandBelow, Native};
         match self {
             UnaryOp::Neg => UnaryRow {
                 name: "neg",
@@ -307,7 +293,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 1.0,
                 flops: 16,
-                code: ExpandF32(expansions::exp),
+                code: Expand(expansions::exp),
             },
             UnaryOp::Exp2 => UnaryRow {
                 name: "exp2",
@@ -316,7 +302,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 1.0,
                 flops: 16,
-                code: ExpandF32(expansions::exp2),
+                code: Expand(expansions::exp2),
             },
             UnaryOp::Expm1 => UnaryRow {
                 name: "expm1",
@@ -325,7 +311,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 1.5,
                 flops: 22,
-                code: ExpandF32(expansions::expm1),
+                code: Expand(expansions::expm1),
             },
             UnaryOp::Log => UnaryRow {
                 name: "log",
@@ -334,7 +320,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 1.0,
                 flops: 22,
-                code: ExpandF32(expansions::log),
+                code: Expand(expansions::log),
             },
             UnaryOp::Log2 => UnaryRow {
                 name: "log2",
@@ -343,7 +329,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 1.5,
                 flops: 26,
-                code: ExpandF32(expansions::log2),
+                code: Expand(expansions::log2),
             },
             UnaryOp::Log10 => UnaryRow {
                 name: "log10",
@@ -361,7 +347,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 1.5,
                 flops: 32,
-                code: ExpandF32(expansions::log1p),
+                code: Expand(expansions::log1p),
             },
             UnaryOp::Sin => UnaryRow {
                 name: "sin",
@@ -370,7 +356,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 2.0,
                 flops: 26,
-                code: ExpandF32Below(expansions::sin, SINE_LIMIT),
+                code: ExpandBelow(expansions::sin, SINE_LIMIT),
             },
             UnaryOp::Cos => UnaryRow {
                 name: "cos",
@@ -379,7 +365,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 2.0,
                 flops: 26,
-                code: ExpandF32Below(expansions::cos, SINE_LIMIT),
+                code: ExpandBelow(expansions::cos, SINE_LIMIT),
             },
             UnaryOp::Tan => UnaryRow {
                 name: "tan",
@@ -442,7 +428,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 2.0,
                 flops: 34,
-                code: ExpandF32(expansions::tanh),
+                code: Expand(expansions::tanh),
             },
             UnaryOp::Asinh => UnaryRow {
                 name: "asinh",
@@ -479,7 +465,7 @@ impl UnaryOp {
                 int: |x| x,
                 ulps: 1.5,
                 flops: 44,
-                code: ExpandF32(expansions::erf),
+                code: Expand(expansions::erf),
             },
             UnaryOp::Erfc => UnaryRow {
                 name: "erfc",
@@ -493,11 +479,11 @@ impl UnaryOp {
             UnaryOp::Sigmoid => UnaryRow {
                 name: "sigmoid",
                 domain: Domain::Float,
-                float: |x| 1.0 / (1.0 + libm::exp(-x)),
+                float: sigmoid,
                 int: |x| x,
                 ulps: 2.5,
                 flops: 22,
-                code: ExpandF32(expansions::sigmoid),
+                code: Expand(expansions::sigmoid),
             },
         }
     }
@@ -511,6 +497,12 @@ impl UnaryOp {
     pub fn parse(name: &str) -> Option<UnaryOp> {
         Self::ALL.iter().copied().find(|op| op.name() == name)
     }
+}
+
+/// `1 / (1 + e^-x)`, with all digits where that power overflows.
+fn sigmoid(x: f64) -> f64 {
+    let power = libm::exp(-x.abs());
+    (if x < 0.0 { power } else { 1.0 }) / (1.0 + power)
 }
 
 /// -1, 0 or 1; 0 of NaN.

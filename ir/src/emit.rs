@@ -30,6 +30,10 @@ impl dyn Emit + '_ {
     pub fn i64(&mut self, v: i64) -> ValueId {
         self.constant(Literal::I64(v))
     }
+    /// An integer of the type of a value.
+    pub fn integer(&mut self, like: ValueId, v: i64) -> ValueId {
+        self.constant(if self.type_of(like) == ScalarType::I64 { Literal::I64(v) } else { Literal::I32(v as i32) })
+    }
     pub fn unary(&mut self, op: UnaryOp, a: ValueId) -> ValueId {
         self.emit(self.type_of(a), Expr::Unary(op, a))
     }
@@ -86,12 +90,7 @@ impl dyn Emit + '_ {
         self.machine(MachineOp::Fma, &[a, b, c])
     }
     pub fn machine(&mut self, op: MachineOp, operands: &[ValueId]) -> ValueId {
-        let ty = match op {
-            MachineOp::Fma | MachineOp::Scale | MachineOp::F32OfBits => ScalarType::F32,
-            MachineOp::RoundF16 | MachineOp::RoundBF16 => ScalarType::F32,
-            MachineOp::BitsOfF32 => ScalarType::I32,
-            MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => self.type_of(operands[0]),
-        };
+        let ty = op.result(self.type_of(operands[0]));
         self.emit(ty, Expr::Machine(op, operands.iter().copied().collect()))
     }
 }

@@ -142,9 +142,9 @@ fn on_subnormal_grid(e: &mut dyn Emit, magnitude: ValueId) -> ValueId {
 }
 
 fn bits_of(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    e.machine(MachineOp::BitsOfF32, &[x])
+    e.machine(MachineOp::Bits, &[x])
 }
 
 fn of_bits(e: &mut dyn Emit, x: ValueId) -> ValueId {
-    e.machine(MachineOp::F32OfBits, &[x])
+    e.machine(MachineOp::OfBits, &[x])
 }

@@ -250,14 +250,15 @@ pub enum Memory {
 /// Scalar operations that exist in kernels only, for expansions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MachineOp {
-    /// `a * b + c` on `f32`, rounded once.
+    /// `a * b + c` on floats, rounded once.
     Fma,
-    /// `a * 2^b` on `f32`, rounded once; `b` is a whole number up to 254, or NaN where `a` is. Below -252 the result is 0.
+    /// `a * 2^b` on floats, rounded once; `b` is a whole number up to twice the largest exponent, or NaN where `a` is. Below twice the
+    /// smallest one of a normal number the result is 0.
     Scale,
-    /// The bits of an `f32` as `i32`.
-    BitsOfF32,
-    /// The `f32` of these bits.
-    F32OfBits,
+    /// The bits of a float as an integer as wide.
+    Bits,
+    /// The float of these bits.
+    OfBits,
     /// Shift left; the count, operand 1, is a constant below the width.
     ShiftLeft,
     /// Arithmetic shift right; the count is a constant below the width.
@@ -275,8 +276,8 @@ impl MachineOp {
     pub const ALL: &'static [MachineOp] = &[
         MachineOp::Fma,
         MachineOp::Scale,
-        MachineOp::BitsOfF32,
-        MachineOp::F32OfBits,
+        MachineOp::Bits,
+        MachineOp::OfBits,
         MachineOp::ShiftLeft,
         MachineOp::ShiftRight,
         MachineOp::ShiftRightLogical,
@@ -289,8 +290,8 @@ impl MachineOp {
         match self {
             MachineOp::Fma => "fma",
             MachineOp::Scale => "scale",
-            MachineOp::BitsOfF32 => "bits_of_f32",
-            MachineOp::F32OfBits => "f32_of_bits",
+            MachineOp::Bits => "bits",
+            MachineOp::OfBits => "of_bits",
             MachineOp::ShiftLeft => "shl",
             MachineOp::ShiftRight => "shr",
             MachineOp::ShiftRightLogical => "ushr",
@@ -303,8 +304,20 @@ impl MachineOp {
     pub fn arity(self) -> usize {
         match self {
             MachineOp::Fma => 3,
-            MachineOp::BitsOfF32 | MachineOp::F32OfBits | MachineOp::RoundF16 | MachineOp::RoundBF16 => 1,
+            MachineOp::Bits | MachineOp::OfBits | MachineOp::RoundF16 | MachineOp::RoundBF16 => 1,
             MachineOp::Scale | MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => 2,
+        }
+    }
+
+    /// The type of the result, given that of the first operand.
+    pub fn result(self, operand: ScalarType) -> ScalarType {
+        match (self, operand) {
+            (MachineOp::Bits, ScalarType::F64) => ScalarType::I64,
+            (MachineOp::Bits, _) => ScalarType::I32,
+            (MachineOp::OfBits, ScalarType::I64) => ScalarType::F64,
+            (MachineOp::OfBits, _) => ScalarType::F32,
+            (MachineOp::Fma | MachineOp::Scale | MachineOp::RoundF16 | MachineOp::RoundBF16, of) => of,
+            (MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical, of) => of,
         }
     }
 }

@@ -12,8 +12,8 @@ mod names;
 mod plan;
 
 use crate::kernel::{
-    Access, Axis, Binding, Dot, DotOperand, Expr, Extent, Loop, MachineOp, Memory, Param, Reduce, ScalarType, Scope,
-    Stmt, StmtKind, Stride, TileId, ValueId,
+    Access, Axis, Binding, Dot, DotOperand, Expr, Extent, Loop, Memory, Param, Reduce, ScalarType, Scope, Stmt,
+    StmtKind, Stride, TileId, ValueId,
 };
 use crate::text::Name;
 use crate::{DType, DimVec, Kernel, Sources, VarId};
@@ -44,14 +44,7 @@ pub(crate) fn derived_type(kernel: &Kernel, expr: &Expr) -> Option<ScalarType> {
         Expr::Unary(_, a) | Expr::Binary(_, a, _) | Expr::Select(_, a, _) => of(a),
         Expr::Compare(..) => Some(ScalarType::Bool),
         Expr::Convert(_) => None,
-        Expr::Machine(op, operands) => match op {
-            MachineOp::Fma | MachineOp::Scale | MachineOp::F32OfBits => Some(ScalarType::F32),
-            MachineOp::RoundF16 | MachineOp::RoundBF16 => Some(ScalarType::F32),
-            MachineOp::BitsOfF32 => Some(ScalarType::I32),
-            MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => {
-                operands.first().and_then(of)
-            }
-        },
+        Expr::Machine(op, operands) => operands.first().and_then(of).map(|of| op.result(of)),
         Expr::Random(..) => Some(ScalarType::F32),
     }
 }

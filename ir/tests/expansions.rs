@@ -48,9 +48,9 @@ fn kernel(op: UnaryOp) -> Kernel {
     let mut b = Builder { kernel, block: Vec::new() };
     let load = Expr::Load { from: Memory::Param(ParamId(0)), index: index.clone(), mask: None };
     let x = b.emit(ScalarType::F32, load);
-    let value = match op.row().code.of(ScalarType::F32) {
-        UnaryCode::Expand(expand) | UnaryCode::ExpandF32Below(expand, _) => expand(&mut b, x),
-        UnaryCode::Native(_) | UnaryCode::Call | UnaryCode::ExpandF32(_) => panic!("{} is not expanded", op.name()),
+    let value = match op.row().code {
+        UnaryCode::Expand(expand) | UnaryCode::ExpandBelow(expand, _) => expand(&mut b, x),
+        UnaryCode::Native(_) | UnaryCode::Call => panic!("{} is not expanded", op.name()),
     };
     b.block.push(StmtKind::Store { to: Memory::Param(ParamId(1)), index, value, mask: None }.into());
     let axis = Axis::default();
@@ -69,10 +69,10 @@ fn apply(kernel: &Kernel, x: Vec<f32>) -> Vec<f32> {
 fn accuracy_is_as_stated() {
     let stride = std::env::var("LAZULI_FUNCTION_STRIDE").ok().and_then(|s| s.parse().ok()).unwrap_or(4099);
     for op in UnaryOp::ALL.iter().copied() {
-        let limit = match op.row().code.of(ScalarType::F32) {
+        let limit = match op.row().code {
             UnaryCode::Expand(_) => f32::INFINITY,
-            UnaryCode::ExpandF32Below(_, limit) => limit,
-            UnaryCode::Native(_) | UnaryCode::Call | UnaryCode::ExpandF32(_) => continue,
+            UnaryCode::ExpandBelow(_, limit) => limit as f32,
+            UnaryCode::Native(_) | UnaryCode::Call => continue,
         };
         let kernel = kernel(op);
         kernel.verify().unwrap();

@@ -18,7 +18,7 @@ use lazuli_ir::{Error, ErrorKind, Result};
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// The alignment of every block: a cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
@@ -42,27 +42,53 @@ pub struct MemoryStats {
     pub cached: usize,
 }
 
+/// What every block counts in, and so every thread writes, lies apart from what threads read.
+#[repr(align(128))]
+struct Apart<T>(T);
+
 struct Pool {
-    free: [Mutex<Vec<Block>>; CLASSES],
-    in_use: AtomicUsize,
+    in_use: Apart<AtomicUsize>,
+    free: Apart<[Mutex<Vec<Block>>; CLASSES]>,
+    /// Bytes of blocks that the system gave and has not got back. What is not in use is cached.
+    held: AtomicUsize,
     peak: AtomicUsize,
     /// The largest use ever: the cache's bound, which `reset_peak` leaves alone.
     most: AtomicUsize,
-    cached: AtomicUsize,
     poison: AtomicBool,
     /// 0: none; else the number of a [`Fencing`] plus 1.
     fencing: AtomicU8,
 }
 
 static POOL: LazyLock<Pool> = LazyLock::new(|| Pool {
-    free: std::array::from_fn(|_| Mutex::new(Vec::new())),
-    in_use: AtomicUsize::new(0),
+    in_use: Apart(AtomicUsize::new(0)),
+    free: Apart(std::array::from_fn(|_| Mutex::new(Vec::new()))),
+    held: AtomicUsize::new(0),
     peak: AtomicUsize::new(0),
     most: AtomicUsize::new(0),
-    cached: AtomicUsize::new(0),
     poison: AtomicBool::new(std::env::var_os("LAZULI_GUARD").is_some_and(|v| !v.is_empty())),
     fencing: AtomicU8::new(Fencing::from_environment().map_or(0, |f| f as u8 + 1)),
 });
+
+impl Pool {
+    fn in_use(&self) -> usize {
+        self.in_use.0.load(Relaxed)
+    }
+
+    fn cached(&self) -> usize {
+        self.held.load(Relaxed).saturating_sub(self.in_use())
+    }
+
+    fn free(&self, class: usize) -> MutexGuard<'_, Vec<Block>> {
+        self.free.0[class].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Raises a maximum. Most often it stands, and is then only read.
+fn raise(maximum: &AtomicUsize, to: usize) {
+    if to > maximum.load(Relaxed) {
+        maximum.fetch_max(to, Relaxed);
+    }
+}
 
 /// A block of memory. Freed by [`release`], not by dropping.
 pub(crate) struct Block {
@@ -119,21 +145,22 @@ pub(crate) fn acquire(bytes: usize) -> Result<Block> {
         Some(place) => fenced(bytes, class, size, place)?,
         None => pooled(bytes, class, size)?,
     };
-    let now = pool.in_use.fetch_add(size, Relaxed) + size;
-    pool.peak.fetch_max(now, Relaxed);
-    pool.most.fetch_max(now, Relaxed);
+    let now = pool.in_use.0.fetch_add(size, Relaxed) + size;
+    raise(&pool.peak, now);
+    raise(&pool.most, now);
     Ok(block)
 }
 
 fn pooled(bytes: usize, class: usize, size: usize) -> Result<Block> {
     let pool = &*POOL;
-    let cached = pool.free[class].lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let cached = pool.free(class).pop();
     let block = match cached {
-        Some(block) => {
-            pool.cached.fetch_sub(size, Relaxed);
+        Some(block) => block,
+        None => {
+            let block = from_system(class).ok_or_else(|| out_of_memory(bytes))?;
+            pool.held.fetch_add(size, Relaxed);
             block
         }
-        None => from_system(class).ok_or_else(|| out_of_memory(bytes))?,
     };
     if pool.poison.load(Relaxed) {
         // SAFETY: the block is `size` bytes and nobody else holds it.
@@ -145,7 +172,10 @@ fn pooled(bytes: usize, class: usize, size: usize) -> Result<Block> {
 #[cold]
 fn fenced(bytes: usize, class: usize, size: usize, place: Fencing) -> Result<Block> {
     match Fence::new(bytes, place) {
-        Some(fence) => Ok(Block { pointer: fence.pointer(), class: class as u32, fence: Some(Box::new(fence)) }),
+        Some(fence) => {
+            POOL.held.fetch_add(size, Relaxed);
+            Ok(Block { pointer: fence.pointer(), class: class as u32, fence: Some(Box::new(fence)) })
+        }
         // The system has no more mappings for one process, or no memory.
         None => pooled(bytes, class, size),
     }
@@ -167,21 +197,22 @@ pub(crate) fn release(block: Block) {
     let pool = &*POOL;
     let class = block.class as usize;
     let size = class_bytes(class);
-    pool.in_use.fetch_sub(size, Relaxed);
+    pool.in_use.0.fetch_sub(size, Relaxed);
     if let Some(fence) = block.fence {
         fence.inspect();
+        pool.held.fetch_sub(size, Relaxed);
         return;
     }
     let bound = pool.most.load(Relaxed).max(CACHE_FLOOR);
-    if pool.cached.load(Relaxed) + size > bound {
+    // This block counts as cached already.
+    if pool.cached() > bound {
         trim();
     }
     if size > bound {
         to_system(block);
         return;
     }
-    pool.cached.fetch_add(size, Relaxed);
-    pool.free[class].lock().unwrap_or_else(PoisonError::into_inner).push(block);
+    pool.free(class).push(block);
 }
 
 fn from_system(class: usize) -> Option<Block> {
@@ -227,6 +258,7 @@ fn advise(block: NonNull<u8>, bytes: usize) {
 
 fn to_system(block: Block) {
     let Some(layout) = system_layout(block.class as usize) else { return };
+    POOL.held.fetch_sub(class_bytes(block.class as usize), Relaxed);
     // SAFETY: `from_system` made the block with this layout and left the distance in the byte before it.
     unsafe {
         let distance = usize::from(block.pointer.sub(1).read());
@@ -236,21 +268,20 @@ fn to_system(block: Block) {
 
 /// Gives all cached blocks back to the system.
 pub fn trim() {
-    for (class, free) in POOL.free.iter().enumerate() {
-        let blocks = std::mem::take(&mut *free.lock().unwrap_or_else(PoisonError::into_inner));
-        POOL.cached.fetch_sub(blocks.len() * class_bytes(class), Relaxed);
+    for class in 0..CLASSES {
+        let blocks = std::mem::take(&mut *POOL.free(class));
         blocks.into_iter().for_each(to_system);
     }
 }
 
 /// What the allocator holds now.
 pub fn memory_stats() -> MemoryStats {
-    MemoryStats { in_use: POOL.in_use.load(Relaxed), peak: POOL.peak.load(Relaxed), cached: POOL.cached.load(Relaxed) }
+    MemoryStats { in_use: POOL.in_use(), peak: POOL.peak.load(Relaxed), cached: POOL.cached() }
 }
 
 /// Starts a new measurement of [`MemoryStats::peak`].
 pub fn reset_peak() {
-    POOL.peak.store(POOL.in_use.load(Relaxed), Relaxed);
+    POOL.peak.store(POOL.in_use(), Relaxed);
 }
 
 /// Puts blocks that are handed out from now on against inaccessible pages, or no longer. Also `LAZULI_GUARD`.

@@ -11,54 +11,19 @@ mod accuracy;
 mod support;
 
 use accuracy::ulps;
-use lazuli_ir::kernel::ScalarType;
 use lazuli_ir::philox::philox;
-use lazuli_ir::{BinaryOp, Kernel, Shape, UnaryCode, UnaryOp};
-use lazuli_runtime::Array;
-use lazuli_runtime::cpu::{CompileOptions, KernelCode, LaunchArg, Vectors, launch};
-
-/// The code for each of this machine's vectors.
-fn codes(expr: &str) -> Vec<KernelCode> {
-    let text = format!(
-        "kernel f(%x: f32[n], %z: f32[n], %y: mut f32[n]) extents(n) {{
-           loop %i in n vector(4) {{ %a = load %x[%i]  %b = load %z[%i]  store %y[%i], {expr} }}
-         }}"
-    );
-    let kernel = Kernel::parse(&text).unwrap();
-    let code = |v| support::code(&kernel, CompileOptions { vectors: Some(v), ..CompileOptions::default() });
-    Vectors::available().into_iter().map(code).collect()
-}
-
-/// The results, which are the same whatever the vectors.
-fn apply(codes: &[KernelCode], x: &[f32], z: &[f32]) -> Vec<f32> {
-    let first = apply_one(&codes[0], x, z);
-    for code in &codes[1..] {
-        for (i, (a, b)) in first.iter().zip(apply_one(code, x, z)).enumerate() {
-            let same = a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
-            assert!(same, "of {:e} and {:e}: {a:e} and, with wider vectors, {b:e}", x[i], z[i]);
-        }
-    }
-    first
-}
-
-fn apply_one(code: &KernelCode, x: &[f32], z: &[f32]) -> Vec<f32> {
-    let shape = Shape::new([x.len()]);
-    let array = |v: &[f32]| Array::from_vec(v.to_vec(), &shape).unwrap();
-    let arrays = [array(x), array(z), array(x)];
-    let args: Vec<LaunchArg<'_>> = arrays.iter().map(|array| LaunchArg { array, strides: &[] }).collect();
-    launch(code, &args, &[x.len() as u64], &[], &[], 1, 1).unwrap();
-    arrays[2].to_vec().unwrap()
-}
+use lazuli_ir::{BinaryOp, UnaryCode, UnaryOp};
+use support::functions::{apply, codes};
 
 fn expanded() -> impl Iterator<Item = UnaryOp> {
-    UnaryOp::ALL.iter().copied().filter(|op| match op.row().code.of(ScalarType::F32) {
-        UnaryCode::Expand(_) | UnaryCode::ExpandF32Below(..) => true,
-        UnaryCode::Native(_) | UnaryCode::Call | UnaryCode::ExpandF32(_) => false,
+    UnaryOp::ALL.iter().copied().filter(|op| match op.row().code {
+        UnaryCode::Expand(_) | UnaryCode::ExpandBelow(..) => true,
+        UnaryCode::Native(_) | UnaryCode::Call => false,
     })
 }
 
 fn worst(op: UnaryOp, inputs: &mut dyn Iterator<Item = f32>) -> (f64, f32) {
-    let (code, row) = (codes(&format!("{} %a", op.name())), op.row());
+    let (code, row) = (codes("f32", &format!("{} %a", op.name())), op.row());
     let mut worst = (0.0, 0.0);
     loop {
         let x: Vec<f32> = inputs.take(1 << 16).collect();
@@ -146,7 +111,7 @@ fn pairs(n: u64) -> (Vec<f32>, Vec<f32>) {
 
 #[test]
 fn powers_are_as_accurate_as_stated() {
-    let code = codes("pow %a, %b");
+    let code = codes("f32", "pow %a, %b");
     let (x, y) = pairs(2_000_000);
     let mut worst = (0.0, 0.0, 0.0);
     for (i, found) in apply(&code, &x, &y).into_iter().enumerate() {

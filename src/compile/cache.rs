@@ -91,9 +91,8 @@ impl<P> Cache<P> {
         match state.position(signature, flag) {
             Some(at) => {
                 state.hits += 1;
-                let entry = state.entries.remove(at);
-                state.entries.insert(0, entry.clone());
-                Some(entry)
+                state.entries[..=at].rotate_right(1);
+                state.entries.first().cloned()
             }
             None => {
                 state.misses += 1;

@@ -14,7 +14,8 @@ use crate::tree::Structure;
 use crate::{Compilation, Error, ErrorKind, Report, Result, Tensor, generator};
 use lazuli_ir::{Device, Element, Source, with_element};
 use lazuli_passes::Options;
-use lazuli_runtime::Array;
+use lazuli_runtime::{Argument, Array};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Whether a call with these leaves belongs to a trace: it runs inside of one, or its arguments do.
@@ -164,27 +165,25 @@ pub(crate) fn profile(module: &Module, mut arguments: Arguments, compilations: V
     Ok(Report::new(module, compilations, Some(profile)))
 }
 
-/// An input of the program: its value, and whether its storage may be overwritten.
-pub(crate) struct Input {
-    pub(crate) array: Array,
-    pub(crate) donated: bool,
-}
+/// What became of the arguments of a call.
+pub(crate) type Owned = SmallVec<[Ownership; 8]>;
 
 /// The program's inputs (arguments, captured values, the generator's base), and what becomes of each argument.
-fn inputs(module: &Module, arguments: Arguments) -> Result<(Vec<Input>, Vec<Ownership>)> {
+fn inputs(module: &Module, arguments: Arguments) -> Result<(Vec<Argument>, Owned)> {
     let recorded = module.recorded();
     if let Some(device) = arguments.signature.device
         && device != recorded.device
     {
         return Err(apart(device, recorded.device));
     }
-    let ownership: Vec<Ownership> = arguments.leaves.iter().map(Ownership::of).collect();
+    let ownership: Owned = arguments.leaves.iter().map(Ownership::of).collect();
+    let mut inputs = Vec::with_capacity(ownership.len() + recorded.captured.len() + 1);
     let given = ownership.iter().map(|o| *o == Ownership::Given);
-    let mut inputs: Vec<Input> =
-        arguments.leaves.into_iter().zip(given).map(|(leaf, donated)| Input { array: leaf.array, donated }).collect();
-    inputs.extend(recorded.captured.iter().map(|array| Input { array: array.clone(), donated: false }));
+    inputs
+        .extend(arguments.leaves.into_iter().zip(given).map(|(leaf, donated)| Argument { array: leaf.array, donated }));
+    inputs.extend(recorded.captured.iter().map(|array| Argument { array: array.clone(), donated: false }));
     if recorded.capture.base.is_some() {
-        inputs.push(Input { array: generator::base(recorded.capture.draws)?, donated: false });
+        inputs.push(Argument { array: generator::base(recorded.capture.draws)?, donated: false });
     }
     Ok((inputs, ownership))
 }

@@ -1,6 +1,6 @@
 //! The program itself: what runs when a compiled function is called.
 
-use super::call::{Input, Ownership};
+use super::call::{Owned, Ownership};
 use crate::Result;
 use crate::report::PassRow;
 use lazuli_ir::program::{Place, Program};
@@ -34,7 +34,7 @@ pub(crate) struct Code {
     /// For each input, the result that may take its storage over.
     takers: Vec<Option<usize>>,
     /// What became of each argument in the latest call.
-    ownership: Mutex<Vec<Ownership>>,
+    ownership: Mutex<Owned>,
 }
 
 impl Code {
@@ -54,16 +54,15 @@ impl Code {
     }
 
     /// Runs the program.
-    pub(crate) fn run(&self, inputs: Vec<Input>) -> Result<Vec<Array>> {
-        self.executable.run(arguments(inputs))
+    pub(crate) fn run(&self, inputs: Vec<Argument>) -> Result<Vec<Array>> {
+        self.executable.run(inputs)
     }
 
     /// Runs the program and measures each kernel: the best of several runs, after one to warm up.
-    pub(crate) fn profile(&self, inputs: Vec<Input>) -> Result<Profile> {
+    pub(crate) fn profile(&self, arguments: Vec<Argument>) -> Result<Profile> {
         const RUNS: usize = 10;
         let device = self.executable.device();
         let limits = device::limits(device)?;
-        let arguments = arguments(inputs);
         let mut best: Vec<u64> = vec![u64::MAX; self.program().steps.len()];
         let mut peak_bytes = usize::MAX;
         for run in 0..=RUNS {
@@ -145,18 +144,14 @@ impl Code {
     }
 
     /// Notes what became of the arguments of a call.
-    pub(crate) fn note_ownership(&self, ownership: &[Ownership]) {
-        ownership.clone_into(&mut self.ownership.lock().unwrap_or_else(PoisonError::into_inner));
+    pub(crate) fn note_ownership(&self, ownership: &Owned) {
+        self.ownership.lock().unwrap_or_else(PoisonError::into_inner).clone_from(ownership);
     }
 
     /// What became of the arguments of the latest call; empty before the first.
-    pub(crate) fn ownership(&self) -> Vec<Ownership> {
+    pub(crate) fn ownership(&self) -> Owned {
         self.ownership.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-fn arguments(inputs: Vec<Input>) -> Vec<Argument> {
-    inputs.into_iter().map(|i| Argument { array: i.array, donated: i.donated }).collect()
 }
 
 /// For each input of a program, the output that may take its storage over.

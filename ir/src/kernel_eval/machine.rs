@@ -422,16 +422,21 @@ fn convert(from: ScalarType, to: ScalarType, v: u64) -> u64 {
 }
 
 fn machine(op: MachineOp, ty: ScalarType, a: u64, b: u64, c: u64) -> u64 {
-    let narrow = ty == ScalarType::I32;
+    let (narrow, wide) = (ty == ScalarType::I32, ty == ScalarType::F64);
+    let d = f64::from_bits;
     let i_bits = |narrow: bool, v: i64| int_bits(if narrow { ScalarType::I32 } else { ScalarType::I64 }, v);
     // Counts are constants below the width; the mask only keeps Rust's shift from panicking.
     let count = (b & if narrow { 31 } else { 63 }) as u32;
     match op {
+        MachineOp::Fma if wide => d(a).mul_add(d(b), d(c)).to_bits(),
         MachineOp::Fma => f_bits(f(a).mul_add(f(b), f(c))),
+        MachineOp::Scale if wide => libm::scalbn(d(a), d(b).max(-4096.0) as i32).to_bits(),
         // Exact in `f64`, so rounded once.
         MachineOp::Scale => f_bits((f64::from(f(a)) * f64::from(f(b)).exp2()) as f32),
-        MachineOp::BitsOfF32 => i_bits(true, i64::from(a as u32 as i32)),
-        MachineOp::F32OfBits => u64::from(a as u32),
+        // An `f64` and an `i64` are their bits.
+        MachineOp::Bits | MachineOp::OfBits if wide || ty == ScalarType::I64 => a,
+        MachineOp::Bits => i_bits(true, i64::from(a as u32 as i32)),
+        MachineOp::OfBits => u64::from(a as u32),
         MachineOp::ShiftLeft => i_bits(narrow, (a << count) as i64),
         MachineOp::ShiftRight => i_bits(narrow, a as i64 >> count),
         MachineOp::ShiftRightLogical if narrow => i_bits(true, i64::from(((a as u32) >> count) as i32)),

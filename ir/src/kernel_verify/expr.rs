@@ -52,10 +52,9 @@ impl Verifier<'_> {
         self.check(operands.len() == op.arity(), || format!("{} takes {} operands", op.name(), op.arity()))?;
         let first = self.read(operands[0])?;
         let takes = match op {
-            MachineOp::Fma | MachineOp::Scale | MachineOp::BitsOfF32 => first == ScalarType::F32,
+            MachineOp::Fma | MachineOp::Scale | MachineOp::Bits => first.is_float(),
             MachineOp::RoundF16 | MachineOp::RoundBF16 => first == ScalarType::F32,
-            MachineOp::F32OfBits => first == ScalarType::I32,
-            MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => {
+            MachineOp::OfBits | MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => {
                 matches!(first, ScalarType::I32 | ScalarType::I64)
             }
         };
@@ -70,8 +69,8 @@ impl Verifier<'_> {
             }
             MachineOp::Fma
             | MachineOp::Scale
-            | MachineOp::BitsOfF32
-            | MachineOp::F32OfBits
+            | MachineOp::Bits
+            | MachineOp::OfBits
             | MachineOp::RoundF16
             | MachineOp::RoundBF16 => Ok(()),
         }

@@ -36,7 +36,8 @@ pub(crate) struct Functions {
     pub binary: extern "C" fn(i64, f64, f64) -> f64,
     pub integer_binary: extern "C" fn(i64, i64, i64) -> i64,
     /// Fused multiply-add.
-    pub fma: extern "C" fn(f32, f32, f32) -> f32,
+    pub fma_f32: extern "C" fn(f32, f32, f32) -> f32,
+    pub fma_f64: extern "C" fn(f64, f64, f64) -> f64,
     /// Functions of lanes, for strips; by a convention of its own.
     #[cfg(target_arch = "x86_64")]
     pub lanes: unsafe extern "C" fn(),
@@ -54,7 +55,8 @@ pub(crate) enum Callee {
     Unary,
     Binary,
     IntegerBinary,
-    Fma,
+    FmaF32,
+    FmaF64,
     #[cfg(target_arch = "x86_64")]
     Lanes,
 }
@@ -71,7 +73,8 @@ impl Callee {
             Callee::Unary => std::mem::offset_of!(Functions, unary),
             Callee::Binary => std::mem::offset_of!(Functions, binary),
             Callee::IntegerBinary => std::mem::offset_of!(Functions, integer_binary),
-            Callee::Fma => std::mem::offset_of!(Functions, fma),
+            Callee::FmaF32 => std::mem::offset_of!(Functions, fma_f32),
+            Callee::FmaF64 => std::mem::offset_of!(Functions, fma_f64),
             #[cfg(target_arch = "x86_64")]
             Callee::Lanes => std::mem::offset_of!(Functions, lanes),
         };

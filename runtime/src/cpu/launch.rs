@@ -2,7 +2,7 @@
 
 use super::abi;
 use super::code::KernelCode;
-use super::dispatch::{self, Step, Steps};
+use super::dispatch::{self, Call, Step, Steps};
 use super::status::Status;
 use crate::allocator;
 use crate::arguments::{LaunchArg, check};
@@ -48,27 +48,20 @@ pub fn launch(
         allocator::release(block);
     }
     result?;
-    status.result(checks)
+    status.take(checks)
 }
 
 fn run(code: &KernelCode, table: SmallVec<[u64; 32]>, iterations: u64, grain: u64) -> Result<()> {
-    if grain < iterations && dispatch::threads() > 1 {
-        let step = Step { entry: code.entry(), finish: code.finish(), first_word: 0, iterations, grain };
-        let steps = Arc::new(Steps::new(vec![step], vec![code.clone()], 0));
-        // SAFETY: the table was built by the kernel's own layout, from arrays that were checked to hold all accesses.
-        return unsafe { dispatch::run(&steps, table.into_vec(), None) };
-    }
-    let scratch = dispatch::scratch(code.scratch_bytes())?;
-    // SAFETY: as above.
+    let step = Step { entry: code.entry(), finish: code.finish(), first_word: 0, iterations, grain };
+    // SAFETY: the table was built by the kernel's own layout, from arrays that were checked to hold all accesses, and nobody else
+    // has the call.
     unsafe {
-        if iterations > 0 {
-            (code.entry())(table.as_ptr(), scratch, 0, iterations as i64);
+        if grain < iterations && dispatch::threads() > 1 {
+            let steps = Steps::new(vec![step], code.scratch_bytes());
+            return dispatch::run(&Arc::new(Call::new(steps, &table)), None);
         }
-        if let Some(finish) = code.finish() {
-            finish(table.as_ptr(), scratch, 0, iterations as i64);
-        }
+        dispatch::run_one(&step, &table, code.scratch_bytes())
     }
-    Ok(())
 }
 
 /// The words of a kernel's table that do not depend on the call.

@@ -19,7 +19,12 @@ pub(crate) extern "C" fn integer_binary(op: i64, a: i64, b: i64) -> i64 {
 }
 
 /// `a * b + c`, rounded once, for machines without the instruction.
-pub(crate) extern "C" fn fma(a: f32, b: f32, c: f32) -> f32 {
+pub(crate) extern "C" fn fma_f32(a: f32, b: f32, c: f32) -> f32 {
+    a.mul_add(b, c)
+}
+
+/// As [`fma_f32`].
+pub(crate) extern "C" fn fma_f64(a: f64, b: f64, c: f64) -> f64 {
     a.mul_add(b, c)
 }
 

@@ -46,7 +46,8 @@ static FUNCTIONS: abi::Functions = abi::Functions {
     unary: library::unary,
     binary: library::binary,
     integer_binary: library::integer_binary,
-    fma: library::fma,
+    fma_f32: library::fma_f32,
+    fma_f64: library::fma_f64,
     #[cfg(target_arch = "x86_64")]
     lanes: wide::call_lanes,
 };

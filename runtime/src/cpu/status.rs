@@ -24,9 +24,9 @@ impl Status {
         }
     }
 
-    /// The error of the step, where a check failed; `sites` says what each stands for.
-    pub(crate) fn result(&self, sites: &[CheckSite]) -> Result<()> {
-        let Some(f) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
+    /// The error of the step, where a check failed, which is forgotten; `sites` says what each stands for.
+    pub(crate) fn take(&self, sites: &[CheckSite]) -> Result<()> {
+        let Some(f) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
         match usize::try_from(f.site).ok().and_then(|site| sites.get(site)) {
             Some(site) => Err(site.error(f.value)),
             None => Err(Error::internal(format!("check {} of a kernel failed, and stands for nothing", f.site))),

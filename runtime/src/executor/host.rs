@@ -1,29 +1,32 @@
 //! A program on the CPU: machine code, the table of arguments, the threads that run the steps.
 //!
-//! A call leases its workspace from the caching allocator. All that does not depend on the call (strides, extents, scalars,
-//! addresses of code) stands in a template; a call copies it and writes the addresses of buffers.
+//! A call leases its workspace from the caching allocator, and a frame: the table of arguments, where checks report, what its
+//! threads share. All that does not depend on the call (strides, extents, scalars, addresses of code) stands in a frame already; a call writes
+//! the addresses of buffers. Frames are kept for later calls, so those that overlap have one each, and a call allocates nothing for its kernels.
 
 use super::places::{Places, check_arguments, check_call, check_sort, missing};
 use super::{Argument, CallReport};
 use crate::allocator::{self, Block};
 use crate::array::Array;
 use crate::buffer::Buffer;
-use crate::cpu::dispatch::{self, Step, Steps};
+use crate::cpu::dispatch::{self, Call, Step, Steps};
 use crate::cpu::sort::{self, SortPlan};
 use crate::cpu::{self, KernelCode, Status, abi, template};
 use lazuli_ir::program::{self, KernelCall, Program, SortCall};
 use lazuli_ir::{Error, Result, Target};
 use smallvec::SmallVec;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// A program with its machine code.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) program: Program,
     pub(super) codes: Vec<KernelCode>,
-    steps: Arc<Steps>,
+    steps: Steps,
     /// The table of arguments, without addresses of buffers.
     words: Vec<u64>,
+    /// Each call takes one whose lock is free.
+    frames: [Mutex<Option<Frame>>; FRAMES],
     /// Words that take a buffer's address, and the byte offset from it.
     addresses: Vec<(usize, u32, isize)>,
     /// Words that take the address of partial results, and its offset and bytes in the workspace.
@@ -34,6 +37,17 @@ pub(super) struct Host {
     sorts: Vec<Arc<SortPlan>>,
     pub(super) workspace_bytes: usize,
 }
+
+/// What a call needs beside memory, and the next one can use again.
+#[derive(Debug)]
+struct Frame {
+    call: Arc<Call>,
+    /// Of each step with checks.
+    statuses: Box<[Status]>,
+}
+
+/// Frames kept for later calls: more that overlap make their own.
+const FRAMES: usize = 8;
 
 /// Memory that a call holds until it ends: one block for all, or, where blocks are fenced for tests, one for each buffer in
 /// it, so that each has its own pages around it.
@@ -74,8 +88,9 @@ impl Host {
         let codes = cpu::compile(&program.kernels, target)?;
         let mut host = Host {
             workspace_bytes: program.workspace_bytes,
-            steps: Arc::new(Steps::new(Vec::new(), Vec::new(), 0)),
+            steps: Steps::new(Vec::new(), 0),
             words: Vec::new(),
+            frames: Default::default(),
             addresses: Vec::new(),
             partials: Vec::new(),
             statuses: Vec::new(),
@@ -96,8 +111,9 @@ impl Host {
         });
         let steps = steps.collect::<Result<Vec<Step>>>()?;
         self.program.steps = calls;
-        let scratch = self.sorts.iter().map(|s| s.scratch_bytes()).max().unwrap_or(0);
-        self.steps = Arc::new(Steps::new(steps, self.codes.clone(), scratch));
+        let tiles = self.codes.iter().map(KernelCode::scratch_bytes);
+        let scratch = tiles.chain(self.sorts.iter().map(|s| s.scratch_bytes())).max().unwrap_or(0);
+        self.steps = Steps::new(steps, scratch);
         Ok(())
     }
 
@@ -140,31 +156,48 @@ impl Host {
         Ok(Step { entry: sort::sort_lines, finish: None, first_word, iterations, grain })
     }
 
+    fn new_frame(&self) -> Frame {
+        let call = Call::new(self.steps.clone(), &self.words);
+        let statuses: Box<[Status]> = self.statuses.iter().map(|_| Status::default()).collect();
+        for (&(_, word), status) in self.statuses.iter().zip(&statuses) {
+            call.set(word, &raw const *status as u64);
+        }
+        Frame { call: Arc::new(call), statuses }
+    }
+
     pub(super) fn run(&self, mut arguments: Vec<Argument>, report: Option<&mut CallReport>) -> Result<Vec<Array>> {
         check_arguments(&self.program, &arguments)?;
         let mut workspace = Workspace::lease(self.workspace_bytes)?;
         let place = |offset, bytes| workspace.place(offset, bytes);
         let places = Places::of(&self.program, &mut arguments, place, Buffer::uninit)?;
-        let statuses: SmallVec<[Status; 2]> = self.statuses.iter().map(|_| Status::default()).collect();
-        let mut words = self.words.clone();
+        let mut kept = self.frames.iter().find_map(|frame| frame.try_lock().ok());
+        let mut own = None;
+        let frame = match kept.as_deref_mut().unwrap_or(&mut own) {
+            Some(frame) if frame.call.fits() => frame,
+            none => none.insert(self.new_frame()),
+        };
         for &(word, buffer, offset) in &self.addresses {
-            words[word] = places.pointers[buffer as usize].wrapping_offset(offset) as u64;
+            frame.call.set(word, places.pointers[buffer as usize].wrapping_offset(offset) as u64);
         }
         for &(word, offset, bytes) in &self.partials {
-            words[word] = workspace.place(offset, bytes)? as u64;
-        }
-        for (&(_, word), status) in self.statuses.iter().zip(&statuses) {
-            words[word] = &raw const *status as u64;
+            frame.call.set(word, workspace.place(offset, bytes)? as u64);
         }
         let mut report = report;
         let times = report.as_deref_mut().map(|r| &mut r.step_nanos);
         // SAFETY: the table was built by each step's own layout; `check_call`, `check_sort` and `check_arguments` have made
-        // sure that buffers hold what parameters reach; inputs, outputs and the workspace live until the end of this function.
-        unsafe { dispatch::run(&self.steps, words, times)? };
-        for (&(number, _), status) in self.statuses.iter().zip(&statuses) {
-            if let Some(program::Step::Kernel(call)) = self.program.steps.get(number) {
-                status.result(&call.checks)?;
+        // sure that buffers hold what parameters reach; inputs, outputs and the workspace live until the end of this function, code and sorts
+        // as long as this program. The frame is nobody else's.
+        unsafe { dispatch::run(&frame.call, times)? };
+        let mut failed = None;
+        for (&(number, _), status) in self.statuses.iter().zip(&frame.statuses) {
+            if let Some(program::Step::Kernel(call)) = self.program.steps.get(number)
+                && let Err(error) = status.take(&call.checks)
+            {
+                failed.get_or_insert(error);
             }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         if let Some(report) = report {
             report.taken_over = places.taken_over(arguments.len());

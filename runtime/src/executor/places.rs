@@ -33,7 +33,8 @@ impl Places {
         mut workspace: impl FnMut(usize, usize) -> Result<*mut u8>,
         mut new: impl FnMut(usize) -> Result<Buffer>,
     ) -> Result<Places> {
-        let mut places = Places { pointers: SmallVec::new(), storage: SmallVec::new() };
+        let count = program.buffers.len();
+        let mut places = Places { pointers: SmallVec::with_capacity(count), storage: SmallVec::with_capacity(count) };
         for decl in &program.buffers {
             let (pointer, own) = match decl.place {
                 Place::Input(i) => (arguments.get(i).ok_or_else(missing)?.array.as_ptr(), None),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod functions;
+
 use lazuli_ir::kernel::{Extent, Stride};
 use lazuli_ir::kernel_eval::{KernelBuffer, KernelData, ThreadOrder, evaluate};
 use lazuli_ir::philox::{philox, uniform};

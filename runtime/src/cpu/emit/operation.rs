@@ -47,28 +47,25 @@ impl Emitter<'_> {
     }
 
     fn unary(&mut self, op: UnaryOp, ty: ScalarType, a: ValueId) -> Result<Val> {
-        match op.row().code.of(ty) {
+        match op.row().code {
             UnaryCode::Native(native) if self.machine.rounds || !rounds(native) => self.native(native, ty, a),
             UnaryCode::Expand(code) => {
                 let result = code(self as &mut dyn Emit, a);
                 Ok(self.values[result.index()].val.clone())
             }
-            UnaryCode::ExpandF32Below(code, limit) => {
+            UnaryCode::ExpandBelow(code, limit) => {
                 let result = code(self as &mut dyn Emit, a);
-                self.called_from(op, limit, a, result)
+                self.called_from(op, ty, limit, a, result)
             }
-            UnaryCode::Native(_) | UnaryCode::Call | UnaryCode::ExpandF32(_) => {
-                self.by_lane(ty, &[a], &mut |e, x| e.call_unary(op, ty, x[0]))
-            }
+            UnaryCode::Native(_) | UnaryCode::Call => self.by_lane(ty, &[a], &mut |e, x| e.call_unary(op, ty, x[0])),
         }
     }
 
     /// The value of an expansion, replaced by that of a call where the operand's magnitude is not below a limit. The calls
     /// stand behind a branch that no iteration takes where all are.
-    fn called_from(&mut self, op: UnaryOp, limit: f32, a: ValueId, expanded: ValueId) -> Result<Val> {
-        let ty = ScalarType::F32;
+    fn called_from(&mut self, op: UnaryOp, ty: ScalarType, limit: f64, a: ValueId, expanded: ValueId) -> Result<Val> {
         let e: &mut dyn Emit = self;
-        let (size, limit) = (e.abs(a), e.f32(limit));
+        let (size, limit) = (e.abs(a), e.number(a, limit));
         let large = e.le(limit, size);
         let uniform = self.is_uniform(a);
         let values = if uniform { smallvec::smallvec![self.uniform(expanded)?] } else { self.varying(expanded)? };
@@ -397,20 +394,23 @@ impl Emitter<'_> {
             MachineOp::Fma if self.machine.fma => {
                 self.lift(ty, ty, operands, &mut |e, x| Ok(e.ins().fma(x[0], x[1], x[2])))
             }
-            MachineOp::Fma => self.by_lane(ty, operands, &mut |e, x| e.call_for(Callee::Fma, types::F32, x)),
+            MachineOp::Fma => {
+                let callee = if ty == ScalarType::F64 { Callee::FmaF64 } else { Callee::FmaF32 };
+                self.by_lane(ty, operands, &mut |e, x| e.call_for(callee, scalar_type(ty), x))
+            }
             MachineOp::Scale => {
                 let result = lazuli_ir::scale(self as &mut dyn Emit, operands[0], operands[1]);
                 Ok(self.values[result.index()].val.clone())
             }
-            MachineOp::BitsOfF32 | MachineOp::F32OfBits => {
+            MachineOp::Bits | MachineOp::OfBits => {
                 let from = self.types[operands[0].index()];
                 self.lift(ty, from, operands, &mut |e, x| {
-                    let vector = e.is_vector(x[0]);
-                    let to = match (ty, vector) {
+                    let to = match (ty, e.is_vector(x[0])) {
                         (ScalarType::F32, true) => types::F32X4,
-                        (ScalarType::F32, false) => types::F32,
+                        (ScalarType::F64, true) => types::F64X2,
+                        (ScalarType::I64, true) => types::I64X2,
                         (_, true) => types::I32X4,
-                        (_, false) => types::I32,
+                        (_, false) => scalar_type(ty),
                     };
                     Ok(e.cast_bits(to, x[0]))
                 })
@@ -446,7 +446,7 @@ pub(super) fn rounds_to(op: MachineOp) -> Option<Half> {
     match op {
         MachineOp::RoundF16 => Some(Half::F16),
         MachineOp::RoundBF16 => Some(Half::BF16),
-        MachineOp::Fma | MachineOp::Scale | MachineOp::BitsOfF32 | MachineOp::F32OfBits => None,
+        MachineOp::Fma | MachineOp::Scale | MachineOp::Bits | MachineOp::OfBits => None,
         MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => None,
     }
 }

@@ -6,16 +6,20 @@ use std::arch::naked_asm;
 /// What a strip passes: the arguments and results of its lanes, and which of them are wanted of which operation.
 #[repr(C, align(64))]
 pub(super) struct Lanes {
-    arguments: [f32; 16],
-    results: [f32; 16],
+    /// Of 8 lanes, or twice as many `f32`.
+    arguments: [f64; 8],
+    results: [f64; 8],
     wanted: u32,
     operation: u32,
+    /// Bytes of a lane.
+    size: u32,
 }
 
 /// Where in [`Lanes`] its fields lie.
 pub(super) const RESULTS: i64 = std::mem::offset_of!(Lanes, results) as i64;
 pub(super) const WANTED: i64 = std::mem::offset_of!(Lanes, wanted) as i64;
 pub(super) const OPERATION: i64 = std::mem::offset_of!(Lanes, operation) as i64;
+pub(super) const SIZE: i64 = std::mem::offset_of!(Lanes, size) as i64;
 /// The bytes of [`Lanes`].
 pub(super) const BYTES: u32 = size_of::<Lanes>() as u32;
 
@@ -23,9 +27,17 @@ pub(super) const BYTES: u32 = size_of::<Lanes>() as u32;
 unsafe extern "C" fn compute(lanes: *mut Lanes) {
     // SAFETY: the strip passes memory of its own stack that it has filled.
     let lanes = unsafe { &mut *lanes };
-    let both = lanes.arguments.iter().zip(&mut lanes.results).enumerate();
-    for (_, (x, y)) in both.filter(|(lane, _)| lanes.wanted >> lane & 1 == 1) {
-        *y = library::unary(i64::from(lanes.operation), f64::from(*x)) as f32;
+    let (operation, wanted) = (i64::from(lanes.operation), |lane: &usize| lanes.wanted >> lane & 1 == 1);
+    if lanes.size == 8 {
+        for lane in (0..lanes.arguments.len()).filter(wanted) {
+            lanes.results[lane] = library::unary(operation, lanes.arguments[lane]);
+        }
+        return;
+    }
+    let arguments: &[f32; 16] = bytemuck::cast_ref(&lanes.arguments);
+    let results: &mut [f32; 16] = bytemuck::cast_mut(&mut lanes.results);
+    for lane in (0..arguments.len()).filter(wanted) {
+        results[lane] = library::unary(operation, f64::from(arguments[lane])) as f32;
     }
 }
 

@@ -73,6 +73,8 @@ pub(super) enum Op {
     /// what calls it is this word of the frame.
     Call {
         number: u32,
+        /// Bytes of a lane.
+        size: u32,
         word: u32,
     },
     /// Numbers of 32 bits from an address plus a vector of distances, in the lanes of a mask: the first operand gives the others.

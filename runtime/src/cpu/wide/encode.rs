@@ -423,7 +423,7 @@ impl Encoder<'_> {
             Op::Below => self.below(inst),
             Op::StoreStreaming(bytes) => self.store_streaming(inst, bytes),
             Op::Gather(bytes) => self.gather(inst, bytes),
-            Op::Call { number, word } => self.call(inst, number, word),
+            Op::Call { number, size, word } => self.call(inst, number, size, word),
             Op::Fence => {
                 let skip = self.local_label();
                 self.unless(inst.operands[0], skip);

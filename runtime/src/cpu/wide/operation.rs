@@ -170,24 +170,24 @@ impl Nest<'_> {
             Expr::Scalar(s) => Val::One(self.spread_word(Word::Scalar(*s), ty)),
             Expr::Index(x) => self.index_value(x),
             Expr::Load { from, index, mask } => self.load(ty, *from, index, *mask),
-            Expr::Unary(op, a) => match op.row().code.of(ty) {
+            Expr::Unary(op, a) => match op.row().code {
                 UnaryCode::Native(native) => self.native(native, ty, *a),
                 UnaryCode::Expand(code) => {
                     let result = code(self as &mut dyn Emit, *a);
                     self.values[result.index()].clone()
                 }
-                UnaryCode::ExpandF32Below(code, limit) if self.family == Family::Avx512 => {
+                UnaryCode::ExpandBelow(code, limit) if self.family == Family::Avx512 => {
                     let e: &mut dyn Emit = self;
                     let expanded = code(e, *a);
-                    let (size, limit) = (e.abs(*a), e.f32(limit));
+                    let (size, limit) = (e.abs(*a), e.number(*a, limit));
                     let large = e.le(limit, size);
-                    self.called(*op, &[expanded, *a, large])
+                    self.called(*op, ty, &[expanded, *a, large])
                 }
-                UnaryCode::Call if self.family == Family::Avx512 && ty == ScalarType::F32 => {
+                UnaryCode::Call if self.family == Family::Avx512 => {
                     let all = self.temporary(ScalarType::Bool, Val::Const(Literal::Bool(true)));
-                    self.called(*op, &[*a, *a, all])
+                    self.called(*op, ty, &[*a, *a, all])
                 }
-                UnaryCode::ExpandF32(_) | UnaryCode::ExpandF32Below(..) | UnaryCode::Call => self.give_up(),
+                UnaryCode::ExpandBelow(..) | UnaryCode::Call => self.give_up(),
             },
             Expr::Binary(op, a, b) => match op.code(ty) {
                 BinaryCode::Native => self.native_binary(*op, ty, *a, *b),
@@ -216,9 +216,9 @@ impl Nest<'_> {
     }
 
     /// The first operand, but the operation's meaning on the second where the third is true.
-    fn called(&mut self, op: lazuli_ir::UnaryOp, operands: &[ValueId]) -> Val {
-        let (word, class) = (self.word(Word::CallLanes), self.class(ScalarType::F32));
-        let op = Op::Call { number: op as u32, word };
+    fn called(&mut self, op: lazuli_ir::UnaryOp, ty: ScalarType, operands: &[ValueId]) -> Val {
+        let (word, class) = (self.word(Word::CallLanes), self.class(ty));
+        let op = Op::Call { number: op as u32, size: size(ty), word };
         self.lift(operands, &mut |e, x| e.code.pure(op, class, x, None))
     }
 
@@ -597,20 +597,15 @@ impl Nest<'_> {
                 self.lift(operands, &mut |e, x| e.code.pure(Op::Fma(bytes, ty == ScalarType::F64), class, x, None))
             }
             MachineOp::Scale if self.family == Family::Avx512 => {
-                self.lift(operands, &mut |e, x| e.op(Vector::ScaleF32, ty, x, None))
+                let v = if ty == ScalarType::F64 { Vector::ScaleF64 } else { Vector::ScaleF32 };
+                self.lift(operands, &mut |e, x| e.op(v, ty, x, None))
             }
             MachineOp::Scale => {
                 let result = lazuli_ir::scale(self as &mut dyn Emit, operands[0], operands[1]);
                 self.values[result.index()].clone()
             }
-            MachineOp::BitsOfF32 | MachineOp::F32OfBits => match &self.values[operands[0].index()] {
-                Val::Const(c) => {
-                    let bits = c.bits() as u32;
-                    Val::Const(match ty {
-                        ScalarType::F32 => Literal::F32(f32::from_bits(bits)),
-                        _ => Literal::I32(bits as i32),
-                    })
-                }
+            MachineOp::Bits | MachineOp::OfBits => match &self.values[operands[0].index()] {
+                Val::Const(c) => Val::Const(Literal::from_bits(ty.dtype(), c.bits())),
                 Val::Outside(_) => self.lift(&operands[..1], &mut |_, x| x[0]),
                 other => other.clone(),
             },

@@ -45,20 +45,19 @@ impl Printer<'_> {
     fn unary(&mut self, op: UnaryOp, ty: ScalarType, a: ValueId) -> Result<String> {
         let value = self.value(a);
         let name = format!("lz_{}", op.name());
-        Ok(match op.row().code.of(ty) {
+        Ok(match op.row().code {
             UnaryCode::Native(native) => return self.native(native, ty, &value),
             UnaryCode::Expand(code) => {
                 self.function(&name, &[ty], ty, "", &mut |e, x| code(e, x[0]))?;
                 format!("{name}({value})")
             }
-            UnaryCode::ExpandF32Below(code, limit) => {
-                let large = format!("if ({limit:?}f <= fabsf(a)) return {};", called(op.name(), ty, &["a"]));
+            UnaryCode::ExpandBelow(code, limit) => {
+                let f = if ty == ScalarType::F32 { "f" } else { "" };
+                let large = format!("if ({limit:?}{f} <= fabs{f}(a)) return {};", called(op.name(), ty, &["a"]));
                 self.function(&name, &[ty], ty, &large, &mut |e, x| code(e, x[0]))?;
                 format!("{name}({value})")
             }
-            UnaryCode::Call | UnaryCode::ExpandF32(_) => {
-                called(if op == UnaryOp::Sigmoid { "lz_sigmoid" } else { op.name() }, ty, &[&value])
-            }
+            UnaryCode::Call => called(op.name(), ty, &[&value]),
         })
     }
 
@@ -198,8 +197,8 @@ fn machine(op: MachineOp) -> &'static str {
     match op {
         MachineOp::Fma => "lz_fma",
         MachineOp::Scale => "lz_scale",
-        MachineOp::BitsOfF32 => "__float_as_int",
-        MachineOp::F32OfBits => "__int_as_float",
+        MachineOp::Bits => "lz_bits",
+        MachineOp::OfBits => "lz_of_bits",
         MachineOp::ShiftLeft => "lz_shl",
         MachineOp::ShiftRight => "lz_shr",
         MachineOp::ShiftRightLogical => "lz_ushr",

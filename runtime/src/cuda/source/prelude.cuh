@@ -148,7 +148,6 @@ __device__ __forceinline__ double lz_floor_div(double a, double b) {
     const double below = floor(quotient);
     return quotient - below > 0.5 ? below + 1.0 : below;
 }
-__device__ __forceinline__ double lz_sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
 // The larger and the smaller; a NaN on either side wins.
 
@@ -175,6 +174,18 @@ __device__ __forceinline__ float lz_scale(float a, float b) {
     const int n = (int)fmaxf(b, -252.0f), half = n >> 1;
     return a * lz_power_of_two(half) * lz_power_of_two(n - half);
 }
+__device__ __forceinline__ double lz_power_of_two(long long n) { return __longlong_as_double((long long)((unsigned long long)(n + 1023) << 52)); }
+__device__ __forceinline__ double lz_scale(double a, double b) {
+    const long long n = (long long)fmax(b, -2044.0), half = n >> 1;
+    return a * lz_power_of_two(half) * lz_power_of_two(n - half);
+}
+
+// Bits of floats and floats of bits.
+
+__device__ __forceinline__ int lz_bits(float v) { return __float_as_int(v); }
+__device__ __forceinline__ long long lz_bits(double v) { return __double_as_longlong(v); }
+__device__ __forceinline__ float lz_of_bits(int v) { return __int_as_float(v); }
+__device__ __forceinline__ double lz_of_bits(long long v) { return __longlong_as_double(v); }
 
 // An index that is data, within its extent.
 

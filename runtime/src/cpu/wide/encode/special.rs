@@ -28,7 +28,7 @@ impl Encoder<'_> {
     }
 
     /// A call where any lane is wanted: arguments and results pass through the stack.
-    pub(super) fn call(&mut self, inst: &Inst, number: u32, word: u32) {
+    pub(super) fn call(&mut self, inst: &Inst, number: u32, size: u32, word: u32) {
         let Some(result) = inst.result else { return };
         let bytes = self.bytes(result);
         let area = i64::from(self.places.stack_bytes - call::BYTES);
@@ -53,6 +53,8 @@ impl Encoder<'_> {
         self.emit(Code::Mov_rm32_r32, &[at(call::WANTED), eax], None);
         self.checked(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, number as i32));
         self.emit(Code::Mov_rm32_r32, &[at(call::OPERATION), eax], None);
+        self.checked(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, size as i32));
+        self.emit(Code::Mov_rm32_r32, &[at(call::SIZE), eax], None);
         self.emit(Code::Lea_r64_m, &[Operand::Register(Register::RAX), at(0)], None);
         let caller = MemoryOperand::with_base_displ(FRAME, i64::from(word) * 8);
         self.emit(Code::Call_rm64, &[Operand::Memory(caller)], None);
