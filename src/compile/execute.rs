@@ -1,6 +1,6 @@
 //! The program itself: what runs when a compiled function is called.
 
-use super::call::{Owned, Ownership};
+use super::call::Owned;
 use crate::Result;
 use crate::report::PassRow;
 use lazuli_ir::program::{Place, Program};

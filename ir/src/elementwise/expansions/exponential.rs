@@ -101,12 +101,14 @@ pub(in crate::elementwise) fn expm1(e: &mut dyn Emit, argument: ValueId) -> Valu
     let Reduced { shifted, r, .. } = reduced_by_ln2(e, x);
     let p = polynomial(e, r, &EXP);
     let rr = e.mul(r, r);
-    let p = e.fma(p, rr, r);
+    let p = e.mul(p, rr);
     let n = integer_of(e, shifted);
     let one = e.integer(n, 1);
     let below = e.sub(n, one);
     let (scale, half) = (power_of_two(e, below), e.number(x, 0.5));
+    // Where they cancel, the sum of these is exact.
     let rest = e.sub(scale, half);
+    let rest = e.fma(scale, r, rest);
     let q = e.fma(scale, p, rest);
     let q = e.add(q, q);
     // What is tiny is its own result: zeros keep their sign, subnormals all bits.
