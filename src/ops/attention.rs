@@ -22,7 +22,7 @@ options! {
 impl Tensor {
     /// Attention of queries (the receiver, `[.., queries, features]`) on keys `[.., keys, features]` and values
     /// `[.., keys, outputs]`: `softmax(query @ key.t() * scale + mask) @ value`. Leading dims broadcast. A query that sees no key
-    /// gives 0.
+    /// gives 0. Of halves, scores and their softmax are `f32`; what multiplies the values is a half again.
     ///
     /// # Errors
     /// Carried: shapes that do not fit; dtypes that differ or are not floats; a mask together with `is_causal`.
@@ -42,15 +42,22 @@ impl Tensor {
         let given: Vec<&Tensor> = [self, key, value].into_iter().chain(&options.mask).collect();
         ok!(NAME, &given, check(self, key, value, &options));
         let dtype = wide(self.dtype());
-        let (query, mut key, mut value) = (self.cast(NAME, dtype), key.cast(NAME, dtype), value.cast(NAME, dtype));
+        let (mut key, mut value) = (key.clone(), value.clone());
         if options.enable_gqa && self.rank() > 2 {
             key = key.shared_heads(self.size(-3));
             value = value.shared_heads(self.size(-3));
         }
-        // The factor is split between both, as PyTorch does, so that scores of large numbers do not overflow on the way.
         let factor = options.scale.unwrap_or(1.0 / (self.size(-1) as f64).sqrt());
-        let (left, right) = if factor < 0.0 { (factor, 1.0) } else { (factor.sqrt(), factor.sqrt()) };
-        let mut scores = (query * left).matmul((key * right).transpose(-1, -2));
+        let query = self.cast(NAME, dtype);
+        let half = self.dtype().is_half();
+        let mut scores = if half {
+            // Products of halves are exact in `f32`: what is contracted stays a half.
+            query.matmul(key.transpose(-1, -2).cast(NAME, dtype)) * factor
+        } else {
+            // The factor is split between both, as PyTorch does, so that scores of large numbers do not overflow on the way.
+            let (left, right) = if factor < 0.0 { (factor, 1.0) } else { (factor.sqrt(), factor.sqrt()) };
+            (query * left).matmul((key * right).transpose(-1, -2))
+        };
         let mask = match &options.mask {
             None if options.is_causal => Some(visible(NAME, scores.size(-2), scores.size(-1))),
             mask => mask.clone(),
@@ -62,7 +69,11 @@ impl Tensor {
                 _ => scores + mask.cast(NAME, dtype),
             };
         }
-        scores.weights(masked).matmul(value).rounded(NAME, self.dtype(), &given)
+        let mut weights = scores.weights(masked);
+        if half {
+            weights = weights.cast(NAME, self.dtype()).cast(NAME, dtype);
+        }
+        weights.matmul(value.cast(NAME, dtype)).rounded(NAME, self.dtype(), &given)
     }
 
     /// The softmax over the last dim, which is 0 where nothing is seen.

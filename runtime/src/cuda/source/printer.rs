@@ -9,7 +9,7 @@ use lazuli_ir::kernel::{
     Access, Binding, Block, Emit, Expr, Extent, Kernel, Reduce, ScalarType, Scope, Stmt, StmtKind, Stride, ValueId,
 };
 use lazuli_ir::kernel_walk::for_each_statement;
-use lazuli_ir::{Error, Result, Sources, VarId};
+use lazuli_ir::{DType, Error, Result, Sources, VarId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 
@@ -207,7 +207,7 @@ impl<'k> Printer<'k> {
     fn shared_bytes(&self) -> u64 {
         let kernel = self.kernel;
         let tiles = kernel.tiles.iter().filter(|t| t.scope == Scope::Block);
-        let tiles: u64 = tiles.map(|t| t.dims.iter().product::<u64>() * t.ty.dtype().size() as u64).sum();
+        let tiles: u64 = tiles.map(|t| t.dims.iter().product::<u64>() * t.dtype.size() as u64).sum();
         tiles + self.stage_bytes()
     }
 
@@ -258,7 +258,7 @@ impl<'k> Printer<'k> {
         let kernel = self.kernel;
         match self.stage_bytes() {
             0 => {}
-            bytes => self.shared(ScalarType::U8, "stage", bytes),
+            bytes => self.shared(DType::U8, "stage", bytes),
         }
         if let [Stmt { kind: StmtKind::Reduce(r), sources }] = kernel.body.as_slice()
             && matches!(r.axis.binding, Binding::Grid(_))
