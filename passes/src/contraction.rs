@@ -88,18 +88,14 @@ pub(crate) fn prepare(
             }
             Op::Dot { dims, acc } if !gpu && let Some(pieces) = Pieces::of(graph, orders, n, dims) => {
                 changes += 1;
-                pieces.apply(new, operands, dims, *acc, &node.sources)?
+                let (operands, _) = narrowed(new, operands, target)?;
+                pieces.apply(new, &operands, dims, *acc, &node.sources)?
             }
             // A GPU reads operands where they lie.
             Op::Dot { dims, acc } if !gpu => {
-                let (mut dims, mut operands): (DotDims, DimVec<Value>) = (dims.clone(), operands.into());
-                let mut narrow = false;
-                if target.bf16_products
-                    && let Some(before) = before_widening(new, &operands)?
-                {
-                    (operands, narrow) = (before.into_iter().collect(), true);
-                    changes += 1;
-                }
+                let mut dims = dims.clone();
+                let (mut operands, narrow) = narrowed(new, operands, target)?;
+                changes += usize::from(narrow);
                 let whole = split(graph, layouts, orders, n, new, &mut dims, &mut operands)?;
                 changes += usize::from(!whole);
                 for side in [0, 1] {
@@ -302,9 +298,14 @@ fn renamed(dims: &DotDims, right: bool, perm: &[usize]) -> DotDims {
     DotDims { batch: dims.batch.iter().map(rename).collect(), contract: dims.contract.iter().map(rename).collect() }
 }
 
-/// What both operands of a contraction were before they were widened from `bf16` for it, behind movements.
-fn before_widening(graph: &mut Graph, operands: &[Value]) -> Result<Option<[Value; 2]>> {
-    let mut narrow = [operands[0], operands[1]];
+/// What both operands of a contraction were before they were widened from `bf16` for it, behind movements, and true; the operands where that
+/// does not hold or the target does not multiply such.
+fn narrowed(graph: &mut Graph, operands: &[Value], target: &Target) -> Result<(DimVec<Value>, bool)> {
+    let same = (operands.into(), false);
+    let mut narrow: DimVec<Value> = operands.into();
+    if !target.bf16_products {
+        return Ok(same);
+    }
     for x in &mut narrow {
         let mut moves: Vec<NodeId> = Vec::new();
         let mut at = x.node;
@@ -312,17 +313,17 @@ fn before_widening(graph: &mut Graph, operands: &[Value]) -> Result<Option<[Valu
             moves.push(at);
             at = graph.operands(at)[0].node;
         }
-        let Op::Cast(DType::F32) = graph.op(at) else { return Ok(None) };
+        let Op::Cast(DType::F32) = graph.op(at) else { return Ok(same) };
         *x = graph.operands(at)[0];
         if graph.ty(*x).dtype != DType::BF16 {
-            return Ok(None);
+            return Ok(same);
         }
         for n in moves.into_iter().rev() {
             let node = graph.node(n).clone();
             *x = graph.add(node.op, &[*x], node.sources)?;
         }
     }
-    Ok(Some(narrow))
+    Ok((narrow, true))
 }
 
 /// The order of dims in which an operand is to be copied, where it is.
