@@ -1,10 +1,12 @@
 //! Eager evaluation: pending nodes in recording order, one primitive at a time.
 //!
 //! Movement is free where strides can express it: a permuted, broadcast or sliced value shares its operand's storage, and so
-//! does a reshaped one where that is possible. Constants are one element with stride 0. Everything else is a kernel.
+//! does a reshaped one where that is possible. Constants are one element with stride 0. Everything else is a kernel. A contraction
+//! of halves is recorded as casts to `f32`, a contraction and a cast back: these are one primitive, as far as nobody else
+//! holds what is between them, so that halves are multiplied as in compiled programs.
 
 use crate::executor;
-use crate::node::{Node, Role};
+use crate::node::{Node, Operands, Role};
 use crate::trace::{self, TraceId};
 use lazuli_ir::{Error, ErrorKind, Literal, Op, Result, Shape};
 use lazuli_runtime::Array;
@@ -36,67 +38,107 @@ pub(crate) fn value(node: &Arc<Node>) -> Result<Array> {
     if let Some(value) = node.value() {
         return value.clone();
     }
-    if node.operands().iter().all(|o| o.value().is_some()) {
-        compute(node)?;
+    let step = Step::of(node.clone());
+    if step.operands.iter().all(|o| o.value().is_some()) {
+        step.compute()?;
     } else {
-        for pending in pending(node) {
-            compute(&pending)?;
+        for pending in pending(step) {
+            pending.compute()?;
         }
     }
     node.value().cloned().ok_or_else(|| Error::internal("an evaluated node without a value"))?
 }
 
-/// The nodes without values that `node` needs, itself last.
-fn pending(node: &Arc<Node>) -> Vec<Arc<Node>> {
-    let mut seen: FxHashSet<*const Node> = FxHashSet::default();
-    let mut found = vec![node.clone()];
-    seen.insert(Arc::as_ptr(node));
-    let mut next = 0;
-    while let Some(node) = found.get(next) {
-        next += 1;
-        for operand in node.operands() {
-            if operand.value().is_none() && seen.insert(Arc::as_ptr(&operand)) {
-                found.push(operand);
-            }
-        }
-    }
-    found.sort_unstable_by_key(|n| n.order);
-    found
+/// A node to compute, and what from.
+struct Step {
+    node: Arc<Node>,
+    operands: Operands,
+    /// The contraction that a half is rounded from.
+    dot: Option<Arc<Node>>,
 }
 
-/// Computes one node whose operands are ready. A deterministic error becomes its value; a failed allocation or a lost device
-/// is returned, and the slot stays empty.
-fn compute(node: &Node) -> Result<()> {
-    let operands = node.operands();
-    if node.value().is_some() {
-        return Ok(());
+impl Step {
+    fn of(node: Arc<Node>) -> Step {
+        let mut step = Step { operands: node.operands(), node, dot: None };
+        if let Some(Op::Cast(to)) = &step.node.op
+            && to.is_half()
+            && let [dot] = step.operands.as_slice()
+            && matches!(dot.op, Some(Op::Dot { .. }))
+            && dot.value().is_none()
+            // This handle and that of the node: nobody else waits for the value.
+            && Arc::strong_count(dot) == 2
+        {
+            let operands = dot.operands();
+            step.dot = Some(std::mem::replace(&mut step.operands, operands).remove(0));
+        }
+        if let Some(Op::Dot { .. }) = step.dot.as_ref().unwrap_or(&step.node).op {
+            step.operands.iter_mut().for_each(|o| *o = narrow(o));
+        }
+        step
     }
-    let Some(op) = &node.op else {
-        debug_assert!(matches!(node.role, Role::Placeholder { .. }));
-        return trace::readable(node);
-    };
-    let mut arrays: SmallVec<[&Array; 3]> = SmallVec::new();
-    for operand in &operands {
-        match operand.value() {
-            Some(Ok(array)) => arrays.push(array),
-            Some(Err(error)) => {
-                node.fulfil(Err(error.clone()));
-                return Ok(());
+
+    /// Computes the node, whose operands are ready. A deterministic error becomes its value; a failed allocation or a lost device
+    /// is returned, and the slot stays empty.
+    fn compute(self) -> Result<()> {
+        let node = &*self.node;
+        if node.value().is_some() {
+            return Ok(());
+        }
+        let Some(op) = &self.dot.as_deref().unwrap_or(node).op else {
+            debug_assert!(matches!(node.role, Role::Placeholder { .. }));
+            return trace::readable(node);
+        };
+        let mut arrays: SmallVec<[&Array; 3]> = SmallVec::new();
+        for operand in &self.operands {
+            match operand.value() {
+                Some(Ok(array)) => arrays.push(array),
+                Some(Err(error)) => {
+                    node.fulfil(Err(error.clone()));
+                    return Ok(());
+                }
+                None => {
+                    trace::readable(operand)?;
+                    return Err(Error::internal("an operand was not evaluated first"));
+                }
             }
-            None => {
-                trace::readable(operand)?;
-                return Err(Error::internal("an operand was not evaluated first"));
+        }
+        match primitive(node, op, &arrays).map_err(|e| e.with_sources(node.source)) {
+            Err(error) if matches!(error.kind(), ErrorKind::Memory | ErrorKind::Device) => Err(error),
+            value => {
+                drop(arrays);
+                node.fulfil(value);
+                Ok(())
             }
         }
     }
-    match primitive(node, op, &arrays).map_err(|e| e.with_sources(node.source)) {
-        Err(error) if matches!(error.kind(), ErrorKind::Memory | ErrorKind::Device) => Err(error),
-        value => {
-            drop(arrays);
-            node.fulfil(value);
-            Ok(())
-        }
+}
+
+/// What a contraction reads in place of an operand that is a half in `f32`: the half.
+fn narrow(operand: &Arc<Node>) -> Arc<Node> {
+    match (&operand.op, operand.operands().as_slice()) {
+        (Some(Op::Cast(_)), [half]) if half.ty.dtype.is_half() && operand.value().is_none() => half.clone(),
+        _ => operand.clone(),
     }
+}
+
+/// The steps to nodes without values that one needs, itself last.
+fn pending(step: Step) -> Vec<Step> {
+    let mut seen: FxHashSet<*const Node> = FxHashSet::default();
+    seen.insert(Arc::as_ptr(&step.node));
+    let mut found = vec![step];
+    let mut next = 0;
+    while let Some(step) = found.get(next) {
+        next += 1;
+        let mut new: SmallVec<[Step; 3]> = SmallVec::new();
+        for operand in &step.operands {
+            if operand.value().is_none() && seen.insert(Arc::as_ptr(operand)) {
+                new.push(Step::of(operand.clone()));
+            }
+        }
+        found.extend(new);
+    }
+    found.sort_unstable_by_key(|s| s.node.order);
+    found
 }
 
 thread_local! {

@@ -31,7 +31,7 @@ pub(crate) fn run(op: &Op, ty: &TensorType, operands: &[&Array], device: Device)
 
 fn run_there(op: &Op, ty: &TensorType, operands: &[&Array], device: Device) -> Result<Array> {
     if primitive::checks(op, ty.dtype) || walks_across(op, operands) {
-        return program::run(op, operands, device);
+        return program::run(op, ty.dtype, operands, device);
     }
     match (op, operands) {
         (Op::Unary(op), [_]) => elementwise(Primitive::Unary(*op), ty, operands, device),
@@ -56,7 +56,7 @@ fn run_there(op: &Op, ty: &TensorType, operands: &[&Array], device: Device) -> R
             | Op::Cumulative { .. }
             | Op::Sort { .. },
             _,
-        ) => program::run(op, operands, device),
+        ) => program::run(op, ty.dtype, operands, device),
         (
             Op::Input { .. }
             | Op::Constant { .. }

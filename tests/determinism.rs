@@ -46,6 +46,13 @@ fn indexing((table, index): (Tensor, Tensor)) -> (Tensor, Tensor, Tensor, Tensor
     (d + l, table.cumsum(0), lazuli::cat(&[sorted, table.flip(0)], 1), half)
 }
 
+/// Products of halves, whose sums are `f32`, and the gradient of one.
+fn halves((x, w): (Tensor, Tensor)) -> (Tensor, Tensor, Tensor) {
+    let product = |w: &Tensor, half: DType| x.to(half).matmul(w.to(half)).to(DType::F32);
+    let (_, d) = lazuli::value_and_grad(|w: &Tensor| (product(w, DType::BF16) * 0.01).square().sum(..))(&w);
+    (product(&w, DType::BF16), product(&w, DType::F16), d)
+}
+
 fn indexing_arguments() -> (Tensor, Tensor) {
     (numbers(&[400, 120]), labels(3000, 397))
 }
@@ -82,10 +89,12 @@ fn all_of(stages: &Stages) -> Result<String> {
 fn programs() -> Result<String> {
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     let (f, step, taken) = (lazuli::compile(forward), lazuli::compile(train), lazuli::compile(indexing));
+    let narrow = lazuli::compile(halves);
     let _ = f.call(forward_arguments())?;
     let _ = step.call(train_arguments())?;
     let _ = taken.call(indexing_arguments())?;
-    [f.stages()?, step.stages()?, taken.stages()?].iter().map(all_of).collect()
+    let _ = narrow.call(forward_arguments())?;
+    [f.stages()?, step.stages()?, taken.stages()?, narrow.stages()?].iter().map(all_of).collect()
 }
 
 #[test]
@@ -118,18 +127,20 @@ fn two_processes_make_the_same_text_and_machine_code() {
 fn bits(compiled: bool) -> Result<Vec<Vec<u32>>> {
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     lazuli::manual_seed(7)?;
-    let (a, b, c, d, e, f, g, h, i, j, k);
+    let (a, b, c, d, e, f, g, h, i, j, k, l, m, n);
     if compiled {
         (a, b, c) = lazuli::compile(forward).call(forward_arguments())?;
         (d, (e, f, g)) = lazuli::compile(train).call(train_arguments())?;
         (h, i, j, k) = lazuli::compile(indexing).call(indexing_arguments())?;
+        (l, m, n) = lazuli::compile(halves).call(forward_arguments())?;
     } else {
         (a, b, c) = forward(forward_arguments());
         (d, (e, f, g)) = train(train_arguments());
         (h, i, j, k) = indexing(indexing_arguments());
+        (l, m, n) = halves(forward_arguments());
     }
     let bits = |t: &Tensor| Ok(t.to_vec::<f32>()?.into_iter().map(f32::to_bits).collect());
-    [a, b, c, d, e, f, g, h, i, j, k].iter().map(bits).collect()
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n].iter().map(bits).collect()
 }
 
 #[test]
@@ -148,4 +159,17 @@ fn results_have_the_same_bits_on_any_number_of_threads() {
         }
     }
     lazuli::set_num_threads(before);
+}
+
+/// Eager code multiplies halves as compiled programs do: the bits are the same.
+#[test]
+fn products_of_halves_are_the_same_eagerly_and_compiled() {
+    for half in [DType::BF16, DType::F16] {
+        for (m, k, n) in [(300, 160, 200), (64, 64, 64), (3, 33, 50)] {
+            let (x, w) = (numbers(&[m, k]).to(half), numbers(&[k, n]).to(half));
+            let compiled = lazuli::compile(|(x, w): (Tensor, Tensor)| x.matmul(&w)).call((&x, &w)).unwrap();
+            let bits = |t: Tensor| t.to(DType::F32).to_vec::<f32>().unwrap();
+            assert!(bits(x.matmul(&w)) == bits(compiled), "{m}x{k}x{n} of {half:?}");
+        }
+    }
 }

@@ -170,6 +170,7 @@ fn plan_for(target: &str, settings: &Settings, input: &str) -> Result<(Graph, la
         graph.inputs().iter().map(|(_, n)| Layout::contiguous(graph.node(*n).types[0].shape.clone())).collect();
     let target = match target {
         "cpu" => Target::cpu(2),
+        "cpu+bf16" => Target { bf16_products: true, ..Target::cpu(2) },
         name => {
             let plain = name.strip_suffix("+cublaslt").unwrap_or(name);
             let sm = plain.strip_prefix("nvidia").and_then(|sm| sm.parse().ok());

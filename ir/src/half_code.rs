@@ -1,7 +1,7 @@
 //! Halves in `f32` registers, as straight-line Kernel IR for every back end: the conversions of loads and stores, and the
 //! rounding after operations. All in arithmetic on the bits, so that vectors run the same code.
 
-use crate::kernel::{Emit, MachineOp, ValueId};
+use crate::kernel::{Emit, Expr, Kernel, MachineOp, Memory, ValueId};
 use crate::{BinaryOp, CompareOp};
 
 /// A float type of 16 bits.
@@ -55,6 +55,44 @@ pub fn widen(e: &mut dyn Emit, half: Half, bits: ValueId) -> ValueId {
             let number = e.binary(BinaryOp::Or, number, sign);
             of_bits(e, number)
         }
+    }
+}
+
+/// How a number came to be one that a half holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This one was rounded.
+    Rounded(ValueId),
+    /// It was read from memory of halves.
+    Read,
+}
+
+impl Origin {
+    /// The origin of what an expression gives, where it is a half of some type.
+    pub fn of(kernel: &Kernel, expr: &Expr) -> Option<(Half, Origin)> {
+        match expr {
+            Expr::Machine(MachineOp::RoundF16, operands) => Some((Half::F16, Origin::Rounded(operands[0]))),
+            Expr::Machine(MachineOp::RoundBF16, operands) => Some((Half::BF16, Origin::Rounded(operands[0]))),
+            Expr::Load { from, .. } => {
+                let dtype = match from {
+                    Memory::Param(p) => kernel.params.get(p.index())?.dtype,
+                    Memory::Tile(t) => kernel.tiles.get(t.index())?.dtype,
+                };
+                Half::of(dtype).map(|half| (half, Origin::Read))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The bits of an `f32` that a half holds.
+pub fn bits_of_exact(e: &mut dyn Emit, half: Half, x: ValueId) -> ValueId {
+    match half {
+        Half::BF16 => {
+            let (bits, sixteen) = (bits_of(e, x), e.i32(16));
+            e.machine(MachineOp::ShiftRightLogical, &[bits, sixteen])
+        }
+        Half::F16 => narrow(e, half, x),
     }
 }
 

@@ -354,9 +354,10 @@ fn reduce(op: ReduceOp, dims: &[usize], acc: DType, x: &TensorType) -> Result<Te
 }
 
 fn dot(dims: &DotDims, acc: DType, a: &TensorType, b: &TensorType) -> Result<TensorType> {
-    if a.dtype != b.dtype || a.dtype != acc {
+    let narrow = (a.dtype, b.dtype, acc) == (DType::BF16, DType::BF16, DType::F32);
+    if !narrow && (a.dtype != b.dtype || a.dtype != acc) {
         return dtype_error(format!(
-            "operands and accumulator must have one dtype, not {}, {} and {acc}",
+            "operands and accumulator must have one dtype, or be bf16 with sums in f32, not {}, {} and {acc}",
             a.dtype, b.dtype
         ));
     }

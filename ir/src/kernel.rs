@@ -28,8 +28,9 @@ pub use crate::reducer::Reducer;
 
 /// The type of a scalar value in a kernel.
 ///
-/// A half is an `f32` that the half's type can hold: loads widen, stores narrow, and [`MachineOp::RoundF16`] or
-/// [`MachineOp::RoundBF16`] stands after each operation whose result is a half. Constants of kernels are never halves.
+/// A half is an `f32` that the half's type can hold: loads widen, stores narrow, to buffers and tiles of halves alike, and
+/// [`MachineOp::RoundF16`] or [`MachineOp::RoundBF16`] stands after each operation whose result is a half. Constants of
+/// kernels are never halves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ScalarType {
     /// A truth value.
@@ -229,7 +230,7 @@ pub struct Tile {
     /// The name in text, without `%`.
     pub name: String,
     /// The element type.
-    pub ty: ScalarType,
+    pub dtype: DType,
     /// The constant extents.
     pub dims: DimVec<u64>,
     /// How much of each dim is valid, where that is less at an edge: `min(dim, limit)`. `None`: all of it.
@@ -504,6 +505,10 @@ pub struct DotOperand {
 }
 
 /// `acc[row, column] += sum over k of a * b`, for all rows and columns of the (valid part of the) tile.
+///
+/// Both operands lie in memory of the accumulator's dtype; or both of `bf16`, where the accumulator is `f32`. Products of `bf16`
+/// are exact in `f32` and so are rounded by the sum alone, but subnormal operands and sums may count as zeros: that is
+/// what machines do that multiply matrices of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dot {
     /// The accumulator, of rank 2.
@@ -713,7 +718,7 @@ impl PartialEq for Kernel {
                 .tiles
                 .iter()
                 .zip(&other.tiles)
-                .all(|(a, b)| (a.ty, &a.dims, &a.valid, a.scope) == (b.ty, &b.dims, &b.valid, b.scope))
+                .all(|(a, b)| (a.dtype, &a.dims, &a.valid, a.scope) == (b.dtype, &b.dims, &b.valid, b.scope))
             && self.body == other.body
             && self.finish == other.finish
     }

@@ -40,7 +40,7 @@ pub(crate) fn derived_type(kernel: &Kernel, expr: &Expr) -> Option<ScalarType> {
         Expr::Scalar(s) => kernel.scalars.get(s.index()).map(|s| s.dtype.into()),
         Expr::Index(_) => Some(ScalarType::I64),
         Expr::Load { from: Memory::Param(p), .. } => kernel.params.get(p.index()).map(|p| p.dtype.into()),
-        Expr::Load { from: Memory::Tile(t), .. } => kernel.tiles.get(t.index()).map(|t| t.ty),
+        Expr::Load { from: Memory::Tile(t), .. } => kernel.tiles.get(t.index()).map(|t| t.dtype.into()),
         Expr::Unary(_, a) | Expr::Binary(_, a, _) | Expr::Select(_, a, _) => of(a),
         Expr::Compare(..) => Some(ScalarType::Bool),
         Expr::Convert(_) => None,
@@ -154,7 +154,7 @@ impl<'k> Printer<'k, '_, '_> {
     fn tile(&self, t: TileId) -> String {
         let Some(tile) = self.kernel.tiles.get(t.index()) else { return "%_missing".to_owned() };
         let dims: Vec<String> = tile.dims.iter().map(u64::to_string).collect();
-        let mut text = format!("%{}: {}[{}]", self.names.tiles[t.index()], tile.ty.name(), dims.join(","));
+        let mut text = format!("%{}: {}[{}]", self.names.tiles[t.index()], tile.dtype.name(), dims.join(","));
         if tile.scope != Scope::Thread {
             text.push_str(&format!(" scope={}", tile.scope.name()));
         }

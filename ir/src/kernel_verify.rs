@@ -26,7 +26,7 @@
 //! - A barrier stands between loops over threads of a block, not inside one, nor under a guard or in a loop whose end depends on a thread.
 //!
 //! Contractions
-//! - The accumulator is a tile of rank 2 and of the operands' type, `f32` or `i64`, and no operand.
+//! - The accumulator is a tile of rank 2 and of the operands' dtype, or of `f32` where both are `bf16`, and no operand.
 //! - An operand's index is affine in rows, columns and contraction; the left one's does not depend on the column, the right
 //!   one's not on the row.
 //!
@@ -41,7 +41,7 @@ use crate::kernel::{
     ValueId,
 };
 use crate::kernel_text::derived_type;
-use crate::{Error, ErrorKind, Index, Kernel, Literal, Result, VarId};
+use crate::{DType, Error, ErrorKind, Index, Kernel, Literal, Result, VarId};
 
 impl Kernel {
     /// Checks every invariant of the Kernel IR.
@@ -294,7 +294,7 @@ impl<'k> Verifier<'k> {
                 self.check(tile.scope != Scope::Thread || !shared, || {
                     format!("%{} belongs to a thread, and threads share it here", tile.name)
                 })?;
-                Ok((tile.ty, tile.dims.iter().map(|d| Some(*d)).collect()))
+                Ok((tile.dtype.into(), tile.dims.iter().map(|d| Some(*d)).collect()))
             }
         }
     }
@@ -504,6 +504,15 @@ impl<'k> Verifier<'k> {
         self.check(number, || format!("a dot cannot add to {}", ty.name()))?;
         let depth = self.loops.len();
         let tile = &self.kernel.tiles[d.acc.index()];
+        let of = |m: Memory| match m {
+            Memory::Param(p) => self.kernel.params.get(p.index()).map(|p| p.dtype),
+            Memory::Tile(t) => self.kernel.tiles.get(t.index()).map(|t| t.dtype),
+        };
+        if let (Some(a), Some(b)) = (of(d.a.memory), of(d.b.memory)) {
+            let (sum, bf16) = (tile.dtype, (DType::BF16, DType::BF16, DType::F32));
+            let legal = (a, b) == (sum, sum) && !sum.is_half() || (a, b, sum) == bf16;
+            self.check(legal, || format!("a dot of {} and {} adds to {}", a.name(), b.name(), sum.name()))?;
+        }
         let count = |extent: &Option<u64>| Extent::Const(extent.unwrap_or(0));
         let mut vars =
             vec![(d.row, count(rows), tile.valid[0].is_some()), (d.column, count(columns), tile.valid[1].is_some())];
@@ -513,9 +522,8 @@ impl<'k> Verifier<'k> {
         }
         for (operand, foreign, side) in [(&d.a, d.column, "left"), (&d.b, d.row, "right")] {
             self.check(operand.memory != acc, || format!("%{name} is accumulator and operand of a dot"))?;
-            let found = self.place(operand.memory, &operand.index, false)?;
+            self.place(operand.memory, &operand.index, false)?;
             self.readable(operand.memory)?;
-            self.check(found == ty, || format!("a dot of {} adds to {}", found.name(), ty.name()))?;
             let affine = operand.index.iter().all(|i| vars.iter().all(|(v, ..)| i.coefficient(*v).is_some()));
             self.check(affine, || format!("the {side} operand of a dot is not affine"))?;
             let own = !operand.index.iter().any(|i| i.mentions(foreign));

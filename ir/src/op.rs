@@ -410,7 +410,8 @@ pub enum Op {
         /// The dtype of the accumulator, and of the result except for `argmax`.
         acc: DType,
     },
-    /// A batched general contraction of two operands of one dtype.
+    /// A batched general contraction of two operands of one dtype: that of the accumulator, or `bf16` where that is `f32`. (Subnormal
+    /// operands and sums of `bf16` may count as zeros.)
     Dot {
         /// Which dims meet.
         dims: DotDims,

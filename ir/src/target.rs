@@ -33,6 +33,8 @@ pub struct Target {
     pub bytes_per_us: u64,
     /// Floating point operations a core does in a microsecond, in vector code: for the same estimates.
     pub flops_per_us: u64,
+    /// Whether matrices of `bf16` are multiplied as such, with sums in `f32`, and not as `f32`.
+    pub bf16_products: bool,
     /// The back end's routine for products of matrices, where it has one.
     pub matmul: Option<MatmulRoutine>,
 }
@@ -104,6 +106,7 @@ impl Target {
             cores,
             bytes_per_us: 20_000,
             flops_per_us: 20_000,
+            bf16_products: false,
             matmul: None,
         }
     }
@@ -121,6 +124,7 @@ impl Target {
             cores: 132,
             bytes_per_us: 25_000,
             flops_per_us: 400_000,
+            bf16_products: false,
             matmul: None,
         }
     }

@@ -137,6 +137,21 @@ fn random_numbers_are_philox() {
 }
 
 #[test]
+fn tiles_of_halves_hold_halves() {
+    let text = "kernel k(%x: f32[2,2], %y: mut f32[2,2]) {
+      tile %h: bf16[2,2]
+      loop %i in 2 { loop %j in 2 { store %h[%i,%j], load %x[%i,%j] } }
+      tile %t: f32[2,2]
+      fill %t, 0.0
+      dot %t[%r,%c], %h[%r,%k], %h[%k,%c] over %k in 2
+      loop %i in 2 { loop %j in 2 { store %y[%i,%j], load %t[%i,%j] } }
+    }";
+    // Of 257, nine bits, bf16 holds eight: 256. And 3 * 2^-9 beside 1 is 2^-7.
+    let out = run(text, &[vec![257.0f32, 0.0, 0.0, 1.0 + 3.0 / 512.0].into(), vec![0.0f32; 4].into()], &[], &[]);
+    assert_eq!(floats(&out[1]), [65536.0, 0.0, 0.0, (1.0f32 + 1.0 / 128.0) * (1.0 + 1.0 / 128.0)]);
+}
+
+#[test]
 fn what_compiled_code_would_get_wrong_is_an_error() {
     for (body, message) in [
         ("loop %i in n { store %y[%i], load %x[%i + 1] }", "load %x[4] is out of range"),

@@ -4,7 +4,7 @@
 
 use lazuli_ir::kernel::{Expr, Memory, ScalarType, Scope, Stmt, StmtKind, Tile, ValueId};
 use lazuli_ir::philox::philox;
-use lazuli_ir::{ErrorKind, Index, Kernel, VarId};
+use lazuli_ir::{DType, ErrorKind, Index, Kernel, VarId};
 use smallvec::smallvec;
 
 const TEXTS: [&str; 6] = [
@@ -76,7 +76,7 @@ impl Renumber {
         kernel.vars.extend(["i".to_owned(), "0 k".to_owned()]);
         let dims = smallvec![8, 3];
         let valid = smallvec![None, Some(Index::constant(2))];
-        kernel.tiles.push(Tile { name: "x".into(), ty: ScalarType::I64, dims, valid, scope: Scope::Block });
+        kernel.tiles.push(Tile { name: "x".into(), dtype: DType::I64, dims, valid, scope: Scope::Block });
         let (values, vars, tiles) = (kernel.values.clone(), kernel.vars.clone(), kernel.tiles.clone());
         (0..values.len()).for_each(|i| kernel.values[self.values[i] as usize] = values[i]);
         (0..vars.len()).for_each(|i| kernel.vars[self.vars[i] as usize] = vars[i].clone());

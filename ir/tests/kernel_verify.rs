@@ -107,7 +107,19 @@ fn each_invariant_is_checked() {
             "tile %t: f32[8,8] dot %t[%r,%c], %x[%r,%k], %x[%r,%c] over %k in 8",
             "the right operand of a dot depends on the other's variable",
         ),
-        ("tile %t: f32[8,8] dot %t[%r,%c], %a[%k], %x[%k,%c] over %k in 8", "a dot of i64 adds to f32"),
+        ("tile %t: f32[8,8] dot %t[%r,%c], %a[%k], %x[%k,%c] over %k in 8", "a dot of i64 and f32 adds to f32"),
+        (
+            "tile %t: f32[8,8] tile %u: bf16[8,8] fill %u, 0.0 dot %t[%r,%c], %x[%r,%k], %u[%k,%c] over %k in 8",
+            "a dot of f32 and bf16 adds to f32",
+        ),
+        (
+            "tile %t: f64[8,8] tile %u: bf16[8,8] fill %u, 0.0 dot %t[%r,%c], %u[%r,%k], %u[%k,%c] over %k in 8",
+            "a dot of bf16 and bf16 adds to f64",
+        ),
+        (
+            "tile %t: f32[8,8] tile %u: f16[8,8] fill %u, 0.0 dot %t[%r,%c], %u[%r,%k], %u[%k,%c] over %k in 8",
+            "a dot of f16 and f16 adds to f32",
+        ),
         // Finish.
         (
             "loop %i in n { } %v = 1.0 finish { store %z[0], %v }",

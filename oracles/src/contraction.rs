@@ -1,7 +1,7 @@
 //! Reductions and contractions of random programs.
 
 use crate::program::{Bounded, Maker};
-use lazuli_ir::{DimVec, DotDims, Op, ReduceOp, Shape, TensorType, Value};
+use lazuli_ir::{DType, DimVec, DotDims, Op, ReduceOp, Shape, TensorType, Value};
 
 impl Maker {
     /// A reduction; also gives the dims that it keeps.
@@ -81,6 +81,21 @@ impl Maker {
         for (r, l) in right.iter().enumerate().filter_map(|(r, p)| p.1.map(|l| (r, l))) {
             if contracted.contains(&l) { dims.contract.push((l, r)) } else { dims.batch.push((l, r)) }
         }
-        self.add(Op::Dot { dims, acc: dtype }, &[a, b], la * lb * count as f64)
+        self.contracted(dims, (a, la), (b, lb), count)
+    }
+
+    /// A contraction of `count` products; that of `f32` sometimes of what was a half, which is how halves are contracted.
+    pub(crate) fn contracted(&mut self, dims: DotDims, a: Bounded, b: Bounded, count: usize) -> Option<Bounded> {
+        let acc = self.ty(a.0).dtype;
+        let mut operands = [a, b];
+        if acc == DType::F32 && self.random.one_in(3) {
+            let half = self.random.pick(&[DType::BF16, DType::BF16, DType::F16])?;
+            for x in &mut operands {
+                let (narrow, limit) = self.cast(x.0, x.1, half)?;
+                *x = self.cast(narrow, limit, acc)?;
+            }
+        }
+        let [(a, la), (b, lb)] = operands;
+        self.add(Op::Dot { dims, acc }, &[a, b], la * lb * count as f64)
     }
 }

@@ -87,7 +87,7 @@ impl Maker {
         let (w, lw) = self.like(&TensorType::new([k, columns], ty.dtype))?;
         let mut dims = DotDims::default();
         dims.contract.push((rank - 1, 0));
-        let (mut y, mut limit) = self.add(Op::Dot { dims, acc: ty.dtype }, &[x, w], lx * lw * k as f64)?;
+        let (mut y, mut limit) = self.contracted(dims, (x, lx), (w, lw), k)?;
         let out = self.ty(y);
         if self.random.one_in(2) {
             let (bias, lb) = self.like(&TensorType::new([columns], ty.dtype))?;
@@ -113,9 +113,7 @@ impl Maker {
         let (v, lv) = self.like(&with([keys, columns]))?;
         let mut dims = DotDims { batch: (0..batch).map(|d| (d, d)).collect(), ..DotDims::default() };
         dims.contract.push((batch + 1, batch + 1));
-        let features = extents[batch + 1] as f64;
-        let (mut scores, mut limit) =
-            self.add(Op::Dot { dims: dims.clone(), acc: ty.dtype }, &[q, k], lq * lk * features)?;
+        let (mut scores, mut limit) = self.contracted(dims.clone(), (q, lq), (k, lk), extents[batch + 1])?;
         for _ in 0..self.random.below(3) {
             let (more, lm) = match self.random.one_in(2) {
                 true => self.like(&self.ty(scores))?,
@@ -147,7 +145,7 @@ impl Maker {
             }
         };
         dims.contract[0] = (batch + 1, batch);
-        self.add(Op::Dot { dims, acc: ty.dtype }, &[weights.0, v], weights.1 * lv * keys as f64)
+        self.contracted(dims, weights, (v, lv), keys)
     }
 
     /// The exponential of each element over the sum of those of its row.

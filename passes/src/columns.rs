@@ -175,7 +175,7 @@ fn runs(block: &[Stmt]) -> u64 {
 }
 
 fn tile_bytes(t: &Tile) -> u64 {
-    t.dims.iter().fold(t.ty.dtype().size() as u64, |n, d| n.saturating_mul(*d))
+    t.dims.iter().fold(t.dtype.size() as u64, |n, d| n.saturating_mul(*d))
 }
 
 fn declared(block: &Block) -> FxHashSet<TileId> {
@@ -339,7 +339,8 @@ impl<'k> Turn<'k> {
     fn tile(&mut self, name: &str, ty: ScalarType) -> TileId {
         let id = TileId(self.kernel.tiles.len() as u32);
         let name = format!("{name}{}", id.0);
-        self.kernel.tiles.push(Tile { name, ty, dims: SmallVec::new(), valid: SmallVec::new(), scope: Scope::Thread });
+        let (dtype, dims, valid) = (ty.dtype(), SmallVec::new(), SmallVec::new());
+        self.kernel.tiles.push(Tile { name, dtype, dims, valid, scope: Scope::Thread });
         self.own.insert(id);
         self.declarations.push(StmtKind::Tile(id).into());
         id

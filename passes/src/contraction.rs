@@ -7,6 +7,8 @@
 //! - A contraction of few results over many elements is cut into pieces that threads share, and their results are added.
 //! - A contraction with a softmax contracts its exponentials, and divides the sums: a result has fewer elements than what was summed.
 //! - A reshape that makes one dim of several, to contract over it, is taken apart where these do not lie as one.
+//! - A contraction whose operands were widened from `bf16` for it is one of `bf16`, where the target multiplies that: products are
+//!   exact in `f32` either way, and what is read, packed or stored before it has half of the bytes.
 //! - An operand that a contraction would pack again and again is laid out once, before it. What is no matrix is packed
 //!   panel by panel; the smaller operand of a contraction with many panels (the weight of a convolution, whose channels lie
 //!   apart) would be packed for each of them. It gets a copy instead, as a `permute` that is a kernel of its own: contraction
@@ -86,15 +88,18 @@ pub(crate) fn prepare(
             }
             Op::Dot { dims, acc } if !gpu && let Some(pieces) = Pieces::of(graph, orders, n, dims) => {
                 changes += 1;
-                pieces.apply(new, operands, dims, *acc, &node.sources)?
+                let (operands, _) = narrowed(new, operands, target)?;
+                pieces.apply(new, &operands, dims, *acc, &node.sources)?
             }
             // A GPU reads operands where they lie.
             Op::Dot { dims, acc } if !gpu => {
-                let (mut dims, mut operands): (DotDims, DimVec<Value>) = (dims.clone(), operands.into());
+                let mut dims = dims.clone();
+                let (mut operands, narrow) = narrowed(new, operands, target)?;
+                changes += usize::from(narrow);
                 let whole = split(graph, layouts, orders, n, new, &mut dims, &mut operands)?;
                 changes += usize::from(!whole);
                 for side in [0, 1] {
-                    if whole && let Some(perm) = copied(graph, layouts, orders, n, side)? {
+                    if whole && let Some(perm) = copied(graph, layouts, orders, n, side, narrow)? {
                         dims = renamed(&dims, side == 1, &perm);
                         operands[side] = new.add(Op::Permute(perm), &[operands[side]], node.sources.clone())?;
                         changes += 1;
@@ -219,11 +224,13 @@ fn summed(graph: &mut Graph, node: &Node, dims: &DotDims, acc: DType, operands: 
     for (side, own) in [(0, rows), (1, columns)] {
         let order = dims.batch.iter().map(pick(side)).chain(free[side].iter().copied());
         let perm: DimVec<usize> = order.chain(dims.contract.iter().map(pick(side))).collect();
-        let moved = if perm.is_sorted() {
-            operands[side]
-        } else {
-            graph.add(Op::Permute(perm), &[operands[side]], node.sources.clone())?
-        };
+        let mut moved = operands[side];
+        if graph.ty(moved).dtype != acc {
+            moved = graph.add(Op::Cast(acc), &[moved], node.sources.clone())?;
+        }
+        if !perm.is_sorted() {
+            moved = graph.add(Op::Permute(perm), &[moved], node.sources.clone())?;
+        }
         let last = shape.rank() - contract..shape.rank();
         let dims = (0..batch).chain(own).chain(last).collect();
         factors.push(graph.add(Op::Broadcast { shape: shape.clone(), dims }, &[moved], node.sources.clone())?);
@@ -247,7 +254,7 @@ fn split(
     for side in [0, 1] {
         let read = old.operands(n)[side].node;
         let (Op::Reshape(_), Op::Reshape(_)) = (old.op(read), graph.op(operands[side].node)) else { continue };
-        if strides(old, layouts, orders, read)?.is_some() {
+        if strides(old, layouts, orders, read, false)?.is_some() {
             continue;
         }
         let below = graph.operands(operands[side].node)[0];
@@ -291,8 +298,43 @@ fn renamed(dims: &DotDims, right: bool, perm: &[usize]) -> DotDims {
     DotDims { batch: dims.batch.iter().map(rename).collect(), contract: dims.contract.iter().map(rename).collect() }
 }
 
+/// What both operands of a contraction were before they were widened from `bf16` for it, behind movements, and true; the operands where that
+/// does not hold or the target does not multiply such.
+fn narrowed(graph: &mut Graph, operands: &[Value], target: &Target) -> Result<(DimVec<Value>, bool)> {
+    let same = (operands.into(), false);
+    let mut narrow: DimVec<Value> = operands.into();
+    if !target.bf16_products {
+        return Ok(same);
+    }
+    for x in &mut narrow {
+        let mut moves: Vec<NodeId> = Vec::new();
+        let mut at = x.node;
+        while is_movement(graph.op(at)) {
+            moves.push(at);
+            at = graph.operands(at)[0].node;
+        }
+        let Op::Cast(DType::F32) = graph.op(at) else { return Ok(same) };
+        *x = graph.operands(at)[0];
+        if graph.ty(*x).dtype != DType::BF16 {
+            return Ok(same);
+        }
+        for n in moves.into_iter().rev() {
+            let node = graph.node(n).clone();
+            *x = graph.add(node.op, &[*x], node.sources)?;
+        }
+    }
+    Ok((narrow, true))
+}
+
 /// The order of dims in which an operand is to be copied, where it is.
-fn copied(graph: &Graph, layouts: &[Layout], orders: &Orders, n: NodeId, side: usize) -> Result<Option<DimVec<usize>>> {
+fn copied(
+    graph: &Graph,
+    layouts: &[Layout],
+    orders: &Orders,
+    n: NodeId,
+    side: usize,
+    narrow: bool,
+) -> Result<Option<DimVec<usize>>> {
     let Op::Dot { dims, .. } = graph.op(n) else { return Ok(None) };
     let right = side == 1;
     let operands: DimVec<NodeId> = graph.operands(n).iter().map(|v| v.node).collect();
@@ -307,29 +349,30 @@ fn copied(graph: &Graph, layouts: &[Layout], orders: &Orders, n: NodeId, side: u
     let contract: DimVec<usize> =
         contraction_order(graph, orders, dims, [operands[0], operands[1]]).iter().map(pick).collect();
     let free = dims.free(right, own.len());
-    let Some(strides) = strides(graph, layouts, orders, operands[side])? else { return Ok(None) };
+    let Some(strides) = strides(graph, layouts, orders, operands[side], narrow)? else { return Ok(None) };
     let long: Vec<(u64, i64)> = contract.iter().map(|&d| (own[d] as u64, strides[d])).filter(|d| d.0 > 1).collect();
     let along = long.last().is_none_or(|d| d.1 == 1);
     let across = free.iter().any(|&d| own[d] == 1 || strides[d] == 1);
-    // Columns that lie as such are turned to rows, panel by panel. They are dims of the result that lie innermost.
+    // Columns that lie as such are turned to rows, panel by panel; those of `bf16` as fast as rows are paired. They are dims of the result that lie innermost.
     let last = orders.dims(n, shape(n).rank()).last().copied();
     let first = shape(n).rank() - dims.free(true, shape(operands[1]).rank()).len();
     let columns = right == last.is_none_or(|d| d >= first);
-    let near = across || along && !(columns && panels >= TURNS);
+    let near = across || along && (narrow || !(columns && panels >= TURNS));
     if near && is_matrix(&long, LONG) || columns && across {
         return Ok(None);
     }
     Ok(Some(dims.batch.iter().map(pick).chain(contract).chain(free).collect()))
 }
 
-/// The elements between neighbours along each dim of a value that movements make from a stored one.
-fn strides(graph: &Graph, layouts: &[Layout], orders: &Orders, n: NodeId) -> Result<Option<Vec<i64>>> {
+/// The elements between neighbours along each dim of a value that movements make from a stored one, which was widened where it
+/// is read before that.
+fn strides(graph: &Graph, layouts: &[Layout], orders: &Orders, n: NodeId, narrow: bool) -> Result<Option<Vec<i64>>> {
     let shape = |n: NodeId| -> &Shape { &graph.node(n).types[0].shape };
     let extents = shape(n).extents();
     let ranges = |v: VarId| (0, extents[v.0 as usize] as i64 - 1);
     let mut index: Vec<Index> = (0..extents.len()).map(|d| Index::var(VarId(d as u32))).collect();
     let mut at = n;
-    while is_movement(graph.op(at)) {
+    while is_movement(graph.op(at)) || narrow && matches!(graph.op(at), Op::Cast(DType::F32)) {
         let below = graph.operands(at)[0].node;
         index = operand_index(graph.op(at), 0, shape(below), shape(at), &index, &[], &ranges)?.index;
         at = below;

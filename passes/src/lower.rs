@@ -369,7 +369,7 @@ impl Lowering<'_> {
             let ty: ScalarType = self.instance_type(i).into();
             let tile = Tile {
                 name: format!("so_far{}", self.kernel.tiles.len()),
-                ty,
+                dtype: ty.dtype(),
                 dims: [1].into_iter().collect(),
                 valid: [None].into_iter().collect(),
                 scope: Scope::Thread,
@@ -516,7 +516,7 @@ impl Lowering<'_> {
             && tile.written
         {
             let index = self.tile_index(instance.scope);
-            let ty = self.kernel.tiles[tile.id.index()].ty;
+            let ty = self.kernel.tiles[tile.id.index()].dtype.into();
             self.values[i] = Some(self.emit(ty, Expr::Load { from: Memory::Tile(tile.id), index, mask: None }));
             return Ok(());
         }
@@ -571,7 +571,7 @@ impl Lowering<'_> {
                     self.dot_tiles.get(n).cloned().ok_or_else(|| Error::internal("a contraction without a tile"))?;
                 let whole = self.plan.dots.iter().find(|d| d.node == *n).and_then(|d| d.whole);
                 let column = column.or_else(|| Some(self.index(&instance.index[whole?]))).unwrap_or_default();
-                let ty = self.kernel.tiles[tile.index()].ty;
+                let ty = self.kernel.tiles[tile.index()].dtype.into();
                 self.emit(ty, Expr::Load { from: Memory::Tile(tile), index: vec![row, column], mask })
             }
             Source::Reduced(_) | Source::Row(_) => {

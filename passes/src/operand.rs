@@ -4,17 +4,18 @@
 //! neighbours. An operand that lies like that in memory is read there, and so are columns that are neighbours, wherever their rows are: windows
 //! of an image. Any other is *packed*: loops in the order of its
 //! memory write it into a tile, with all that it is computed from (casts, padding, masks, products). Rows that several dims
-//! count together, halves, broadcast dims and indices with divisions are so made into a plain matrix. Packed tiles fill at most
+//! count together, broadcast dims and indices with divisions are so made into a plain matrix. Packed tiles fill at most
 //! half of the second-level cache: a longer contraction is cut into chunks that add to one accumulator.
+//!
+//! A contraction of `bf16` reads and packs `bf16`; one of `f32` that was `bf16` before is another, and packs `f32`.
 
 use crate::lower::Lowering;
 use crate::panels::{Side, cut};
 use crate::plan::{DotPlan, InstanceId, OperandPlan, Source};
 use lazuli_ir::kernel::{
-    Axis, Block, Dot, DotOperand, Extent, Loop, Memory, Param, ParamId, ScalarType, Scope, Stmt, StmtKind, Stride,
-    Tile, TileId,
+    Axis, Block, Dot, DotOperand, Extent, Loop, Memory, Param, ParamId, Scope, Stmt, StmtKind, Stride, Tile, TileId,
 };
-use lazuli_ir::{Error, Index, Result, TargetKind, VarId};
+use lazuli_ir::{DType, Error, Graph, Index, Result, TargetKind, VarId};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -32,6 +33,11 @@ pub(crate) struct Packed {
     pub(crate) tile: TileId,
     /// Whether the contraction runs along the tile's last dim.
     pub(crate) along: bool,
+}
+
+/// The dtype of what a contraction reads.
+pub(crate) fn read_dtype(graph: &Graph, dot: &DotPlan) -> DType {
+    graph.operands(dot.node).first().map_or(DType::F32, |v| graph.ty(*v).dtype)
 }
 
 /// A part of the contraction's dims: where each begins, and how long it is.
@@ -103,7 +109,7 @@ impl Lowering<'_> {
     fn chunk(&self, dot: &DotPlan, sides: &[Side; 2]) -> (usize, u64) {
         let packed: u64 = (0..2)
             .filter(|&s| (s == 1 || !dot.computed) && !self.reads_in_place(dot, s, &sides[s]))
-            .map(|s| sides[s].size() * self.instance_type(dot.operands[s].value).size().max(4) as u64)
+            .map(|s| sides[s].size() * self.instance_type(dot.operands[s].value).size() as u64)
             .sum();
         let k: u64 = dot.contract.iter().product();
         let most = (self.target.l2_bytes / 2).checked_div(packed).map_or(k, |n| n.max(SHORTEST));
@@ -195,7 +201,7 @@ impl Lowering<'_> {
     pub(crate) fn lies(&self, dot: &DotPlan, s: usize, extents: &[u64]) -> Option<SmallVec<[u64; 4]>> {
         let o = &dot.operands[s];
         let Source::Load(n) = self.plan.instances[o.value].source else { return None };
-        if self.target.kind != TargetKind::Cpu || self.graph.node(n).types[0].dtype.size() == 2 {
+        if self.target.kind != TargetKind::Cpu {
             return None;
         }
         let free = self.strides(o.value, o.free.iter().copied())?;
@@ -225,8 +231,11 @@ impl Lowering<'_> {
         }
         let dims: Vec<(u64, i64)> = o.contract.iter().map(|&v| self.extent(v)).zip(contract).collect();
         let long: Vec<(u64, i64)> = dims.into_iter().filter(|d| d.0 > 1).collect();
-        // Rows that floats stand in may be anywhere.
-        let anywhere = s == 1 && near.is_none_or(|n| n == 1) && long.iter().all(|d| d.1 > 0);
+        // Rows that floats stand in may be anywhere; those of halves are told by one distance.
+        let anywhere = !self.graph.node(n).types[0].dtype.is_half()
+            && s == 1
+            && near.is_none_or(|n| n == 1)
+            && long.iter().all(|d| d.1 > 0);
         (anywhere || is_matrix(&long, LONG)).then_some(rows)
     }
 
@@ -349,11 +358,10 @@ impl Lowering<'_> {
         loops.sort_by_key(|l| (std::cmp::Reverse(apart(l)), l.1));
         let along = loops.iter().rfind(|l| l.1 > 1).is_none_or(|l| l.4);
         let (m, k) = (side.size(), chunk.iter().map(|c| c.1).product());
-        let ty: ScalarType = self.instance_type(o.value).into();
         let dims = if along { [m, k] } else { [k, m] };
         let tile = self.declare_tile(Tile {
             name: format!("packed{}", self.kernel.tiles.len()),
-            ty,
+            dtype: self.instance_type(o.value),
             dims: dims.into_iter().collect(),
             valid: [None, None].into_iter().collect(),
             scope: Scope::Thread,

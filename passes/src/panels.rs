@@ -9,9 +9,10 @@
 //! shape alone.
 
 use crate::lower::Lowering;
+use crate::operand::read_dtype;
 use crate::plan::{DotPlan, ScopeId, SinkId};
-use lazuli_ir::kernel::{Axis, Block, Extent, Loop, ScalarType, Scope, StmtKind, Tile, TileId};
-use lazuli_ir::{Index, Literal, Result, Target, TargetKind, VarId};
+use lazuli_ir::kernel::{Axis, Block, Extent, Loop, Scope, StmtKind, Tile, TileId};
+use lazuli_ir::{DType, Index, Literal, Result, Target, TargetKind, VarId};
 use smallvec::SmallVec;
 
 /// Rows (or columns) below which a panel reaches over more than one dim.
@@ -123,10 +124,13 @@ pub(crate) struct Problem {
     pub(crate) batch: u64,
     pub(crate) sides: [Vec<u64>; 2],
     pub(crate) k: u64,
+    /// Whether matrices of `bf16` are multiplied.
+    pub(crate) narrow: bool,
 }
 
 /// How the sides of a contraction are cut: a panel has about 128 rows and 256 columns at most (or 64 and 512), so that a tile is a
-/// quarter of a common second-level cache, and fewer where that would leave too few panels to share. It depends on the problem's shape
+/// quarter of a common second-level cache, and fewer where that would leave too few panels to share. Of `bf16` it has twice the
+/// rows: columns are packed for each panel, which takes longer beside so fast a multiplication. It depends on the problem's shape
 /// alone.
 fn panel_cuts(p: &Problem, target: &Target) -> [(usize, u64); 2] {
     let [m, n] = [0, 1].map(|s| p.sides[s].iter().product::<u64>());
@@ -139,7 +143,7 @@ fn panel_cuts(p: &Problem, target: &Target) -> [(usize, u64); 2] {
         Some(&last) if last < ENOUGH => cut(&p.sides[s], most.max(256), ENOUGH),
         _ => cut(&p.sides[s], most, ENOUGH),
     };
-    let mut rows = m.min(128);
+    let mut rows = m.min(if p.narrow { 256 } else { 128 });
     let fits = (target.l2_bytes / 2 / 4 / rows.max(1)).max(16);
     let mut columns = n.min(if rows <= 64 { 512 } else { 256 }).min(fits);
     let work = m.saturating_mul(n).saturating_mul(p.k).saturating_mul(p.batch);
@@ -222,6 +226,7 @@ impl Lowering<'_> {
             batch: self.plan.tile[..outside].last().map_or(1, |&s| self.plan.scopes[s].iterations),
             sides: [0, 1].map(|s| dot.sides[s].iter().map(|&v| self.extent(v)).collect()),
             k: dot.contract.iter().product(),
+            narrow: read_dtype(self.graph, dot) == DType::BF16,
         };
         let cuts = panel_cuts(&problem, self.target);
         (problem, cuts)
@@ -266,10 +271,9 @@ impl Lowering<'_> {
         ready: Option<(usize, crate::operand::Packed)>,
     ) -> Result<()> {
         let dtype = self.graph.node(dot.node).types[0].dtype;
-        let ty: ScalarType = dtype.into();
         let tile = Tile {
             name: format!("tile{}", self.kernel.tiles.len()),
-            ty,
+            dtype,
             dims: sides.iter().map(Side::size).collect(),
             valid: sides.iter().map(Side::valid).collect(),
             scope: Scope::Thread,

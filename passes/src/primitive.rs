@@ -256,15 +256,25 @@ pub fn checks(op: &Op, dtype: DType) -> bool {
     requirement(op, dtype).is_some()
 }
 
-/// The program of one operation on operands that lie as the layouts say.
-pub fn program(op: &Op, operands: &[(DType, Layout)], target: &Target) -> Result<Program> {
+/// The program of one operation on operands that lie as the layouts say. A contraction may be of halves: it is one in `f32`, and its
+/// result a half again where that is wanted.
+pub fn program(op: &Op, operands: &[(DType, Layout)], result: DType, target: &Target) -> Result<Program> {
     let mut g = Graph::new(op.name());
     let mut inputs = Vec::new();
     for (i, (dtype, layout)) in operands.iter().enumerate() {
         let ty = TensorType { shape: layout.shape.clone(), dtype: *dtype };
-        inputs.push(g.add_input(format!("x{i}"), ty, Sources::none()));
+        let mut x = g.add_input(format!("x{i}"), ty, Sources::none());
+        if let Op::Dot { acc, .. } = op
+            && dtype != acc
+        {
+            x = g.add(Op::Cast(*acc), &[x], Sources::none())?;
+        }
+        inputs.push(x);
     }
-    let out = g.add(op.clone(), &inputs, Sources::none())?;
+    let mut out = g.add(op.clone(), &inputs, Sources::none())?;
+    if g.ty(out).dtype != result {
+        out = g.add(Op::Cast(result), &[out], Sources::none())?;
+    }
     g.add_output(out);
     let layouts: Vec<Layout> = operands.iter().map(|(_, layout)| layout.clone()).collect();
     Ok(compile(&g, &layouts, target, &Options::default())?.program)

@@ -6,7 +6,7 @@
 //! scores, their softmax in place; then the product, and the store. What is wide never lies in memory as a whole.
 
 use crate::lower::Lowering;
-use crate::operand::{Packed, position};
+use crate::operand::{Packed, position, read_dtype};
 use crate::panels::{Side, wrap};
 use crate::plan::{DotPlan, InstanceId, Plan, ScopeId, Sink, SinkId, SinkKind, Source};
 use crate::row_tiles::RowTile;
@@ -45,17 +45,18 @@ impl RowPanels {
         let m = plan.scopes[scope].vars.first().map_or(1, extent).max(1);
         let batches = (plan.scopes[scope].iterations / m).max(1);
         let bytes = |n: NodeId| graph.node(n).types[0].dtype.size().max(4) as u64;
+        let read = |d: &DotPlan| read_dtype(graph, d).size() as u64;
         let (mut row, mut work, mut columns) = (0u64, 0u64, 0u64);
         for d in &plan.dots {
             let (n, k) = (d.sides[1].iter().map(extent).product::<u64>(), d.contract.iter().product::<u64>());
             row = row.saturating_add(n.saturating_mul(bytes(d.node)));
             let loaded = matches!(plan.instances[d.operands[0].value].source, Source::Load(_));
             if (d.computed || !loaded) && takes_over(graph, plan, d).is_none() {
-                row = row.saturating_add(k.saturating_mul(bytes(d.node)));
+                row = row.saturating_add(k.saturating_mul(read(d)));
             }
             work = work.saturating_add(batches.saturating_mul(m).saturating_mul(n).saturating_mul(k));
             // What stays in cache from one panel to the next costs nothing.
-            let read = n.saturating_mul(k).saturating_mul(bytes(d.node));
+            let read = n.saturating_mul(k).saturating_mul(read(d));
             columns = columns.saturating_add(if read > target.l2_bytes / 4 { read } else { 0 });
         }
         let fit = tile_bytes(target).checked_div(row).unwrap_or(MOST_ROWS);
@@ -99,8 +100,9 @@ fn takes_over(graph: &Graph, plan: &Plan, later: &DotPlan) -> Option<NodeId> {
     if rows.scope == scope {
         return None;
     }
-    let ty = |n: NodeId| ScalarType::from(graph.node(n).types[0].dtype);
-    let candidates = plan.dots.iter().filter(|d| reads(plan, rows, d).next().is_some() && ty(d.node) == ty(later.node));
+    let ty = |n: NodeId| graph.node(n).types[0].dtype;
+    let dtype = read_dtype(graph, later);
+    let candidates = plan.dots.iter().filter(|d| reads(plan, rows, d).next().is_some() && ty(d.node) == dtype);
     let extent = |v: VarId| plan.vars[v.0 as usize].extent;
     let mut free = candidates.filter(|d| d.sides[1].iter().map(|c| extent(*c)).eq([extent(k)]));
     free.find(|d| {
@@ -209,7 +211,7 @@ impl Lowering<'_> {
             let taken = takes_over(self.graph, plan, later).and_then(|n| self.dot_tiles.get(&n)).map(|t| t.tile);
             let tile = match taken {
                 Some(tile) => tile,
-                None => self.declare_row(plan.sinks[s].value, later, panel),
+                None => self.declare_row(later, panel),
             };
             self.row_tiles.insert(dot, tile);
         }
@@ -225,19 +227,21 @@ impl Lowering<'_> {
             let SinkKind::Step { result, .. } = plan.sinks[s].kind else { continue };
             if plan.completes(&plan.sinks[s]) == plan.row_scope() && read.contains(&result) {
                 let name = format!("kept{}", self.kernel.tiles.len());
-                let (ty, dims) = (self.instance_type(result).into(), std::iter::once(panel.size()).collect());
+                let dtype = ScalarType::from(self.instance_type(result)).dtype();
+                let dims = std::iter::once(panel.size()).collect();
                 let valid = std::iter::once(panel.valid()).collect();
-                let id = self.declare_tile(Tile { name, ty, dims, valid, scope: Scope::Thread });
+                let id = self.declare_tile(Tile { name, dtype, dims, valid, scope: Scope::Thread });
                 self.tiles.insert(result, RowTile { id, written: false });
             }
         }
     }
 
-    fn declare_row(&mut self, value: InstanceId, dot: &DotPlan, panel: &Side) -> TileId {
+    fn declare_row(&mut self, dot: &DotPlan, panel: &Side) -> TileId {
         let dims = [panel.size(), dot.contract.iter().product()].into_iter().collect();
         let valid = [panel.valid(), None].into_iter().collect();
         let name = format!("rows{}", self.kernel.tiles.len());
-        self.declare_tile(Tile { name, ty: self.instance_type(value).into(), dims, valid, scope: Scope::Thread })
+        let dtype = read_dtype(self.graph, dot);
+        self.declare_tile(Tile { name, dtype, dims, valid, scope: Scope::Thread })
     }
 
     /// Stores an element of the rows that a contraction reads.

@@ -5,7 +5,7 @@
 
 use crate::lower::Lowering;
 use crate::plan::{InstanceId, ScopeId, SinkId, Source};
-use lazuli_ir::kernel::{Memory, Scope, StmtKind, Tile, TileId, ValueId};
+use lazuli_ir::kernel::{Memory, ScalarType, Scope, StmtKind, Tile, TileId, ValueId};
 use lazuli_ir::{DimVec, Index};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
@@ -98,7 +98,7 @@ impl Lowering<'_> {
         let dims = self.row_extents(i);
         let tile = Tile {
             name: format!("row{}", self.kernel.tiles.len()),
-            ty: self.instance_type(i).into(),
+            dtype: ScalarType::from(self.instance_type(i)).dtype(),
             valid: dims.iter().map(|_| None).collect(),
             dims,
             scope: Scope::Thread,

@@ -36,7 +36,8 @@ pub(crate) fn split(graph: &Graph) -> Result<Rewritten> {
 
 /// Whether the last dim of a value lies innermost, as far as can be told before values have a place.
 fn is_row_major(graph: &Graph, x: Value) -> bool {
-    let (mut at, mut dim) = (x.node, graph.ty(x).shape.rank().saturating_sub(1));
+    let mut at = x.node;
+    let Some(mut dim) = graph.ty(x).shape.rank().checked_sub(1) else { return true };
     loop {
         let op = graph.op(at);
         match op {

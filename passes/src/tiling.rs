@@ -176,7 +176,7 @@ fn bring_in(
     let mut local = |name: &str, dims: [u64; 2]| {
         kernel.tiles.push(Tile {
             name: format!("{name}{}", kernel.tiles.len()),
-            ty,
+            dtype: ty.dtype(),
             dims: dims.into_iter().collect(),
             valid: [None, None].into_iter().collect(),
             scope: stage.scope,

@@ -49,10 +49,11 @@ fn each_pass_may_be_left_out() {
     }
 }
 
-/// A machine with tiny caches: contractions in many panels, reductions in many chunks, no room for row tiles.
+/// A machine with tiny caches: contractions in many panels, reductions in many chunks, no room for row tiles. It multiplies
+/// matrices of halves.
 #[test]
 fn small_machines_cut_more() {
-    let target = Target { l1_bytes: 256, l2_bytes: 2048, reduce_chunk: 32, ..Target::cpu(4) };
+    let target = Target { l1_bytes: 256, l2_bytes: 2048, reduce_chunk: 32, bf16_products: true, ..Target::cpu(4) };
     run(20_000..20_300, &target, &Options::default(), ThreadOrder::Reversed);
 }
 

@@ -58,15 +58,15 @@ pub struct Executable(Arc<Engine>);
 
 #[derive(Debug)]
 enum Engine {
-    Host(Host),
+    Host(Box<Host>),
     #[cfg(feature = "cuda")]
-    Cuda(CudaExecutable),
+    Cuda(Box<CudaExecutable>),
 }
 
 impl Executable {
     /// Compiles a program for the machine this process runs on.
     pub fn new(program: Program, target: &Target) -> Result<Executable> {
-        Ok(Executable(Arc::new(Engine::Host(Host::new(program, target)?))))
+        Ok(Executable(Arc::new(Engine::Host(Box::new(Host::new(program, target)?)))))
     }
 
     /// Compiles a program that was scheduled for the device's [target](device::target). Errors call it by `name`.
@@ -78,7 +78,9 @@ impl Executable {
         match device::backend(device)? {
             Backend::Cpu => Executable::new(program, cpu::host_target()),
             #[cfg(feature = "cuda")]
-            Backend::Cuda(gpu) => Ok(Executable(Arc::new(Engine::Cuda(CudaExecutable::new(program, gpu, name)?)))),
+            Backend::Cuda(gpu) => {
+                Ok(Executable(Arc::new(Engine::Cuda(Box::new(CudaExecutable::new(program, gpu, name)?)))))
+            }
         }
     }
 

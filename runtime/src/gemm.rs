@@ -2,7 +2,10 @@
 //!
 //! On x86-64 floats are multiplied in blocks (`blocks`) of vectors (`vector`), with kernels for each instruction set (`x86`);
 //! elsewhere by the `gemm` crate. Any distances between rows and columns will do, so operands are not copied to be transposed.
+//! Matrices of `bf16` are multiplied in tiles (`amx`) where the machine has them, and widened elsewhere.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
 #[cfg(target_arch = "x86_64")]
@@ -11,6 +14,9 @@ mod vector;
 mod x86;
 
 use crate::cpu::DotCall;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::Vectors;
+use half::bf16;
 
 /// `acc += a b` of `f32` matrices, or `acc = a b` where the accumulator is fresh.
 ///
@@ -21,6 +27,22 @@ pub(crate) unsafe extern "C" fn dot_f32(call: *const DotCall) {
     unsafe { dot::<f32>(&*call) }
 }
 
+/// `acc += a b` of `bf16` matrices with sums in `f32`, or `acc = a b` where the accumulator is fresh.
+///
+/// # Safety
+/// As for [`dot_f32`].
+pub(crate) unsafe extern "C" fn dot_bf16(call: *const DotCall) {
+    // SAFETY: by the contract, as all here.
+    unsafe {
+        let c = &*call;
+        #[cfg(target_arch = "x86_64")]
+        if c.vectors() == Vectors::Amx {
+            return in_tiles(c);
+        }
+        widened(c);
+    }
+}
+
 /// `acc += a b` of `f64` matrices, or `acc = a b` where the accumulator is fresh.
 ///
 /// # Safety
@@ -28,6 +50,49 @@ pub(crate) unsafe extern "C" fn dot_f32(call: *const DotCall) {
 pub(crate) unsafe extern "C" fn dot_f64(call: *const DotCall) {
     // SAFETY: by the contract.
     unsafe { dot::<f64>(&*call) }
+}
+
+/// A product of `bf16` matrices in tiles.
+#[cfg(target_arch = "x86_64")]
+unsafe fn in_tiles(c: &DotCall) {
+    let (Ok(m), Ok(n), Ok(k)) = (usize::try_from(c.m), usize::try_from(c.n), usize::try_from(c.k)) else { return };
+    let a = blocks::Matrix { data: c.a.cast(), row: c.a_row as isize, column: c.a_inner as isize };
+    let b = blocks::Matrix { data: c.b.cast(), row: c.b_inner as isize, column: c.b_column as isize };
+    let (acc, c_row, fresh) = (c.acc.cast(), c.acc_row as isize, c.fresh != 0);
+    if k == 0 && fresh {
+        // SAFETY: by the caller's contract.
+        unsafe { clear::<f32>(c) };
+    }
+    if m > 0 && n > 0 && k > 0 {
+        // SAFETY: by the caller's contract; generated code for these vectors is made where they are.
+        unsafe { amx::multiply(&amx::Product { m, n, k, c: acc, c_row, fresh, a, b }) };
+    }
+}
+
+/// A product of `bf16` matrices as one of `f32`: a block of the contraction at a time is widened.
+unsafe fn widened(c: &DotCall) {
+    const DEPTH: i64 = 256;
+    let widen = |data: *const u8, rows: i64, [row, column]: [i64; 2], columns: i64| -> Vec<f32> {
+        let at = |i: i64| data.cast::<bf16>().wrapping_offset((i / columns * row + i % columns * column) as isize);
+        // SAFETY: by the caller's contract.
+        (0..rows * columns).map(|i| unsafe { *at(i) }.to_f32()).collect()
+    };
+    let moved = |data: *const u8, elements: i64| data.cast::<bf16>().wrapping_offset(elements as isize).cast::<u8>();
+    let mut from = 0;
+    loop {
+        let k = (c.k - from).clamp(0, DEPTH);
+        let a = widen(moved(c.a, from * c.a_inner), c.m, [c.a_row, c.a_inner], k);
+        let b = widen(moved(c.b, from * c.b_inner), k, [c.b_inner, c.b_column], c.n);
+        let (a, b) = (a.as_ptr().cast(), b.as_ptr().cast());
+        let fresh = if from == 0 { c.fresh } else { 0 };
+        let block = DotCall { k, a, a_row: k, a_inner: 1, b, b_inner: c.n, b_column: 1, fresh, ..*c };
+        // SAFETY: by the caller's contract, and the operands are what was widened.
+        unsafe { dot::<f32>(&block) };
+        from += DEPTH;
+        if from >= c.k {
+            return;
+        }
+    }
 }
 
 macro_rules! integer_dots {
@@ -153,15 +218,20 @@ unsafe fn rows<T: Copy>(c: &DotCall, step: impl Fn(T, T, T) -> T) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{Dim, Vectors};
+    use crate::cpu::Dim;
+    #[cfg(not(target_arch = "x86_64"))]
+    use crate::cpu::Vectors;
 
-    /// A matrix with guard elements around, and its strides.
-    fn operand(rows: i64, columns: i64, kind: usize) -> (Vec<f32>, usize, i64, i64) {
-        let n = (rows * columns * 4 + 64) as usize;
-        let data: Vec<f32> = (0..n).map(|i| ((i * 7 + kind * 3) % 13) as f32 - 6.0).collect();
+    type Call = unsafe extern "C" fn(*const DotCall);
+
+    /// A matrix with other elements around, and its strides: where those are whole cache lines, rows begin one.
+    fn operand<T: From<i8>>(rows: i64, columns: i64, kind: usize) -> (Vec<T>, usize, i64, i64) {
+        let n = (rows * columns * 4 + 128) as usize;
+        let data: Vec<T> = (0..n).map(|i| T::from(((i * 7 + kind * 3) % 13) as i8 - 6)).collect();
+        let line = data.as_ptr().align_offset(64);
         match kind {
-            0 => (data, 0, columns, 1),
-            1 => (data, 0, 1, rows),
+            0 => (data, line, columns, 1),
+            1 => (data, line, 1, rows),
             2 => (data, 3, 2 * columns, 2),
             3 => (data, 5, 1, rows + 3),
             4 => (data, 0, 0, 1),
@@ -173,13 +243,13 @@ mod tests {
 
     #[test]
     fn all_strides_agree_with_plain_sums() {
-        for vectors in Vectors::available() {
-            with(vectors, false);
-            with(vectors, true);
+        for (ka, kb) in (0..8).flat_map(|a| (0..8).map(move |b| (a, b))) {
+            with::<f32>(dot_f32, ka, kb);
+            with::<bf16>(dot_bf16, ka, kb);
         }
     }
 
-    fn with(vectors: Vectors, fresh: bool) {
+    fn with<T: From<i8> + Into<f32> + Copy>(dot: Call, ka: usize, kb: usize) {
         let shapes = [
             (1, 1, 1),
             (2, 67, 40),
@@ -195,26 +265,27 @@ mod tests {
             (0, 3, 2),
             (64, 10, 128),
             (33, 65, 70),
+            (64, 64, 64),
             (100, 100, 600),
             (96, 4, 513),
         ];
         for (m, n, k) in shapes {
-            for (ka, kb) in (0..8).flat_map(|a| (0..8).map(move |b| (a, b))) {
-                let (a, a0, a_row, a_inner) = operand(m, k, ka);
-                let (b, b0, b_inner, b_column) = operand(k, n, kb);
-                let row = n + 2;
+            let (a, a0, a_row, a_inner) = operand::<T>(m, k, ka);
+            let (b, b0, b_inner, b_column) = operand::<T>(k, n, kb);
+            let sum = |i: i64, j: i64| -> f32 {
+                let at = |base: usize, i: i64, s: i64, j: i64, t: i64| (base as i64 + i * s + j * t) as usize;
+                let left = |x: i64| -> f32 { a[at(a0, i, a_row, x, a_inner)].into() };
+                let right = |x: i64| -> f32 { b[at(b0, x, b_inner, j, b_column)].into() };
+                (0..k).map(|x| left(x) * right(x)).sum()
+            };
+            let sums: Vec<f32> = (0..m * n).map(|i| sum(i / n, i % n)).collect();
+            let row = n + 2;
+            for (vectors, fresh) in Vectors::available().into_iter().flat_map(|v| [(v, false), (v, true)]) {
                 let mut acc: Vec<f32> = (0..(m * row).max(1)).map(|i| (i % 5) as f32).collect();
                 let mut expected = acc.clone();
-                if fresh {
-                    (0..m * n).for_each(|i| expected[(i / n * row + i % n) as usize] = 0.0);
-                }
-                for i in 0..m {
-                    for j in 0..n {
-                        let at = |base: usize, i: i64, s: i64, j: i64, t: i64| (base as i64 + i * s + j * t) as usize;
-                        let sum: f32 =
-                            (0..k).map(|x| a[at(a0, i, a_row, x, a_inner)] * b[at(b0, x, b_inner, j, b_column)]).sum();
-                        expected[(i * row + j) as usize] += sum;
-                    }
+                for (i, sum) in sums.iter().enumerate() {
+                    let held = &mut expected[i / n as usize * row as usize + i % n as usize];
+                    *held = if fresh { 0.0 } else { *held } + sum;
                 }
                 let call = DotCall {
                     m,
@@ -234,7 +305,7 @@ mod tests {
                     fresh: i64::from(fresh),
                 };
                 // SAFETY: the operands were sized for their strides.
-                unsafe { dot_f32(&call) };
+                unsafe { dot(&call) };
                 assert_eq!(acc, expected, "{m}x{n}x{k}, operands {ka} {kb}, {vectors:?}");
             }
         }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use half::{bf16, f16};
 use lazuli_ir::kernel_eval::KernelBuffer;
 use lazuli_ir::philox::{philox, uniform};
 use lazuli_ir::program::{CheckSite, Requirement};
@@ -321,6 +322,40 @@ fn panels_of_a_contraction() {
       loop %i in 3 { loop %j in 6 vector(4) { store %y[%i,%j], load %t[%i,%j] } }
     }";
     run(text, &[integers(60).into(), integers(120).into(), vec![0i64; 18].into()], &[], &[], 0.0);
+}
+
+/// Tiles of halves hold what was rounded when it was stored; matrices of `bf16` are multiplied where they lie and in tiles.
+#[test]
+fn panels_of_halves() {
+    let text = "kernel d(%a: bf16[n,40], %b: f32[24,40], %y: mut f32[n,24], %z: mut f16[n,24]) extents(n) {
+      loop %q in n step 8 parallel {
+        tile %t: f32[8,24] valid(n - %q, _)
+        fill %t, 0.5
+        tile %p: bf16[40,24]
+        loop %k in 40 { loop %j in 24 vector(4) { store %p[%k,%j], mul (load %b[%j,%k]), 0.3 } }
+        dot %t[%r,%c], %a[%q + %r,%k], %p[%k,%c] over %k in 40
+        tile %h: f16[24]
+        loop %i in 8 below n - %q {
+          fill %h, 0.1
+          loop %j in 12 vector(4) { store %h[%j], mul (load %t[%i,%j]), 0.3 }
+          loop %j in 24 vector(4) {
+            store %y[%q + %i,%j], load %h[%j]
+            store %z[%q + %i,%j], load %h[%j]
+          }
+        }
+      }
+    }";
+    for n in [1, 8, 37] {
+        let a: Vec<bf16> = small(n * 40).into_iter().map(bf16::from_f32).collect();
+        let halves = vec![f16::ZERO; n * 24];
+        run(
+            text,
+            &[a.into(), small(24 * 40).into(), vec![-1f32; n * 24].into(), halves.into()],
+            &[n as u64],
+            &[],
+            1e-5,
+        );
+    }
 }
 
 #[test]

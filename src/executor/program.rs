@@ -14,6 +14,7 @@ struct Key {
     device: Device,
     op: Op,
     operands: Vec<(DType, Layout)>,
+    result: DType,
 }
 
 static PROGRAMS: Mutex<Option<FxHashMap<Key, Executable>>> = Mutex::new(None);
@@ -23,9 +24,10 @@ fn class(array: &Array) -> Layout {
     Layout { offset: 0, ..array.layout().canonical() }
 }
 
-/// The result of one operation on arrays of a device.
-pub(super) fn run(op: &Op, operands: &[&Array], device: Device) -> Result<Array> {
-    let key = Key { device, op: op.clone(), operands: operands.iter().map(|a| (a.dtype(), class(a))).collect() };
+/// The result of one operation on arrays of a device, in this dtype.
+pub(super) fn run(op: &Op, result: DType, operands: &[&Array], device: Device) -> Result<Array> {
+    let operands_of = operands.iter().map(|a| (a.dtype(), class(a)));
+    let key = Key { device, op: op.clone(), operands: operands_of.collect(), result };
     let program = program(key)?;
     let arguments = operands.iter().map(|array| Argument { array: (*array).clone(), donated: false }).collect();
     let mut results = program.run(arguments)?;
@@ -38,8 +40,8 @@ fn program(key: Key) -> Result<Executable> {
         return Ok(program.clone());
     }
     // Without the lock: for a GPU that takes long. Of two threads the first result stays.
-    let program =
-        device::plan(key.device, |target| primitive::program(&key.op, &key.operands, target), |program| program)?;
+    let plan = |target: &_| primitive::program(&key.op, &key.operands, key.result, target);
+    let program = device::plan(key.device, plan, |program| program)?;
     let program = Executable::on(program, key.device, key.op.name())?;
     let mut programs = programs();
     let programs = programs.get_or_insert_default();

@@ -218,7 +218,7 @@ impl Tensor {
             return Tensor::fail("linear", &all, ErrorKind::DType, message);
         }
         let dtype = wide(self.dtype());
-        let y = self.cast("linear", dtype).matmul(weight.cast("linear", dtype).t());
+        let y = self.cast("linear", dtype).matmul(weight.t().cast("linear", dtype));
         let y = match &bias {
             Some(bias) => y + bias.cast("linear", dtype),
             None => y,

@@ -226,7 +226,10 @@ impl Compiler<'_> {
                 let valid = &self.kernel.tiles[t.index()].valid;
                 Code::Tile(t.index(), valid.iter().map(|v| v.as_ref().map(|v| self.affine(v))).collect())
             }
-            StmtKind::Fill(t, c) => Code::Fill(t.index(), c.bits()),
+            StmtKind::Fill(t, c) => {
+                let held = c.cast(self.kernel.tiles[t.index()].dtype).in_kernel();
+                Code::Fill(t.index(), held.bits())
+            }
             StmtKind::Loop(l) => Code::Loop(LoopCode {
                 var: l.var.0 as usize,
                 extent: self.extent(l.extent)?,
@@ -325,7 +328,7 @@ impl Compiler<'_> {
             contract: self.vars(&d.contract)?,
             a: operand(&d.a),
             b: operand(&d.b),
-            ty: self.kernel.tiles[d.acc.index()].ty,
+            ty: self.kernel.tiles[d.acc.index()].dtype.into(),
         })
     }
 }

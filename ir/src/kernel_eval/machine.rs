@@ -266,7 +266,11 @@ impl<'a> Machine<'a> {
                 let held = ScalarType::from(data.dtype()).dtype();
                 data.set(at, Literal::from_bits(held, value).cast(data.dtype()))
             }
-            Memory::Tile(t) => self.tiles[t.index()].elements.get_mut(at).map(|e| *e = Some(value)),
+            Memory::Tile(t) => {
+                let dtype = self.kernel.tiles[t.index()].dtype;
+                let held = Literal::from_bits(ScalarType::from(dtype).dtype(), value).cast(dtype).in_kernel().bits();
+                self.tiles[t.index()].elements.get_mut(at).map(|e| *e = Some(held))
+            }
         };
         stored.ok_or_else(|| self.out_of_range("store", place, "is beyond the storage"))
     }

@@ -5,7 +5,7 @@ use crate::kernel::{
     Axis, Binding, Block, Dot, DotOperand, Extent, Loop, Memory, Reduce, Reducer, ScalarType, Scope, Stmt, StmtKind,
     Tile, TileId, ValueId,
 };
-use crate::{DimVec, Index, ReduceOp, Result, Sources, VarId};
+use crate::{DType, DimVec, Index, ReduceOp, Result, Sources, VarId};
 use smallvec::SmallVec;
 
 impl<'a> Parser<'a> {
@@ -147,7 +147,7 @@ impl<'a> Parser<'a> {
             self.memory.insert(name, Memory::Tile(t));
             self.kernel.tiles.push(Tile {
                 name: name.to_owned(),
-                ty: ScalarType::F32,
+                dtype: DType::F32,
                 dims: DimVec::new(),
                 valid: DimVec::new(),
                 scope: Scope::Thread,
@@ -174,7 +174,7 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn tile_type(&mut self, name: &str) -> Result<Tile> {
-        let ty = self.scalar_type()?;
+        let dtype = self.c.dtype()?;
         let mut dims: DimVec<u64> = DimVec::new();
         self.bracketed(|p| {
             dims.push(p.c.number()?);
@@ -204,7 +204,7 @@ impl<'a> Parser<'a> {
                 return Err(self.c.error_at(at, format!("expected {} valid extents, one a dim", dims.len())));
             }
         }
-        Ok(Tile { name: name.to_owned(), ty, dims, valid, scope })
+        Ok(Tile { name: name.to_owned(), dtype, dims, valid, scope })
     }
 
     /// `%i in n step 128 below m parallel vector(4), %j in ..  { .. }`: each loop is the body of the one before.

@@ -25,7 +25,7 @@ use super::dense::{Data, Dense};
 use super::indexing::lines;
 use super::rounding::{Moved, Nearest, Recorded, spacing};
 use crate::{
-    BinaryOp, CumulativeOp, DType, Graph, Literal, Op, ReduceOp, Result, ScatterOp, Shape, TensorType, UnaryOp,
+    BinaryOp, CumulativeOp, DType, Graph, Literal, NodeId, Op, ReduceOp, Result, ScatterOp, Shape, TensorType, UnaryOp,
     float_to_int,
 };
 use std::rc::Rc;
@@ -79,7 +79,7 @@ pub fn evaluate_bounds(graph: &Graph, inputs: &[Dense], seed: u64) -> Result<Vec
     let mut movers: Vec<Moved> = (0..MOVED).map(|run| Moved::new(seed, run)).collect();
     let outputs = super::walk(graph, |n, op, operands: &[&Runs]| match op {
         Op::Input { index, .. } => Ok(Runs::exact(inputs[*index].clone())),
-        _ => step(op, operands, &graph.node(n).types[0], &mut movers),
+        _ => step(op, operands, &graph.node(n).types[0], &mut movers, is_of_bf16(graph, n)),
     })?;
     Ok(outputs.into_iter().map(Bounds::of).collect())
 }
@@ -170,7 +170,28 @@ fn may_cross_zero(values: &[f64]) -> bool {
     spread > 0.0 && values[0].abs() <= MARGIN * spread
 }
 
-fn step(op: &Op, operands: &[&Runs], ty: &TensorType, movers: &mut [Moved]) -> Result<Runs> {
+/// Whether a node contracts what was `bf16`.
+fn is_of_bf16(graph: &Graph, n: NodeId) -> bool {
+    let widened = |mut at: NodeId| {
+        while let Op::Alias
+        | Op::Detach
+        | Op::Permute(_)
+        | Op::Reshape(_)
+        | Op::Broadcast { .. }
+        | Op::Slice(_)
+        | Op::Pad(_)
+        | Op::Flip(_)
+        | Op::Window(_) = graph.op(at)
+        {
+            at = graph.operands(at)[0].node;
+        }
+        let ty = |n: NodeId| graph.node(n).types[0].dtype;
+        ty(at) == DType::BF16 || graph.op(at) == &Op::Cast(DType::F32) && ty(graph.operands(at)[0].node) == DType::BF16
+    };
+    matches!(graph.op(n), Op::Dot { .. }) && graph.operands(n).iter().all(|v| widened(v.node))
+}
+
+fn step(op: &Op, operands: &[&Runs], ty: &TensorType, movers: &mut [Moved], flushes: bool) -> Result<Runs> {
     let of_run = |r: usize| -> Vec<&Dense> { operands.iter().map(|x| x.run(r)).collect() };
     let moved_before = operands.iter().any(|x| x.values.len() > 1);
     let moves = is_inexact(op, ty.dtype) || matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Cast(_));
@@ -180,7 +201,7 @@ fn step(op: &Op, operands: &[&Runs], ty: &TensorType, movers: &mut [Moved]) -> R
     if is_inexact(op, ty.dtype) || moved_before {
         let nominal: Rc<[f64]> = nominal.0.into();
         for (r, mover) in movers.iter_mut().enumerate() {
-            mover.start(nominal.clone(), depth);
+            mover.start(nominal.clone(), depth, flushes);
             values.push(apply::run(op, &of_run(r + 1), ty, mover)?);
         }
     }

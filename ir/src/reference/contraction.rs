@@ -2,7 +2,7 @@
 
 use super::apply::{gather, mixed};
 use super::dense::{Data, Dense};
-use super::rounding::Rounding;
+use super::rounding::{Lost, Rounding};
 use crate::{BinaryOp, CompareOp, DimVec, DotDims, Layout, ReduceOp, Result, TensorType, WindowDim};
 
 /// The operand's elements with the reduced dims last, and how many there are for each element of the result.
@@ -119,8 +119,8 @@ fn operand(dims: &DotDims, x: &Dense, right: bool) -> (Data, [usize; 3]) {
 
 /// A product, exact for operands of at most 32 bits. One of finite numbers that is beyond the range of `f64` is two of the largest:
 /// they sum to the infinity, and tell it from that of an operand, since a fused multiply-add would not overflow.
-fn product(a: f64, b: f64) -> impl Iterator<Item = f64> {
-    let exact = a * b;
+fn product(a: f64, b: f64, lost: Lost) -> impl Iterator<Item = f64> {
+    let exact = lost.product(a, b);
     let overflows = exact.is_infinite() && a.is_finite() && b.is_finite();
     let term = if overflows { f64::MAX.copysign(exact) } else { exact };
     std::iter::repeat_n(term, if overflows { 2 } else { 1 })
@@ -138,8 +138,9 @@ pub(super) fn dot(dims: &DotDims, a: &Dense, b: &Dense, ty: &TensorType, roundin
     }
     match (&a, &b) {
         (Data::Float(a), Data::Float(b)) => {
+            let lost = rounding.lost();
             let cell = |&(l, r): &(usize, usize)| {
-                let mut terms = a[l..l + k].iter().zip(&b[r..r + k]).flat_map(|(a, b)| product(*a, *b));
+                let mut terms = a[l..l + k].iter().zip(&b[r..r + k]).flat_map(|(a, b)| product(*a, *b, lost));
                 rounding.sum(ty.dtype, &mut terms, true)
             };
             Ok(Data::Float(cells.iter().map(cell).collect()))

@@ -21,6 +21,9 @@
 //! grow as the root of their number. Where terms are alike they grow faster, always rounding the same way: what one
 //! accumulator over all terms is off by is looked at too, and a sum is moved by up to half of that.
 //!
+//! **Subnormals.** Machines that multiply matrices of `bf16` take subnormal operands for zeros, and lose products and sums that are
+//! subnormal. So of contractions of what was `bf16`, one run leaves out the former, and one the latter too.
+//!
 //! Where a sum is so small beside its terms that all its digits may be lost, 0 may come out as well. Functions turn there (a
 //! square, an absolute value), so that numbers on both sides of it do not show what becomes of it: one run takes 0.
 
@@ -41,6 +44,26 @@ pub(crate) trait Rounding {
 
     /// One of two results that are both right; the first is the reference's.
     fn either(&mut self, reference: f64, other: f64) -> f64;
+
+    /// Below which magnitudes a contraction takes factors, and products of them, for zeros.
+    fn lost(&self) -> Lost {
+        Lost::default()
+    }
+}
+
+/// Magnitudes below which numbers count as zeros.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lost {
+    pub(crate) factors: f64,
+    pub(crate) products: f64,
+}
+
+impl Lost {
+    /// The product of two factors.
+    pub(crate) fn product(self, a: f64, b: f64) -> f64 {
+        let kept = |x: f64, least: f64| if x.abs() < least { 0.0 * x } else { x };
+        kept(kept(a, self.factors) * kept(b, self.factors), self.products)
+    }
 }
 
 /// Rounds to nearest, sums once at their end.
@@ -107,6 +130,8 @@ pub(crate) struct Moved {
     at: usize,
     /// The number of the operation among those in a row.
     depth: u32,
+    /// Whether subnormals may be lost.
+    flushes: bool,
 }
 
 impl Moved {
@@ -116,12 +141,13 @@ impl Moved {
         let stream = |number: usize| SplitMix::new(seed ^ ((number as u64) << 32));
         let signs = stream(if pair < TURNS.len() { 0 } else { 2 * pair });
         let amounts = stream(2 * pair + 1);
-        Moved { run, signs, amounts, nominal: Rc::from([]), at: 0, depth: 0 }
+        Moved { run, signs, amounts, nominal: Rc::from([]), at: 0, depth: 0, flushes: false }
     }
 
-    /// Starts an operation, the `depth`th in a row, whose exact results in the run that is not moved are these.
-    pub(crate) fn start(&mut self, nominal: Rc<[f64]>, depth: u32) {
-        (self.nominal, self.at, self.depth) = (nominal, 0, depth);
+    /// Starts an operation, the `depth`th in a row, whose exact results in the run that is not moved are these; it may lose
+    /// subnormals where it `flushes`.
+    pub(crate) fn start(&mut self, nominal: Rc<[f64]>, depth: u32, flushes: bool) {
+        (self.nominal, self.at, self.depth, self.flushes) = (nominal, 0, depth, flushes);
     }
 
     fn opposite(&self) -> bool {
@@ -211,6 +237,16 @@ impl Rounding for Moved {
 
     fn either(&mut self, reference: f64, other: f64) -> f64 {
         if self.opposite() { other } else { reference }
+    }
+
+    fn lost(&self) -> Lost {
+        let normal = f64::from(f32::MIN_POSITIVE);
+        match self.run.checked_sub(2 * TURNS.len()) {
+            Some(1) if self.flushes => Lost { factors: normal, products: 0.0 },
+            // Where larger products cancel, so do sums of them.
+            Some(2) if self.flushes => Lost { factors: normal, products: 64.0 * normal },
+            _ => Lost::default(),
+        }
     }
 }
 
@@ -327,7 +363,7 @@ mod tests {
 
     fn moved(run: usize, nominal: f64, exact: f64, ulps: f64) -> f64 {
         let mut m = Moved::new(7, run);
-        m.start(Rc::from([nominal]), 0);
+        m.start(Rc::from([nominal]), 0, false);
         m.rounded(DType::F32, exact, ulps)
     }
 
@@ -364,7 +400,7 @@ mod tests {
         const TRIES: usize = 200_000;
         let terms = [0.1; 4];
         let mut movers: Vec<Moved> = (0..MOVED).map(|run| Moved::new(7, run)).collect();
-        movers.iter_mut().for_each(|m| m.start(Rc::from([]), 2));
+        movers.iter_mut().for_each(|m| m.start(Rc::from([]), 2, false));
         let mut sums = || movers.iter_mut().map(|m| m.sum(DType::F32, &mut terms.iter().copied(), false)).collect();
         let reach = 3.0 * unit_roundoff(DType::F32) * 0.4;
         let close = |_: &usize| {

@@ -105,7 +105,7 @@ fn fits(kernel: &Kernel, row: &Block) -> bool {
     for s in row {
         if let StmtKind::Tile(t) = s.kind {
             let tile = &kernel.tiles[t.index()];
-            let size = tile.ty.dtype().size().max(1) as u64;
+            let size = tile.dtype.size().max(1) as u64;
             bytes = bytes.saturating_add(tile.dims.iter().product::<u64>().saturating_mul(COLUMNS * size));
         }
         let walk = walked(s);
@@ -147,7 +147,7 @@ impl Columns {
         for ty in r.reducers.iter().flat_map(|x| x.types()) {
             let name = format!("found{}", kernel.tiles.len());
             let (dims, valid) = ([self.warps, COLUMNS].into_iter().collect(), [None, None].into_iter().collect());
-            kernel.tiles.push(Tile { name, ty, dims, valid, scope: Scope::Block });
+            kernel.tiles.push(Tile { name, dtype: ty.dtype(), dims, valid, scope: Scope::Block });
             tiles.push(TileId(kernel.tiles.len() as u32 - 1));
         }
         let declared = tiles.iter().map(|t| StmtKind::Tile(*t).into()).collect();
@@ -176,7 +176,7 @@ impl Columns {
         let mut body = Block::new();
         let mut yields = smallvec::SmallVec::new();
         for t in r.results.first().and_then(|v| self.found.get(v)).into_iter().flatten() {
-            let v = kernel.new_value(kernel.tiles[t.index()].ty);
+            let v = kernel.new_value(kernel.tiles[t.index()].dtype.into());
             let index = vec![warp.into(), lane.into()];
             body.push(StmtKind::Let(v, Expr::Load { from: Memory::Tile(*t), index, mask: None }).into());
             yields.push(v);

@@ -51,11 +51,11 @@ pub(super) fn scan(kernel: &mut Kernel, row: &Block) -> Option<Block> {
         return None;
     }
     let parts = Parts { threads, own: scan.length.div_ceil(threads), length: scan.length };
-    let ty = kernel.tiles[scan.tile.index()].ty;
+    let dtype = kernel.tiles[scan.tile.index()].dtype;
     let declare = |kernel: &mut Kernel, name: &str, n: u64, scope: Scope| {
         let name = format!("{name}{}", kernel.tiles.len());
         let (dims, valid) = ([n].into_iter().collect(), [None].into_iter().collect());
-        kernel.tiles.push(Tile { name, ty, dims, valid, scope });
+        kernel.tiles.push(Tile { name, dtype, dims, valid, scope });
         TileId(kernel.tiles.len() as u32 - 1)
     };
     let found = declare(kernel, "found", threads, Scope::Block);
@@ -200,7 +200,7 @@ impl<'a> Scan<'a> {
         (from, place): (TileId, Index),
         (var, most, limit): (VarId, u64, Option<Index>),
     ) -> Block {
-        let ty = kernel.tiles[into.index()].ty;
+        let ty = kernel.tiles[into.index()].dtype.into();
         let [so_far, part, sum] = [0; 3].map(|_| kernel.new_value(ty));
         let load = |from: TileId, index: Index| Expr::Load { from: Memory::Tile(from), index: vec![index], mask: None };
         let body = [
@@ -238,7 +238,7 @@ fn begin(tile: TileId, first: Literal) -> Block {
 
 /// Stores what a thread's tile has into an element of another.
 fn store_so_far(kernel: &mut Kernel, block: &mut Block, own: TileId, to: TileId, place: Index) {
-    let v = kernel.new_value(kernel.tiles[own.index()].ty);
+    let v = kernel.new_value(kernel.tiles[own.index()].dtype.into());
     let load = Expr::Load { from: Memory::Tile(own), index: vec![Index::default()], mask: None };
     block.push(StmtKind::Let(v, load).into());
     block.push(StmtKind::Store { to: Memory::Tile(to), index: vec![place], value: v, mask: None }.into());

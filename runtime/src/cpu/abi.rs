@@ -25,6 +25,7 @@ pub(crate) const PARAMS: usize = 4;
 pub(crate) struct Functions {
     /// Contractions of matrices of a type.
     pub dot_f32: unsafe extern "C" fn(*const DotCall),
+    pub dot_bf16: unsafe extern "C" fn(*const DotCall),
     pub dot_f64: unsafe extern "C" fn(*const DotCall),
     pub dot_u8: unsafe extern "C" fn(*const DotCall),
     pub dot_i32: unsafe extern "C" fn(*const DotCall),
@@ -47,6 +48,7 @@ pub(crate) struct Functions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Callee {
     DotF32,
+    DotBf16,
     DotF64,
     DotU8,
     DotI32,
@@ -65,6 +67,7 @@ impl Callee {
     pub(crate) fn offset(self) -> i32 {
         let offset = match self {
             Callee::DotF32 => std::mem::offset_of!(Functions, dot_f32),
+            Callee::DotBf16 => std::mem::offset_of!(Functions, dot_bf16),
             Callee::DotF64 => std::mem::offset_of!(Functions, dot_f64),
             Callee::DotU8 => std::mem::offset_of!(Functions, dot_u8),
             Callee::DotI32 => std::mem::offset_of!(Functions, dot_i32),

@@ -34,10 +34,12 @@ pub enum Vectors {
     Avx2,
     /// 512 bits.
     Avx512,
+    /// 512 bits, and tiles for products of `bf16`.
+    Amx,
 }
 
 impl Vectors {
-    pub(crate) const ALL: [Vectors; 3] = [Vectors::Portable, Vectors::Avx2, Vectors::Avx512];
+    pub(crate) const ALL: [Vectors; 4] = [Vectors::Portable, Vectors::Avx2, Vectors::Avx512, Vectors::Amx];
 
     /// Those that this machine has, narrow ones first.
     pub fn available() -> Vec<Vectors> {
@@ -54,20 +56,33 @@ impl Vectors {
         self as i64
     }
 
-    fn exist(self) -> bool {
+    /// The name by which they are asked for.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Vectors::Portable => "portable",
+            Vectors::Avx2 => "avx2",
+            Vectors::Avx512 => "avx512",
+            Vectors::Amx => "amx",
+        }
+    }
+
+    pub(crate) fn exist(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        let exist = self.family().is_none_or(super::target::has_family);
+        let exist = match self {
+            Vectors::Amx => super::target::has_amx(),
+            Vectors::Portable | Vectors::Avx2 | Vectors::Avx512 => self.family().is_none_or(super::target::has_family),
+        };
         #[cfg(not(target_arch = "x86_64"))]
         let exist = self == Vectors::Portable;
         exist
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn family(self) -> Option<super::wide::Family> {
+    pub(crate) fn family(self) -> Option<super::wide::Family> {
         match self {
             Vectors::Portable => None,
             Vectors::Avx2 => Some(super::wide::Family::Avx2),
-            Vectors::Avx512 => Some(super::wide::Family::Avx512),
+            Vectors::Avx512 | Vectors::Amx => Some(super::wide::Family::Avx512),
         }
     }
 }
@@ -192,8 +207,7 @@ fn host(detect: bool) -> Result<Host> {
         x86,
         fma: super::target::has_fma() && (detect || !x86),
         rounds: super::target::has_rounding() && (detect || !x86),
-        #[cfg(target_arch = "x86_64")]
-        wide: if detect { super::target::family()? } else { None },
+        vectors: if detect { super::target::vectors()? } else { Vectors::Portable },
         #[cfg(target_arch = "x86_64")]
         list: false,
     };
@@ -218,9 +232,8 @@ pub fn compile_with(kernels: &[Kernel], _target: &Target, options: CompileOption
         if !vectors.exist() {
             return Err(Error::new(ErrorKind::Device, format!("this machine has no {vectors:?} vectors")));
         }
-        #[cfg(target_arch = "x86_64")]
         if !options.baseline {
-            machine.wide = vectors.family();
+            machine.vectors = vectors;
         }
     }
     let one = |k: &Kernel| functions(k, &*host.isa, machine, options).map_err(|e| e.with_sources(k.sources.clone()));

@@ -38,6 +38,7 @@ pub(crate) use status::Status;
 /// What generated code may call.
 static FUNCTIONS: abi::Functions = abi::Functions {
     dot_f32: crate::gemm::dot_f32,
+    dot_bf16: crate::gemm::dot_bf16,
     dot_f64: crate::gemm::dot_f64,
     dot_u8: crate::gemm::dot_u8,
     dot_i32: crate::gemm::dot_i32,

@@ -1,10 +1,9 @@
 //! The machine this process runs on.
 
+use super::Vectors;
 #[cfg(target_arch = "x86_64")]
 use super::wide::Family;
-use lazuli_ir::Target;
-#[cfg(target_arch = "x86_64")]
-use lazuli_ir::{Error, ErrorKind, Result};
+use lazuli_ir::{Error, ErrorKind, Result, Target};
 use std::sync::LazyLock;
 
 /// The machine this process runs on, as passes see it. Its cores are those the process may use, however many threads were
@@ -14,7 +13,8 @@ pub fn host_target() -> &'static Target {
         let plain = Target::cpu(cores());
         // What systems say of caches may be that of a virtual machine: nothing that no machine has.
         let l2_bytes = cache_bytes(2).map_or(plain.l2_bytes, |n| n.clamp(256 << 10, 4 << 20));
-        Target { fma: has_fma(), l2_bytes, ..plain }
+        let bf16_products = vectors().is_ok_and(|v| v == Vectors::Amx);
+        Target { fma: has_fma(), l2_bytes, bf16_products, ..plain }
     });
     &HOST
 }
@@ -55,25 +55,41 @@ pub(crate) fn has_family(f: Family) -> bool {
     }
 }
 
-/// The widest vectors to use: those of the machine, or what `LAZULI_CPU` says (`portable`, `avx2`, `avx512`).
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn family() -> Result<Option<Family>> {
-    let forced = |f: Family, name: &str| match has_family(f) {
-        true => Ok(Some(f)),
-        false => {
-            Err(Error::new(ErrorKind::Device, format!("LAZULI_CPU asks for {name}, which this machine does not have")))
-        }
-    };
-    match std::env::var("LAZULI_CPU").ok().as_deref() {
-        None => Ok([Family::Avx512, Family::Avx2].into_iter().find(|f| has_family(*f))),
-        Some("portable") => Ok(None),
-        Some("avx2") => forced(Family::Avx2, "avx2"),
-        Some("avx512") => forced(Family::Avx512, "avx512"),
-        Some(other) => {
-            let message = format!("LAZULI_CPU is `{other}`; it may be portable, avx2 or avx512");
-            Err(Error::new(ErrorKind::Device, message))
-        }
+/// Whether the machine multiplies tiles of `bf16`, and the system lets this process do so: what tiles hold is more than threads
+/// save by default, so a process asks once.
+pub(crate) fn has_amx() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    {
+        static HAS: LazyLock<bool> = LazyLock::new(|| {
+            const REQUEST_PERMISSION: libc::c_long = 0x1023;
+            const TILE_DATA: libc::c_long = 18;
+            // AMX-BF16 and AMX-TILE.
+            const BITS: u32 = 1 << 22 | 1 << 24;
+            let leaves = std::arch::x86_64::__cpuid(0).eax;
+            let bits = if leaves >= 7 { std::arch::x86_64::__cpuid_count(7, 0).edx } else { 0 };
+            // SAFETY: the call only tells the system what the process will use; one that does not know it refuses.
+            let allowed = || unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) } == 0;
+            has_family(Family::Avx512) && bits & BITS == BITS && allowed()
+        });
+        *HAS
     }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    {
+        false
+    }
+}
+
+/// The vectors to use: the widest of the machine, or what `LAZULI_CPU` says.
+pub(crate) fn vectors() -> Result<Vectors> {
+    let Ok(name) = std::env::var("LAZULI_CPU") else { return Ok(Vectors::widest()) };
+    let Some(vectors) = Vectors::ALL.into_iter().find(|v| v.name() == name) else {
+        let names = Vectors::ALL.map(Vectors::name).join(", ");
+        return Err(Error::new(ErrorKind::Device, format!("LAZULI_CPU is `{name}`; it may be one of {names}")));
+    };
+    if vectors.exist() {
+        return Ok(vectors);
+    }
+    Err(Error::new(ErrorKind::Device, format!("LAZULI_CPU asks for {name}, which this machine does not have")))
 }
 
 /// Whether rounding to integers is an instruction.

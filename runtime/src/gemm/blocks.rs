@@ -36,7 +36,7 @@ pub(super) struct Matrix<T> {
 }
 
 impl<T> Matrix<T> {
-    fn at(self, i: usize, j: usize) -> *const T {
+    pub(super) fn at(self, i: usize, j: usize) -> *const T {
         self.data.wrapping_offset(i as isize * self.row + j as isize * self.column)
     }
 
@@ -217,7 +217,7 @@ pub(super) unsafe fn group<X: Vector, const R: usize, const V: usize, const BESI
 /// A cache line: packed panels begin at one.
 #[repr(align(64))]
 #[derive(Clone, Copy)]
-struct Line {
+pub(super) struct Line {
     _bytes: [u8; 64],
 }
 
@@ -378,7 +378,7 @@ unsafe fn inner_products<X: Vector>(p: &Product<'_, X::Element>) {
 }
 
 /// Space for so many numbers.
-fn reserve<T>(space: &mut Vec<Line>, numbers: usize) -> *mut T {
+pub(super) fn reserve<T>(space: &mut Vec<Line>, numbers: usize) -> *mut T {
     let lines = (numbers * size_of::<T>()).div_ceil(size_of::<Line>());
     if space.len() < lines {
         space.resize(lines, Line { _bytes: [0; 64] });

@@ -62,7 +62,7 @@ macro_rules! float {
                     match vectors {
                         Vectors::Portable => $module::sse2(p),
                         Vectors::Avx2 => $module::avx2(p),
-                        Vectors::Avx512 => $module::avx512(p),
+                        Vectors::Avx512 | Vectors::Amx => $module::avx512(p),
                     }
                 }
             }

@@ -6,7 +6,7 @@ use super::nest::Int;
 use super::value::Parts;
 use crate::cpu::abi::{Callee, DIM_WORDS, DOT_WORDS};
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value, types};
-use lazuli_ir::kernel::{Dot, DotOperand, Extent, Memory, ScalarType, Stmt, StmtKind, TileId};
+use lazuli_ir::kernel::{Dot, DotOperand, Extent, Memory, Stmt, StmtKind, TileId};
 use lazuli_ir::kernel_walk::for_each_statement;
 use lazuli_ir::{DType, Error, Result, VarId};
 use smallvec::SmallVec;
@@ -24,13 +24,16 @@ impl Emitter<'_> {
         let &[_, columns] = tile.dims.as_slice() else {
             return Err(Error::internal("a dot's accumulator is not a matrix"));
         };
-        let callee = match tile.ty {
-            ScalarType::F32 => Callee::DotF32,
-            ScalarType::F64 => Callee::DotF64,
-            ScalarType::U8 => Callee::DotU8,
-            ScalarType::I32 => Callee::DotI32,
-            ScalarType::I64 => Callee::DotI64,
-            ScalarType::Bool => return Err(Error::internal("a dot of truth values")),
+        let operands = [&d.a, &d.b].map(|o| self.place(o.memory).map(|place| place.dtype));
+        let [Ok(a), Ok(b)] = operands else { return Err(Error::internal("a dot of what is not there")) };
+        let callee = match (a, b, tile.dtype) {
+            (DType::F32, DType::F32, DType::F32) => Callee::DotF32,
+            (DType::BF16, DType::BF16, DType::F32) => Callee::DotBf16,
+            (DType::F64, DType::F64, DType::F64) => Callee::DotF64,
+            (DType::U8, DType::U8, DType::U8) => Callee::DotU8,
+            (DType::I32, DType::I32, DType::I32) => Callee::DotI32,
+            (DType::I64, DType::I64, DType::I64) => Callee::DotI64,
+            _ => return Err(Error::internal(format!("a dot of {} and {}", a.name(), b.name()))),
         };
         let (m, n) = (self.valid(d.acc, 0)?, self.valid(d.acc, 1)?);
         let zero = self.int(0);
@@ -51,7 +54,7 @@ impl Emitter<'_> {
             any
         };
         let Some(Stmt { kind: StmtKind::Dot(d), .. }) = rest.iter().find(touches) else { return false };
-        let float = matches!(self.kernel.tiles[t.index()].ty, ScalarType::F32 | ScalarType::F64);
+        let float = matches!(self.kernel.tiles[t.index()].dtype, DType::F32 | DType::F64);
         let reads = [&d.a, &d.b].iter().any(|o| o.memory == Memory::Tile(t));
         float && d.acc == t && !reads && self.mode.is_scalar() && self.calls(d).is_ok_and(|(outer, _)| outer == 0)
     }
@@ -149,7 +152,7 @@ impl Emitter<'_> {
         columns: i64,
     ) -> Result<()> {
         let inner = d.contract.last().map(|c| c.0);
-        let (row, vectors) = (self.int(columns), self.int(self.machine.vectors().word()));
+        let (row, vectors) = (self.int(columns), self.int(self.machine.vectors.word()));
         let (a, a_row, a_inner) = self.operand(&d.a, d.row, inner)?;
         let (b, b_column, b_inner) = self.operand(&d.b, d.column, inner)?;
         let fresh = self.zeros.take_if(|t| *t == d.acc).is_some();
@@ -175,9 +178,6 @@ impl Emitter<'_> {
     /// An operand's first element, and the distances in elements along its outer and the contraction variable.
     fn operand(&mut self, o: &DotOperand, outer: VarId, inner: Option<VarId>) -> Result<(Value, Value, Value)> {
         let place = self.place(o.memory)?;
-        if place.dtype.size() == 2 {
-            return Err(Error::internal("a contraction of halves that were not widened"));
-        }
         let distance = self.distance(&place, &o.index)?;
         let (at, offset) = self.address(place.base, &distance, 0)?;
         let at = self.ins().iadd_imm_s(at, i64::from(offset));

@@ -9,7 +9,7 @@ use super::address::{Coefficient, Distance};
 use super::nest::{Int, MOST_PARTS};
 use super::value::{LANES, Parts, Val, scalar_type, twice};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Value, types};
-use lazuli_ir::half_code::{self, Half};
+use lazuli_ir::half_code::{self, Half, Origin};
 use lazuli_ir::kernel::{Access, Emit, Memory, ScalarType, Stride, TileId, ValueId};
 use lazuli_ir::{DType, Error, Index, Literal, Result};
 use smallvec::SmallVec;
@@ -67,14 +67,14 @@ impl Emitter<'_> {
             }
             Memory::Tile(t) => {
                 let (tile, base) = (&self.kernel.tiles[t.index()], self.tile(t)?);
-                let mut step = tile.ty.dtype().size() as i64;
+                let mut step = tile.dtype.size() as i64;
                 let mut strides: SmallVec<[Coefficient; 4]> = SmallVec::new();
                 for d in tile.dims.iter().rev() {
                     strides.push(Coefficient { factor: step, stride: None });
                     step *= *d as i64;
                 }
                 strides.reverse();
-                Ok(Place { base, strides, dtype: tile.ty.dtype(), flags: self.flags.tile, constant: false })
+                Ok(Place { base, strides, dtype: tile.dtype, flags: self.flags.tile, constant: false })
             }
         }
     }
@@ -276,12 +276,14 @@ impl Emitter<'_> {
         }
         let place = self.place(to)?;
         let Some(half) = Half::of(place.dtype) else { return self.store_raw(&place, index, value, mask) };
-        let value = match self.rounded.get(&value) {
-            Some((to, unrounded)) if *to == half => *unrounded,
-            Some(_) | None => value,
-        };
+        let origin = self.halves.get(&value).filter(|(of, _)| *of == half).map(|(_, origin)| *origin);
         let temporaries = self.types.len();
-        let bits = half_code::narrow(self as &mut dyn Emit, half, value);
+        let e = self as &mut dyn Emit;
+        let bits = match origin {
+            Some(Origin::Rounded(unrounded)) => half_code::narrow(e, half, unrounded),
+            Some(Origin::Read) => half_code::bits_of_exact(e, half, value),
+            None => half_code::narrow(e, half, value),
+        };
         let result = self.store_raw(&place, index, bits, mask);
         self.types.truncate(temporaries);
         self.values.truncate(temporaries);
@@ -401,15 +403,16 @@ impl Emitter<'_> {
     }
 
     /// Sets `elements` of local memory.
-    pub(super) fn fill_memory(&mut self, base: Value, elements: i64, c: Literal) -> Result<()> {
-        let dtype = c.scalar_type().dtype();
+    pub(super) fn fill_memory(&mut self, base: Value, elements: i64, dtype: DType, c: Literal) -> Result<()> {
         let bytes = elements * dtype.size() as i64;
-        let word = match c.in_kernel() {
+        let held = c.cast(dtype);
+        let word = match held {
             Literal::Bool(v) => [u32::from(v) * 0x0101_0101; 4],
             Literal::U8(v) => [u32::from(v) * 0x0101_0101; 4],
             Literal::I64(v) => twice(v as u64),
             Literal::F64(v) => twice(v.to_bits()),
-            other => [other.bits() as u32; 4],
+            Literal::F16(_) | Literal::BF16(_) => [held.bits() as u32 * 0x0001_0001; 4],
+            Literal::I32(_) | Literal::F32(_) => [held.bits() as u32; 4],
         };
         let vector = self.vector_constant(types::I32X4, word);
         let (flags, whole) = (self.flags.tile, bytes / 16 * 16);
@@ -424,7 +427,10 @@ impl Emitter<'_> {
             self.ins().store(flags, vector, base, at as i32);
         }
         for at in (whole..bytes).step_by(dtype.size()) {
-            let v = self.scalar_constant(c);
+            let v = match dtype.is_half() {
+                true => self.ins().iconst(types::I32, held.bits() as i64),
+                false => self.scalar_constant(held),
+            };
             self.store_scalar(dtype, flags, v, base, at as i32);
         }
         Ok(())

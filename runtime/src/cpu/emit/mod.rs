@@ -28,15 +28,13 @@ mod value;
 
 use super::abi::{self, Callee};
 use super::code::Vectors;
-#[cfg(target_arch = "x86_64")]
-use super::wide::Family;
 use crate::arguments::Words;
 use cranelift_codegen::ir::{
     AbiParam, AliasRegionData, Block, BlockArg, DataFlowGraph, Function, InsertBuilder, Inst, InstBuilder,
     InstInserterBase, MemFlagsData, Signature, StackSlot, Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::CallConv;
-use lazuli_ir::half_code::Half;
+use lazuli_ir::half_code::{Half, Origin};
 use lazuli_ir::kernel::{Block as Body, Emit, Expr, Kernel, ScalarType, StmtKind, TileId, ValueId};
 use lazuli_ir::{Error, Literal, Result, VarId};
 use nest::Frame;
@@ -54,27 +52,11 @@ pub(crate) struct Machine {
     pub fma: bool,
     /// Rounding to integers is.
     pub rounds: bool,
-    /// The vectors of strips, where there are wider ones than Cranelift's.
-    #[cfg(target_arch = "x86_64")]
-    pub wide: Option<Family>,
+    /// The vectors that code is made for; strips have them where they are wider than Cranelift's.
+    pub vectors: Vectors,
     /// Strips are wanted as text too.
     #[cfg(target_arch = "x86_64")]
     pub list: bool,
-}
-
-impl Machine {
-    /// The vectors that code is made for.
-    fn vectors(&self) -> Vectors {
-        #[cfg(target_arch = "x86_64")]
-        let vectors = match self.wide {
-            None => Vectors::Portable,
-            Some(Family::Avx2) => Vectors::Avx2,
-            Some(Family::Avx512) => Vectors::Avx512,
-        };
-        #[cfg(not(target_arch = "x86_64"))]
-        let vectors = Vectors::Portable;
-        vectors
-    }
 }
 
 /// The vector constants of a kernel; the first bytes are zeros, which masked loads read instead of what is out of range.
@@ -170,8 +152,8 @@ pub(crate) struct Emitter<'k> {
     mask: Option<Val>,
     /// The variable whose values run together.
     lane_var: Option<VarId>,
-    /// What was rounded to a half, and to which: a store to that half rounds by itself.
-    rounded: FxHashMap<ValueId, (Half, ValueId)>,
+    /// What a half holds, and of which type: a store to that type need not round again.
+    halves: FxHashMap<ValueId, (Half, Origin)>,
     /// Inside a strip, its scalar tail included, where an inner reduce must add in the order of the lanes.
     inside_strip: bool,
     ranges: Vec<(i64, i64)>,
@@ -258,7 +240,7 @@ impl<'k> Emitter<'k> {
             regions: 0,
             mask: None,
             lane_var: None,
-            rounded: FxHashMap::default(),
+            halves: FxHashMap::default(),
             inside_strip: false,
             ranges: vec![(0, i64::from(i32::MAX)); kernel.vars.len()],
             tiles: vec![None; kernel.tiles.len()],
@@ -395,10 +377,8 @@ impl<'k> Emitter<'k> {
     fn statement(&mut self, kind: &StmtKind) -> Result<()> {
         match kind {
             StmtKind::Let(v, expr) => {
-                if let Expr::Machine(op, operands) = expr
-                    && let Some(half) = operation::rounds_to(*op)
-                {
-                    self.rounded.insert(*v, (half, operands[0]));
+                if let Some(origin) = Origin::of(self.kernel, expr) {
+                    self.halves.insert(*v, origin);
                 }
                 let ty = self.types[v.index()];
                 let temporaries = self.types.len();
@@ -504,7 +484,7 @@ impl<'k> Emitter<'k> {
             return Err(Error::internal("a tile stands in a vector loop"));
         }
         let elements: u64 = tile.dims.iter().product();
-        let base = self.local_memory((elements as usize).saturating_mul(tile.ty.dtype().size()))?;
+        let base = self.local_memory((elements as usize).saturating_mul(tile.dtype.size()))?;
         self.tiles[t.index()] = Some(base);
         Ok(())
     }
@@ -512,7 +492,7 @@ impl<'k> Emitter<'k> {
     fn fill(&mut self, t: TileId, c: Literal) -> Result<()> {
         let tile = &self.kernel.tiles[t.index()];
         let base = self.tile(t)?;
-        self.fill_memory(base, tile.dims.iter().product::<u64>() as i64, c)
+        self.fill_memory(base, tile.dims.iter().product::<u64>() as i64, tile.dtype, c)
     }
 
     fn tile(&self, t: TileId) -> Result<Value> {

@@ -8,9 +8,7 @@ use super::address::Coefficient;
 use super::value::{LANES, Mode, Parts, Region, Var};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
-use lazuli_ir::kernel::{
-    Access, Axis, Binding, Block as Body, Expr, Extent, Loop, Memory, ScalarType, Stmt, StmtKind, TileId,
-};
+use lazuli_ir::kernel::{Access, Axis, Binding, Block as Body, Expr, Extent, Loop, Memory, Stmt, StmtKind, TileId};
 use lazuli_ir::kernel_walk::{for_each_statement, holds_dot};
 use lazuli_ir::{Result, VarId};
 use smallvec::SmallVec;
@@ -314,7 +312,7 @@ impl<'k> Emitter<'k> {
             if let StmtKind::Store { to: Memory::Tile(t), .. } = stmt.kind
                 && let tile = &self.kernel.tiles[t.index()]
                 && tile.dims.iter().all(|d| *d == 1)
-                && !matches!(tile.ty, ScalarType::Bool | ScalarType::U8)
+                && tile.dtype.size() >= 4
                 && !kept.contains(&t)
             {
                 kept.push(t);

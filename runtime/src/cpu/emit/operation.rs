@@ -441,16 +441,6 @@ impl Emitter<'_> {
     }
 }
 
-/// The half that an operation rounds to.
-pub(super) fn rounds_to(op: MachineOp) -> Option<Half> {
-    match op {
-        MachineOp::RoundF16 => Some(Half::F16),
-        MachineOp::RoundBF16 => Some(Half::BF16),
-        MachineOp::Fma | MachineOp::Scale | MachineOp::Bits | MachineOp::OfBits => None,
-        MachineOp::ShiftLeft | MachineOp::ShiftRight | MachineOp::ShiftRightLogical => None,
-    }
-}
-
 /// Whether an instruction rounds to an integer: x86 has these from SSE4.1 on.
 fn rounds(op: NativeUnary) -> bool {
     match op {

@@ -28,7 +28,7 @@ impl Emitter<'_> {
     }
 
     fn nest_strip(&mut self, root: Root<'_>, start: Int, end: Int, most: Option<i64>) -> Result<Option<Vec<Val>>> {
-        let Some(family) = self.machine.wide else { return Ok(None) };
+        let Some(family) = self.machine.vectors.family() else { return Ok(None) };
         if !self.mode.is_scalar() || self.inside_strip || self.mask.is_some() {
             return Ok(None);
         }

@@ -7,7 +7,7 @@ use super::Family;
 use super::code::{Address, Class, Count, Inst, Masking, Op, Reg};
 use super::nest::{Nest, Regs, Val, Word};
 use super::table::Vector;
-use lazuli_ir::half_code::{self, Half};
+use lazuli_ir::half_code::{self, Half, Origin};
 use lazuli_ir::index::Atom;
 use lazuli_ir::kernel::{Access, Emit, Extent, Memory, ScalarType, Stride, ValueId};
 use lazuli_ir::{DType, Index, VarId};
@@ -52,7 +52,7 @@ impl Nest<'_> {
     fn dtype(&self, memory: Memory) -> DType {
         match memory {
             Memory::Param(p) => self.kernel.params[p.index()].dtype,
-            Memory::Tile(t) => self.kernel.tiles[t.index()].ty.dtype(),
+            Memory::Tile(t) => self.kernel.tiles[t.index()].dtype,
         }
     }
 
@@ -494,9 +494,10 @@ impl Nest<'_> {
         self.expanded(ScalarType::I32, bits, ScalarType::F32, &|e, bits| half_code::widen(e, half, bits))
     }
 
-    /// The bits of a number rounded to a half.
-    fn narrowed(&mut self, half: Half, r: Reg) -> Reg {
-        self.expanded(ScalarType::F32, r, ScalarType::I32, &|e, number| half_code::narrow(e, half, number))
+    /// The bits of a number rounded to a half, or as one that holds it exactly.
+    fn narrowed(&mut self, half: Half, r: Reg, exact: bool) -> Reg {
+        let narrow = if exact { half_code::bits_of_exact } else { half_code::narrow };
+        self.expanded(ScalarType::F32, r, ScalarType::I32, &|e, number| narrow(e, half, number))
     }
 
     /// What an expansion makes of a register.
@@ -565,6 +566,12 @@ impl Nest<'_> {
             return;
         };
         let dtype = self.dtype(memory);
+        let origin = self.halves.get(&value).filter(|(of, _)| Half::of(dtype) == Some(*of)).map(|(_, origin)| *origin);
+        let (value, exact) = match origin {
+            Some(Origin::Rounded(unrounded)) => (unrounded, false),
+            Some(Origin::Read) => (value, true),
+            None => (value, false),
+        };
         let ty = self.types[value.index()];
         let own = mask.map(|m| self.values[m.index()].clone());
         if access.spread == Spread::Uniform {
@@ -577,7 +584,7 @@ impl Nest<'_> {
             }
             let val = self.values[value.index()].clone();
             let r = self.one(&val, ty);
-            self.store_one(r, ty, dtype, access.address, mask);
+            self.store_one(r, ty, (dtype, exact), access.address, mask);
             return;
         }
         if access.spread != Spread::Unit {
@@ -591,7 +598,7 @@ impl Nest<'_> {
             address.offset += (part as u32 * self.lanes * dtype.size() as u32) as i32;
             match self.streams(memory).filter(|_| mask.is_none()) {
                 Some(flag) => self.write(Op::StoreStreaming(self.bytes(ty)), &[r, flag], address, None, None),
-                None => self.store_vector(r, ty, dtype, address, mask),
+                None => self.store_vector(r, ty, (dtype, exact), address, mask),
             }
         }
     }
@@ -640,7 +647,15 @@ impl Nest<'_> {
         self.code.push(inst);
     }
 
-    fn store_vector(&mut self, r: Reg, ty: ScalarType, dtype: DType, address: Address, mask: Option<Reg>) {
+    /// Stores a vector; a half may hold it exactly.
+    fn store_vector(
+        &mut self,
+        r: Reg,
+        ty: ScalarType,
+        (dtype, exact): (DType, bool),
+        address: Address,
+        mask: Option<Reg>,
+    ) {
         let bytes = self.bytes(ty);
         if self.family == Family::Avx2 {
             self.unfit |= dtype.size() != 4;
@@ -655,7 +670,7 @@ impl Nest<'_> {
             DType::F64 | DType::I64 => self.write(Op::Vector(Vector::Store64, bytes), &[r], address, mask, None),
             DType::F16 => self.write(Op::Vector(Vector::StoreF16, bytes), &[r], address, mask, Some(0)),
             DType::BF16 => {
-                let bits = self.narrowed(Half::BF16, r);
+                let bits = self.narrowed(Half::BF16, r, exact);
                 self.write(Op::Vector(Vector::Store16, bytes), &[bits], address, mask, None);
             }
             DType::U8 => self.write(Op::Vector(Vector::Store8, bytes), &[r], address, mask, None),
@@ -666,15 +681,22 @@ impl Nest<'_> {
         }
     }
 
-    /// Stores the number that all lanes hold.
-    fn store_one(&mut self, r: Reg, ty: ScalarType, dtype: DType, address: Address, mask: Option<Reg>) {
+    /// Stores the number that all lanes hold; a half may hold it exactly.
+    fn store_one(
+        &mut self,
+        r: Reg,
+        ty: ScalarType,
+        (dtype, exact): (DType, bool),
+        address: Address,
+        mask: Option<Reg>,
+    ) {
         let bytes = self.bytes(ty);
         match dtype {
             DType::F32 | DType::I32 => self.write(Op::Vector(Vector::StoreLane32, bytes), &[r], address, mask, None),
             DType::F64 | DType::I64 => self.write(Op::Vector(Vector::StoreLane64, bytes), &[r], address, mask, None),
             DType::F16 | DType::BF16 => {
                 let half = if dtype == DType::F16 { Half::F16 } else { Half::BF16 };
-                let bits = self.narrowed(half, r);
+                let bits = self.narrowed(half, r, exact);
                 self.store_low(bits, 2, address);
             }
             DType::U8 => self.store_low(r, 1, address),
@@ -706,6 +728,6 @@ impl Nest<'_> {
         let address = Address { base: frame, index: None, offset: word as i32 * 8 };
         let dtype = ty.dtype();
         let dtype = if dtype == DType::U8 { DType::I32 } else { dtype };
-        self.store_one(r, ty, dtype, address, None);
+        self.store_one(r, ty, (dtype, false), address, None);
     }
 }

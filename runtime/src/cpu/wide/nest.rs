@@ -11,6 +11,7 @@ use super::code::{Class, Code, Condition, Count, Inst, Masking, Op, Reg};
 use super::encode::encode;
 use super::table::Vector;
 use super::{Family, Pool};
+use lazuli_ir::half_code::{Half, Origin};
 use lazuli_ir::kernel::{
     Block, Expr, Extent, Kernel, Loop, Memory, ParamId, Reduce, ScalarId, ScalarType, StmtKind, TileId, ValueId,
 };
@@ -124,6 +125,8 @@ pub(super) struct Nest<'k> {
     pub vars: FxHashMap<VarId, Reg>,
     pub words: Vec<Word>,
     pub running: Option<Lanes>,
+    /// What a half holds, and of which type: a store to that type need not round again.
+    pub halves: FxHashMap<ValueId, (Half, Origin)>,
     /// What truth values compare.
     pub compared: FxHashMap<ValueId, (CompareOp, ValueId, ValueId)>,
     /// Its work is more than loads and stores.
@@ -226,6 +229,7 @@ impl<'k> Nest<'k> {
             code: Code::new(),
             pool: Pool::new(family, lanes),
             types: kernel.values.clone(),
+            halves: FxHashMap::default(),
             values: values.collect(),
             vars: FxHashMap::default(),
             words: Vec::new(),
@@ -335,6 +339,9 @@ impl<'k> Nest<'k> {
     fn statement(&mut self, kind: &StmtKind) {
         match kind {
             StmtKind::Let(v, expr) => {
+                if let Some(origin) = Origin::of(self.kernel, expr) {
+                    self.halves.insert(*v, origin);
+                }
                 let temporaries = self.types.len();
                 let val = self.expr(self.types[v.index()], expr);
                 self.types.truncate(temporaries);

@@ -2,9 +2,9 @@
 //! in registers until it is added to the tile.
 
 use super::printer::Printer;
-use super::types::{c_type, loaded};
+use super::types::c_type;
 use lazuli_ir::Result;
-use lazuli_ir::kernel::{Dot, DotOperand, Extent, Memory, ScalarType, Scope, StmtKind, TileId};
+use lazuli_ir::kernel::{Dot, DotOperand, Extent, ScalarType, Scope, StmtKind, TileId};
 use lazuli_ir::kernel_walk::for_each_statement;
 
 /// Elements of the result that a thread has in registers, of 32 bits each.
@@ -63,7 +63,7 @@ impl Printer<'_> {
     fn shape(&self, d: &Dot) -> Shape {
         let tile = &self.kernel.tiles[d.acc.index()];
         let dim = |i: usize| tile.dims.get(i).copied().unwrap_or(1).max(1);
-        Shape::of(dim(0), dim(1), tile.ty, d.chunk, self.threads)
+        Shape::of(dim(0), dim(1), tile.dtype.into(), d.chunk, self.threads)
     }
 
     /// Bytes of shared memory through which operands come.
@@ -71,7 +71,7 @@ impl Printer<'_> {
         let mut most = 0;
         for_each_statement(&self.kernel.body, &mut |s| {
             if let StmtKind::Dot(d) = s {
-                let size = self.kernel.tiles[d.acc.index()].ty.dtype().size() as u64;
+                let size = self.kernel.tiles[d.acc.index()].dtype.size() as u64;
                 most = most.max(self.shape(d).stage_elements() * size);
             }
         });
@@ -83,7 +83,7 @@ impl Printer<'_> {
         if tile.scope != Scope::Block || self.place.counts_threads() {
             return Err(self.wrong("the result of a contraction is not shared by a block"));
         }
-        let (ty, size, shape) = (tile.ty, tile.dims.clone(), self.shape(d));
+        let (ty, size, shape) = (tile.dtype.into(), tile.dims.clone(), self.shape(d));
         if d.contract.iter().any(|(_, e)| e.known().is_none()) {
             return Err(self.wrong("a contraction is as long as a run-time extent says"));
         }
@@ -137,11 +137,7 @@ impl Printer<'_> {
         inner: &[String],
         right: bool,
     ) -> Result<String> {
-        let element = self.element(o.memory, &o.index)?;
-        let value = match o.memory {
-            Memory::Param(p) => loaded(self.kernel.params[p.index()].dtype, &element),
-            Memory::Tile(_) => element,
-        };
+        let value = self.loaded(o.memory, &self.element(o.memory, &o.index)?);
         let mut parts = String::new();
         if inner.len() > 1 {
             let mut rest = linear.to_owned();

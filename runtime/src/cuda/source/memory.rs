@@ -5,12 +5,12 @@
 //! registers once those loops are unrolled.
 
 use super::printer::Printer;
-use super::types::{c_type, literal, loaded, memory_type, stored};
+use super::types::{literal, loaded, memory_type, stored, tile_type};
 use lazuli_ir::half_code::Half;
 use lazuli_ir::kernel::{
-    Access, Binding, Block, Expr, Loop, Memory, Reduce, ScalarType, Scope, StmtKind, TileId, ValueId,
+    Access, Binding, Block, Expr, Loop, Memory, ParamId, Reduce, ScalarType, Scope, StmtKind, TileId, ValueId,
 };
-use lazuli_ir::{Index, Literal, Result, VarId};
+use lazuli_ir::{DType, Index, Literal, Result, VarId};
 
 /// A tile in the text.
 #[derive(Clone, Debug, Default)]
@@ -87,14 +87,14 @@ impl Printer<'_> {
         let tile = &self.kernel.tiles[t.index()];
         let name = self.names.unique(&tile.name);
         self.tiles[t.index()].name.clone_from(&name);
-        let (ty, n) = (c_type(tile.ty), tile.dims.iter().product::<u64>());
+        let (ty, n) = (tile_type(tile.dtype), tile.dims.iter().product::<u64>());
         match tile.scope {
             Scope::Register => {
                 let own = self.tiles[t.index()].own.max(1);
                 self.line(format!("{ty} {name}[{own}];"));
             }
             Scope::Thread => self.line(format!("{ty} {name}[{}];", n.max(1))),
-            Scope::Block => self.share(ty, tile.ty.dtype().size(), &name, n),
+            Scope::Block => self.share(ty, tile.dtype.size(), &name, n),
         }
         Ok(())
     }
@@ -111,7 +111,7 @@ impl Printer<'_> {
 
     pub(super) fn fill(&mut self, t: TileId, c: Literal) -> Result<()> {
         let tile = &self.kernel.tiles[t.index()];
-        let (name, value) = (self.tiles[t.index()].name.clone(), literal(c.in_kernel()));
+        let (name, value) = (self.tiles[t.index()].name.clone(), stored(tile.dtype, &literal(c.in_kernel())));
         let n: u64 = tile.dims.iter().product();
         let (start, end, step) = match tile.scope {
             Scope::Register => (String::from("0"), self.tiles[t.index()].own, 1),
@@ -157,20 +157,29 @@ impl Printer<'_> {
         if self.nothing {
             return Ok(literal(Literal::zero(ty.dtype())));
         }
-        let element = self.element(from, index)?;
-        let value = match from {
-            Memory::Param(p) => loaded(self.kernel.params[p.index()].dtype, &element),
-            Memory::Tile(_) => element,
-        };
+        let value = self.loaded(from, &self.element(from, index)?);
         Ok(match mask {
             None => value,
             Some(m) => format!("{} ? {value} : {}", self.value(m), literal(Literal::zero(ty.dtype()))),
         })
     }
 
-    /// A value as it is written to a parameter.
-    pub(super) fn stored(&self, p: usize, value: ValueId) -> String {
-        let dtype = self.kernel.params[p].dtype;
+    /// An element as a value.
+    pub(super) fn loaded(&self, from: Memory, element: &str) -> String {
+        match from {
+            Memory::Param(p) => loaded(self.kernel.params[p.index()].dtype, element),
+            // Truth values are such in tiles.
+            Memory::Tile(t) if self.kernel.tiles[t.index()].dtype == DType::Bool => element.to_owned(),
+            Memory::Tile(t) => loaded(self.kernel.tiles[t.index()].dtype, element),
+        }
+    }
+
+    /// A value as it is written to memory.
+    pub(super) fn stored(&self, to: Memory, value: ValueId) -> String {
+        let dtype = match to {
+            Memory::Param(p) => self.kernel.params[p.index()].dtype,
+            Memory::Tile(t) => self.kernel.tiles[t.index()].dtype,
+        };
         let exact = self.rounded.get(&value).filter(|(half, _)| Half::of(dtype) == Some(*half)).map(|r| r.1);
         stored(dtype, &self.value(exact.unwrap_or(value)))
     }
@@ -180,10 +189,8 @@ impl Printer<'_> {
             return Ok(());
         }
         let element = self.element(to, index)?;
-        let (text, own) = match to {
-            Memory::Param(p) => (self.stored(p.index(), value), false),
-            Memory::Tile(t) => (self.value(value), self.kernel.tiles[t.index()].scope != Scope::Block),
-        };
+        let text = self.stored(to, value);
+        let own = matches!(to, Memory::Tile(t) if self.kernel.tiles[t.index()].scope != Scope::Block);
         // What every thread has, one thread stores; what is a thread's own, it stores itself.
         let one = if own { None } else { self.place.one(self.threads) };
         let mask = mask.map(|m| self.value(m));
@@ -250,7 +257,7 @@ impl Printer<'_> {
 
     /// Puts a value into a vector.
     pub(super) fn store_part(&mut self, value: ValueId, w: &Wide) {
-        let text = self.stored(w.param, value);
+        let text = self.stored(Memory::Param(ParamId(w.param as u32)), value);
         self.line(format!("{}.at[e] = {text};", w.name));
     }
 

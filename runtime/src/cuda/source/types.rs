@@ -29,6 +29,11 @@ pub(super) fn memory_type(dtype: DType) -> &'static str {
     }
 }
 
+/// The type of an element of a tile.
+pub(super) fn tile_type(dtype: DType) -> &'static str {
+    if dtype.is_half() { memory_type(dtype) } else { c_type(dtype.into()) }
+}
+
 /// An element of memory as a value.
 pub(super) fn loaded(dtype: DType, element: &str) -> String {
     match dtype {

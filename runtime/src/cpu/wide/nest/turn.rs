@@ -5,8 +5,8 @@ use super::super::Family;
 use super::super::code::{Count, Masking, Op, Reg};
 use super::super::table::Vector;
 use super::{Nest, Regs};
-use lazuli_ir::Index;
 use lazuli_ir::kernel::{Expr, Kernel, Loop, Memory, ScalarType, StmtKind, TileId};
+use lazuli_ir::{DType, Index};
 
 /// Two loops that copy a tile's element `[across, along]` to `[along, across]` of another, for all of both.
 pub(super) struct Turn<'k> {
@@ -33,10 +33,10 @@ impl<'k> Turn<'k> {
         };
         let (across, along) = (Index::var(l.var), Index::var(m.var));
         let crosswise = read.as_slice() == [across.clone(), along.clone()] && written.as_slice() == [along, across];
-        let ty = kernel.tiles[from.index()].ty;
-        let bytes = match (ty, family) {
-            (ScalarType::F32 | ScalarType::I32, _) => 4,
-            (ScalarType::F64 | ScalarType::I64, Family::Avx512) => 8,
+        let dtype = kernel.tiles[from.index()].dtype;
+        let bytes = match (dtype, family) {
+            (DType::F32 | DType::I32, _) => 4,
+            (DType::F64 | DType::I64, Family::Avx512) => 8,
             _ => return None,
         };
         let lanes = family.bytes() / bytes;
@@ -44,7 +44,7 @@ impl<'k> Turn<'k> {
         // What is left of a loop may be less: then more of both tiles is copied, which nobody reads.
         let whole = |t: TileId, dims: [u64; 2]| {
             let own = &kernel.tiles[t.index()];
-            own.ty == ty && own.dims.len() == 2 && own.dims.iter().zip(dims).all(|(have, want)| *have >= want)
+            own.dtype == dtype && own.dims.len() == 2 && own.dims.iter().zip(dims).all(|(have, want)| *have >= want)
         };
         let fits = whole(*from, [rows, columns]) && whole(*to, [columns, rows]);
         let blocks = [rows, columns].iter().all(|n| n.is_multiple_of(u64::from(lanes)));
@@ -54,7 +54,7 @@ impl<'k> Turn<'k> {
             along: m,
             from: (*from, read),
             to: (*to, written),
-            ty,
+            ty: dtype.into(),
             lanes,
         })
     }
