@@ -22,9 +22,9 @@ pub(crate) fn split(graph: &Graph) -> Result<Rewritten> {
     let mut rewrites = 0;
     let new = graph.rebuild(|new, _, node, operands| {
         if let (Op::Reduce { op, dims, acc }, [x]) = (&node.op, operands)
-            && is_row_major(new, *x)
             && let order = (0..new.ty(*x).shape.rank()).collect::<DimVec<usize>>()
             && let Some(cut) = Cut::of(&new.ty(*x).shape, &order, *op, dims)
+            && is_row_major(new, *x)
         {
             rewrites += 1;
             return cut.apply(new, *x, *op, *acc, &node.sources);
