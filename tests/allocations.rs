@@ -36,8 +36,9 @@ fn kernels_allocate_nothing() -> lazuli::Result<()> {
     for extent in [4, 512] {
         let (few, many) = (allocations(33, extent)?, allocations(83, extent)?);
         println!("{extent}: {few} allocations a call of 33 kernels, {many} of 83");
-        // A helper that has lost its core, or finds nothing to do for a while, is asked for again.
-        let most = if extent == 4 { few } else { few + 12.0 };
+        // A helper that has lost its core, or finds nothing to do for a while, is asked for again, more often in a longer call and on a busy
+        // machine. One allocation a kernel would be 50 more.
+        let most = if extent == 4 { few } else { few + 25.0 };
         assert!(many <= most, "{few} allocations a call of 33 kernels of {extent} rows, {many} of 83");
     }
     Ok(())

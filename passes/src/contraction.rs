@@ -65,7 +65,7 @@ pub(crate) fn prepare(
                 changes += 1;
                 cut.apply(new, operands[0], *op, *acc, &node.sources)?
             }
-            Op::Reduce { op, dims, acc } if !gpu && let Some(cut) = lying(graph, orders, n, *op, dims) => {
+            Op::Reduce { op, dims, acc } if !gpu && let Some(cut) = Cut::lying(graph, orders, n, *op, dims) => {
                 changes += 1;
                 cut.apply(new, operands[0], *op, *acc, &node.sources)?
             }
@@ -160,14 +160,6 @@ impl Pieces {
         let dims = std::iter::once(0).collect();
         graph.add(Op::Reduce { op: ReduceOp::Sum, dims, acc }, &[dot], sources.clone())
     }
-}
-
-/// The pieces of a reduction that runs down columns because of how its operand lies.
-fn lying(graph: &Graph, orders: &Orders, n: NodeId, op: ReduceOp, dims: &[usize]) -> Option<Cut> {
-    let x = graph.operands(n)[0];
-    let shape = &graph.ty(x).shape;
-    let order = orders.dims(x.node, shape.rank());
-    (!order.is_sorted()).then(|| Cut::of(shape, &order, op, dims)).flatten()
 }
 
 /// Whether one side has a single row (or column).

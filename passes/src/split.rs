@@ -7,7 +7,8 @@
 //! dim of `n` rows becomes `pieces * (n / pieces)`. That depends on shapes alone.
 
 use crate::driver::Rewritten;
-use lazuli_ir::{DType, DimVec, Graph, Op, ReduceOp, Result, Shape, Sources, Target, Value};
+use crate::layout::Orders;
+use lazuli_ir::{DType, DimVec, Graph, NodeId, Op, ReduceOp, Result, Shape, Sources, Target, Value};
 
 /// Iterations for threads to share that are enough.
 const PIECES: usize = 32;
@@ -84,8 +85,16 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
+    /// The same where a reduction runs down columns because of how its operand lies, which is known later.
+    pub(crate) fn lying(graph: &Graph, orders: &Orders, n: NodeId, op: ReduceOp, dims: &[usize]) -> Option<Cut> {
+        let x = graph.operands(n)[0];
+        let shape = &graph.ty(x).shape;
+        let order = orders.dims(x.node, shape.rank());
+        (!order.is_sorted()).then(|| Cut::of(shape, &order, op, dims)).flatten()
+    }
+
     /// Where a reduction of a value whose dims lie in this order is cut, if it runs down few columns.
-    pub(crate) fn of(shape: &Shape, order: &[usize], op: ReduceOp, dims: &[usize]) -> Option<Cut> {
+    fn of(shape: &Shape, order: &[usize], op: ReduceOp, dims: &[usize]) -> Option<Cut> {
         let extents = shape.extents();
         let last = order.iter().rposition(|d| dims.contains(d))?;
         let kept =
