@@ -519,6 +519,8 @@ pub struct Dot {
     pub column: VarId,
     /// The contraction's variables and extents.
     pub contract: SmallVec<[(VarId, Extent); 1]>,
+    /// Where the contraction ends, if that is before its extent: rows of a panel that runs beyond a dim. There is one variable then.
+    pub limit: Option<Index>,
     /// The left operand: depends on rows and contraction.
     pub a: DotOperand,
     /// The right operand: depends on contraction and columns.

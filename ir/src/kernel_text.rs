@@ -355,7 +355,10 @@ impl<'k> Printer<'k, '_, '_> {
             let acc = p.names.place(Memory::Tile(d.acc), &[d.row.into(), d.column.into()]);
             let operand = |o: &DotOperand| p.names.place(o.memory, &o.index);
             let chunk = if d.chunk == 0 { String::new() } else { format!(" chunk={}", d.chunk) };
-            let over = if d.contract.is_empty() { "()".to_owned() } else { p.vars(&d.contract) };
+            let mut over = if d.contract.is_empty() { "()".to_owned() } else { p.vars(&d.contract) };
+            if let Some(limit) = &d.limit {
+                over.push_str(&format!(" below {}", p.names.index(limit)));
+            }
             p.line(&format!("dot {acc}, {}, {} over {over}{chunk}", operand(&d.a), operand(&d.b)), sources)
         })
     }

@@ -513,10 +513,14 @@ impl<'k> Verifier<'k> {
             let legal = (a, b) == (sum, sum) && !sum.is_half() || (a, b, sum) == bf16;
             self.check(legal, || format!("a dot of {} and {} adds to {}", a.name(), b.name(), sum.name()))?;
         }
+        if let Some(limit) = &d.limit {
+            self.index(limit)?;
+            self.check(d.contract.len() == 1, || "a dot with a limit runs over one variable".into())?;
+        }
         let count = |extent: &Option<u64>| Extent::Const(extent.unwrap_or(0));
         let mut vars =
             vec![(d.row, count(rows), tile.valid[0].is_some()), (d.column, count(columns), tile.valid[1].is_some())];
-        vars.extend(d.contract.iter().map(|(v, e)| (*v, *e, false)));
+        vars.extend(d.contract.iter().map(|(v, e)| (*v, *e, d.limit.is_some())));
         for &(var, extent, limited) in &vars {
             self.bind(Bound { var, extent, step: 1, axis: Axis::default(), limited, divergent: false })?;
         }

@@ -152,7 +152,7 @@ pub fn for_each_index(block: &mut Block, f: &mut dyn FnMut(&mut Index)) {
             }
             StmtKind::Reduce(r) => for_each_index(&mut r.body, f),
             StmtKind::Guard(_, body) => for_each_index(body, f),
-            StmtKind::Dot(d) => d.a.index.iter_mut().chain(&mut d.b.index).for_each(&mut *f),
+            StmtKind::Dot(d) => d.a.index.iter_mut().chain(&mut d.b.index).chain(&mut d.limit).for_each(&mut *f),
             StmtKind::Check { at, .. } => f(at),
             StmtKind::Let(..) | StmtKind::Tile(_) | StmtKind::Fill(..) | StmtKind::Bind { .. } | StmtKind::Barrier => {}
         }

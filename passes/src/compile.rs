@@ -1,13 +1,14 @@
 //! From an optimised graph to a program: fusion, lowering, schedule and memory plan, in this order.
 
 use crate::contraction::prepare;
-use crate::fusion::{self, PlannedGroup, Routine};
+use crate::fusion::{self, PlannedGroup, Routine, Twins};
 use crate::layout::{self, Orders};
 use crate::ledger::Ledger;
 use crate::legality::work;
 use crate::lower::{Lowered, Stored, lower};
 use crate::memory::{self, Held, Lifetime, StepUse};
 use crate::products::{Product, Stored as StoredMatrix};
+use crate::recompute::{self, stored_bytes};
 use crate::schedule::schedule_cpu;
 use crate::schedule_gpu::{place_gpu, schedule_gpu};
 use crate::windows;
@@ -72,21 +73,37 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
         true => layout::orders(graph, layouts),
         false => Orders::default(),
     };
-    let windowless = windows::rewrite(graph)?;
-    let graph = windowless.as_ref().map_or(graph, |w| &w.0);
-    if windowless.is_some() {
-        orders = ordered(graph);
+    let mut rewritten: Vec<(Graph, Vec<NodeId>)> = Vec::new();
+    if let Some(made) = windows::rewrite(given)? {
+        orders = ordered(&made.0);
+        rewritten.push(made);
     }
-    let prepared = prepare(graph, layouts, &orders, target)?;
-    let graph = prepared.as_ref().map_or(graph, |p| &p.0);
-    if prepared.is_some() {
-        orders = ordered(graph);
+    let graph = rewritten.last().map_or(given, |r| &r.0);
+    if let Some(made) = prepare(graph, layouts, &orders, target)? {
+        orders = ordered(&made.0);
+        rewritten.push(made);
     }
-    let grouping = report.record(Pass::Fusion, graph.len(), || {
-        let grouping = fusion::group(graph, layouts, &orders, target, options)?;
+    let graph = rewritten.last().map_or(given, |r| &r.0);
+    let (grouping, again) = report.record(Pass::Fusion, graph.len(), || {
+        let mut grouping = fusion::group(graph, layouts, &orders, target, options, &Twins::default())?;
+        let mut again = None;
+        if options.runs(Pass::Fusion)
+            && let Some(made) = recompute::rewrite(graph, &grouping, target)?
+        {
+            let new_orders = ordered(&made.graph);
+            let new = fusion::group(&made.graph, layouts, &new_orders, target, options, &made.twins)?;
+            if stored_bytes(&made.graph, &new) < stored_bytes(graph, &grouping) {
+                (grouping, again) = (new, Some(((made.graph, made.back), new_orders)));
+            }
+        }
         let (fused, groups) = (grouping.ledger.rows.iter().filter(|r| r.fused).count(), grouping.groups.len());
-        Ok((grouping, fused, groups))
+        Ok(((grouping, again), fused, groups))
     })?;
+    if let Some((made, new_orders)) = again {
+        orders = new_orders;
+        rewritten.push(made);
+    }
+    let graph = rewritten.last().map_or(given, |r| &r.0);
     let groups = grouping.groups.len();
     let mut lowered = report.record(Pass::Lower, groups, || {
         Ok((lower_all(graph, &grouping.groups, layouts, &orders, target)?, 0, groups))
@@ -107,14 +124,8 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
         Ok((made, donors, groups))
     })?;
     let plan = Plan { program, orders, ledger: grouping.ledger, groups, report };
-    let plan = match &prepared {
-        Some((_, back)) => plan.renamed(windowless.as_ref().map_or(given, |w| &w.0), back),
-        None => plan,
-    };
-    Ok(match &windowless {
-        Some((_, back)) => plan.renamed(given, back),
-        None => plan,
-    })
+    let befores: Vec<&Graph> = std::iter::once(given).chain(rewritten.iter().map(|r| &r.0)).collect();
+    Ok(rewritten.iter().zip(befores).rev().fold(plan, |plan, ((_, back), before)| plan.renamed(before, back)))
 }
 
 impl Plan {

@@ -15,7 +15,7 @@ pub(crate) type Labels = DimVec<Option<usize>>;
 
 /// The frame of a group of nodes (`local`: members and the free nodes between them, in order) whose tile dims are the dims
 /// of `anchor`'s result, except for one where that is said, in the order in which they lie in memory. `None` where an output has
-/// only some of the tile dims.
+/// only some of the tile dims; but where a contraction runs over the last one, an output may have the others.
 pub(crate) fn frame(
     graph: &Graph,
     orders: &Orders,
@@ -58,11 +58,23 @@ pub(crate) fn frame_along(
     }
     let backward = local.iter().any(|n| matches!(graph.op(*n), Op::Cumulative { reverse: true, .. }));
     let mut frame = Frame { tile, outputs: Vec::new(), joined: false, backward };
+    let last = frame.tile.len().checked_sub(1);
+    let contracts_last = || {
+        local.iter().any(|n| match graph.op(*n) {
+            Op::Dot { dims, .. } => {
+                let side = |s: usize, at: usize| labels.get(&graph.operands(*n)[s].node).and_then(|l| l[at]);
+                dims.contract.iter().any(|&(l, r)| [side(0, l), side(1, r)].iter().any(|t| t.is_some() && *t == last))
+            }
+            _ => false,
+        })
+    };
     for &o in outputs {
         let axes = labels.get(&o).cloned().unwrap_or_else(|| shape(o).dims().iter().map(|_| None).collect());
         let count = axes.iter().flatten().count();
         let distinct = (0..frame.tile.len()).all(|t| axes.iter().flatten().filter(|a| **a == t).count() == 1);
-        if count != 0 && !(distinct && count == frame.tile.len()) {
+        // What a contraction gives over all rows has the dims around them.
+        let around = (0..count).all(|t| axes.contains(&Some(t))) && count + 1 == frame.tile.len();
+        if count != 0 && !(distinct && count == frame.tile.len()) && !(around && contracts_last()) {
             return Ok(None);
         }
         frame.outputs.push(axes);
@@ -88,12 +100,11 @@ fn spread(graph: &Graph, n: NodeId, labels: &mut FxHashMap<NodeId, Labels>) -> R
         for (from, to) in kept_dims(graph.op(n), position, shape(operand.node), shape(n))? {
             let down = label(labels, n, to);
             let up = label(labels, operand.node, from);
-            match (down, up) {
+            changed |= match (down, up) {
                 (Some(t), None) => set(labels, operand.node, shape(operand.node), from, t),
                 (None, Some(t)) => set(labels, n, shape(n), to, t),
-                _ => continue,
-            }
-            changed = true;
+                _ => false,
+            };
         }
     }
     Ok(changed)
@@ -103,9 +114,14 @@ fn label(labels: &FxHashMap<NodeId, Labels>, n: NodeId, dim: usize) -> Option<us
     labels.get(&n).and_then(|l| l[dim])
 }
 
-fn set(labels: &mut FxHashMap<NodeId, Labels>, n: NodeId, shape: &Shape, dim: usize, t: usize) {
+/// Labels a dim, where no other dim of the value has that label: of what is both operands of a contraction, one dim is rows and columns.
+fn set(labels: &mut FxHashMap<NodeId, Labels>, n: NodeId, shape: &Shape, dim: usize, t: usize) -> bool {
     let l = labels.entry(n).or_insert_with(|| shape.dims().iter().map(|_| None).collect());
-    l[dim] = Some(t);
+    let new = !l.contains(&Some(t));
+    if new {
+        l[dim] = Some(t);
+    }
+    new
 }
 
 /// The pairs (operand dim, result dim) along which an operation keeps elements in place.

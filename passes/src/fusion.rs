@@ -30,6 +30,7 @@ use crate::options::{Options, Pass};
 use crate::plan::Plan;
 use crate::products::{self, Product};
 use groups::{Alone, Groups, Part, Union, Verdict};
+pub(crate) use groups::{Twin, Twins};
 use lazuli_ir::{DimVec, Error, Graph, Layout, NodeId, Op, Result, Target, TargetKind};
 use planner::{Planner, is_bound_to_loops};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -100,6 +101,8 @@ struct Fusion<'a> {
     routines: Routines<'a>,
     planner: Planner<'a>,
     groups: Groups<'a>,
+    /// See [`expanding`](Fusion::expanding).
+    expands: Vec<bool>,
     loops: Loops,
     ledger: Ledger,
 }
@@ -131,16 +134,17 @@ impl<'a> Routines<'a> {
 /// Groups the nodes of a graph, whose inputs lie in memory as `layouts` say. Without the pass, every computing node is a kernel.
 ///
 /// Where the target has a routine for products of matrices, all contractions are grouped as loops first; where some are better
-/// off with the routine, the graph is grouped again without them.
-pub fn group(
+/// off with the routine, the graph is grouped again without them. No group has a value and its copy, as `twins` say.
+pub(crate) fn group(
     graph: &Graph,
     layouts: &[Layout],
     orders: &Orders,
     target: &Target,
     options: &Options,
+    twins: &Twins,
 ) -> Result<Grouping> {
     let merge = options.runs(Pass::Fusion);
-    let loops = group_with(graph, layouts, orders, target, &[], merge)?;
+    let loops = group_with(graph, layouts, orders, target, &[], merge, twins)?;
     if target.matmul.is_none() {
         return Ok(loops);
     }
@@ -150,7 +154,7 @@ pub fn group(
     let taken: Vec<Product> = found.into_iter().filter(|(n, _)| chosen(n)).filter_map(|(_, p)| p.ok()).collect();
     let mut grouping = match taken.as_slice() {
         [] => loops,
-        taken => group_with(graph, layouts, orders, target, taken, merge)?,
+        taken => group_with(graph, layouts, orders, target, taken, merge, twins)?,
     };
     for c in choices {
         grouping.ledger.choose(graph, c.dot, c.routine, c.reason);
@@ -165,6 +169,7 @@ fn group_with(
     target: &Target,
     products: &[Product],
     merge: bool,
+    twins: &Twins,
 ) -> Result<Grouping> {
     let routines = Routines::new(graph, products);
     let live = products::live(graph, products);
@@ -175,10 +180,20 @@ fn group_with(
         views.store_operands(n, target)?;
     }
     let outputs = views.resolve_outputs();
-    let groups = Groups::new(graph, alone(&live, &views, &routines), outputs.iter().map(|o| o.0));
+    let groups = Groups::new(graph, alone(&live, &views, &routines), twins, outputs.iter().map(|o| o.0));
     let planner = Planner { graph, orders, target, views };
-    let mut f =
-        Fusion { graph, orders, target, routines, planner, groups, loops: Loops::default(), ledger: Ledger::default() };
+    let mut f = Fusion {
+        graph,
+        orders,
+        target,
+        routines,
+        planner,
+        groups,
+        expands: Vec::new(),
+        loops: Loops::default(),
+        ledger: Ledger::default(),
+    };
+    f.expands = f.expanding();
     f.plan_alone()?;
     if merge {
         f.merge_along_edges()?;
@@ -244,7 +259,14 @@ impl Fusion<'_> {
             return Ok(Err("another kernel must run between them".into()));
         };
         let (a, b) = (self.groups.of(first), self.groups.of(second));
+        if self.groups.are_twins(a, b) {
+            return Ok(Err("one computes again what the other would store".into()));
+        }
         let union = self.groups.unite(a, b);
+        let elements = |n: NodeId| self.graph.node(n).types[0].shape.elements();
+        if self.expands[first.index()] && elements(first) < elements(second) && self.groups.stores(&union, first) {
+            return Ok(Err("other kernels read it, and it has other dims than what is made of it here".into()));
+        }
         let (statements, contractions, separate) = {
             let (a, b) = (self.groups.summary(a)?, self.groups.summary(b)?);
             (a.statements + b.statements, a.dots + b.dots, a.work.saturating_add(b.work))
@@ -336,9 +358,9 @@ impl Fusion<'_> {
         Ok(gpu_time::kernel_ns(self.target, bytes.saturating_sub(union.bytes_saved), work, width) > apart)
     }
 
-    /// The values that are computed element by element, and from nothing that has as many elements: their readers had better
+    /// Which values are computed element by element, and from nothing that has as many elements: their readers had better
     /// make them than their producers store them.
-    fn expanding(&self) -> Vec<NodeId> {
+    fn expanding(&self) -> Vec<bool> {
         let elements = |n: NodeId| self.graph.node(n).types[0].shape.elements();
         let mut expands = vec![false; self.graph.len()];
         for n in self.graph.nodes().filter(|n| self.groups.has(*n)) {
@@ -347,12 +369,13 @@ impl Fusion<'_> {
             let smaller = |r: &NodeId| expands[r.index()] || elements(*r) < elements(n);
             expands[n.index()] = by_element && self.groups.reads(n).iter().all(smaller);
         }
-        self.graph.nodes().filter(|n| expands[n.index()]).collect()
+        expands
     }
 
     fn merge_along_edges(&mut self) -> Result<()> {
         let producers: Vec<NodeId> = self.graph.nodes().filter(|n| self.groups.has(*n)).collect();
-        self.merge_edges_of(&self.expanding())?;
+        let expanding: Vec<NodeId> = producers.iter().copied().filter(|n| self.expands[n.index()]).collect();
+        self.merge_edges_of(&expanding)?;
         self.merge_edges_of(&producers)
     }
 

@@ -1,14 +1,14 @@
 //! What makes a planned kernel legal, and what it costs.
 //!
 //! - A contraction is wanted exactly at the tile, and nothing in the group reduces. Or it takes whole rows, a few of which fit
-//!   half of the second-level cache with all that is made of them; nothing reduces over rows.
+//!   the second-level cache with all that is made of them; nothing reduces over rows.
 //! - A sum of floats is computed once: two copies may add in two orders, and `x - max(x)` would be 0 nowhere.
 //! - The loops below the root run once, so that they can be spread over threads; a program small enough for one thread may run
 //!   several in sequence.
 //! - It is not too long to compile.
 
 use crate::columns;
-use crate::plan::{DotPlan, Instance, Plan, Sink, SinkKind, Source};
+use crate::plan::{DotPlan, Instance, Plan, Reach, Sink, SinkKind, Source};
 use crate::row_panels::RowPanels;
 use lazuli_ir::{Graph, NodeId, Op, Target, TargetKind};
 use rustc_hash::FxHashSet;
@@ -67,10 +67,13 @@ fn whole_rows(graph: &Graph, plan: &Plan, target: &Target) -> Result<(), String>
     let across = |s: &Sink| match s.kind {
         SinkKind::Step { .. } => plan.tile.contains(&s.scope),
         SinkKind::Update { .. } => true,
-        SinkKind::Store { .. } | SinkKind::Row { .. } => false,
+        SinkKind::Store { .. } | SinkKind::Row => false,
     };
     if plan.sinks.iter().any(across) {
         return Err("a reduction over rows does not run on panels of them".into());
+    }
+    if target.kind != TargetKind::Cpu && plan.dots.iter().any(DotPlan::is_across) {
+        return Err("blocks of a GPU do not add to one result".into());
     }
     // Phases of a panel pass rows on to each other, so all run in one pass of the loops around it.
     let rows = plan.row_scope().unwrap_or(0);
@@ -87,7 +90,7 @@ fn whole_rows(graph: &Graph, plan: &Plan, target: &Target) -> Result<(), String>
     }
     if RowPanels::new(graph, plan, target).is_none() {
         return Err(match target.kind {
-            TargetKind::Cpu => "a few rows of the contraction do not fit half of the second-level cache".into(),
+            TargetKind::Cpu => "a few rows of the contraction do not fit the second-level cache".into(),
             TargetKind::Nvidia(_) => "a few rows of the contraction do not fit the shared memory of a block".into(),
         });
     }
@@ -199,9 +202,13 @@ pub fn work(graph: &Graph, plan: &Plan) -> u64 {
     });
     let ends = plan.sinks.iter().map(|s| plan.scopes[s.scope].iterations);
     let dots = plan.dots.iter().map(|d| {
-        let k: u64 = d.contract.iter().product();
-        let columns =
-            if d.whole.is_some() { d.sides[1].iter().map(|v| plan.vars[v.0 as usize].extent).product() } else { 1 };
+        let side = |s: usize| d.sides[s].iter().map(|v| plan.vars[v.0 as usize].extent).product::<u64>();
+        let (columns, k) = match d.reach {
+            Reach::Panels => (1, d.contract.iter().product()),
+            Reach::Rows { .. } => (side(1), d.contract.iter().product()),
+            // The tile counts what is contracted.
+            Reach::Across => (side(1), side(0)),
+        };
         let tile = plan.tile.last().map_or(1, |&s| plan.scopes[s].iterations);
         [columns, k, 2].into_iter().fold(tile, u64::saturating_mul)
     });
@@ -220,8 +227,10 @@ fn repeats(plan: &Plan, scope: usize) -> u64 {
         let extents = dot.sides[1 - side].iter().map(|v| plan.vars[v.0 as usize].extent);
         extents.fold(1, u64::saturating_mul).div_ceil(PANEL)
     };
-    let sides = plan.dots.iter().flat_map(|d| (usize::from(d.computed)..2).map(move |s| (d, s)));
-    let packs = |(d, s): &(&DotPlan, usize)| d.operands[*s].scope == scope && !d.operands[*s].contract.is_empty();
+    let sides = plan.dots.iter().filter(|d| !d.is_across()).flat_map(|d| [(d, 0), (d, 1)]);
+    let packs = |(d, s): &(&DotPlan, usize)| {
+        !d.computed[*s] && d.operands[*s].scope == scope && !d.operands[*s].contract.is_empty()
+    };
     sides.into_iter().find(packs).map_or(1, other)
 }
 

@@ -30,6 +30,7 @@ pub mod plan;
 pub mod primitive;
 pub mod products;
 mod reach;
+mod recompute;
 mod renumber;
 mod row_panels;
 mod row_tiles;

@@ -10,7 +10,7 @@
 
 use crate::index_map::Condition;
 use crate::panels::{DotTile, Side};
-use crate::plan::{InstanceId, Plan, ScopeId, SinkId, SinkKind, Source};
+use crate::plan::{InstanceId, Plan, Reach, ScopeId, SinkId, SinkKind, Source};
 use crate::row_tiles::RowTile;
 use crate::scalar::{check, linear, requirement, scalar_operation};
 use lazuli_ir::kernel::{
@@ -141,8 +141,8 @@ pub(crate) struct Lowering<'a> {
     carried: FxHashMap<InstanceId, TileId>,
     /// The tiles of contractions' results.
     pub(crate) dot_tiles: FxHashMap<NodeId, DotTile>,
-    /// The tiles of rows that contractions read.
-    pub(crate) row_tiles: FxHashMap<NodeId, TileId>,
+    /// The tiles of rows that contractions read, by the value of their elements.
+    pub(crate) row_tiles: FxHashMap<InstanceId, TileId>,
     /// The row of a panel that is whole rows.
     pub(crate) row_inside: Index,
     pub(crate) current: Block,
@@ -230,16 +230,18 @@ impl Lowering<'_> {
         {
             // A product of vectors: no loop of the tile is a panel.
             self.write_roots(&[dot.operands[0].value, dot.operands[1].value], scope)?;
-            self.write_dot(dot, &[Side::default(), Side::default()], None)?;
+            self.write_dot(dot, &[Side::default(), Side::default()], [None, None])?;
         }
         let kept = self.choose_tiles(&passes);
         let mut phases: Vec<Vec<SinkId>> = Vec::new();
         let last = passes.keys().rev().find(|(_, child)| self.plan.row_scope() == Some(*child)).copied();
-        for (&pass, group) in &passes {
+        // What reads contractions over all rows runs when these are complete.
+        let (after, before): (Vec<_>, Vec<_>) = passes.iter().partition(|(_, group)| self.reads_across(group));
+        for (&pass, group) in before.into_iter().chain(after) {
             let child = pass.1;
             let group = self.close(group, child);
             if self.plan.row_scope() == Some(child) {
-                // All passes over panels of rows are one loop over the panels. Nothing else here waits for them.
+                // All passes over panels of rows are one loop over the panels.
                 phases.push(group);
                 if last == Some(pass) {
                     let all = phases.concat();
@@ -256,8 +258,8 @@ impl Lowering<'_> {
             let (output, index, combine) = match &self.plan.sinks[s].kind {
                 SinkKind::Store { output, index } => (*output, index, None),
                 SinkKind::Update { output, index, op } => (*output, index, op.binary()),
-                SinkKind::Row { dot } => {
-                    self.store_row(*dot, s)?;
+                SinkKind::Row => {
+                    self.store_row(s)?;
                     continue;
                 }
                 SinkKind::Step { .. } => continue,
@@ -278,6 +280,18 @@ impl Lowering<'_> {
             self.tiles.remove(&i);
         }
         Ok((std::mem::replace(&mut self.current, outer), here))
+    }
+
+    /// Whether sinks are computed from contractions over all rows, which are complete after the last panel.
+    fn reads_across(&self, sinks: &[SinkId]) -> bool {
+        let across = |n: &NodeId| self.plan.dots.iter().any(|d| d.node == *n && d.is_across());
+        let reads = |s: &SinkId| {
+            self.plan.sinks[*s]
+                .dots
+                .iter()
+                .any(|&i| matches!(&self.plan.instances[i].source, Source::Dot(n) if across(n)))
+        };
+        sinks.iter().any(|s| reads(s) || self.plan.sinks[*s].needs.iter().any(reads))
     }
 
     /// Adds the reductions that a pass over `child` must run itself because they live inside it. Along rows of panels, what an
@@ -515,7 +529,7 @@ impl Lowering<'_> {
         if let Some(tile) = self.tiles.get(&i).copied()
             && tile.written
         {
-            let index = self.tile_index(instance.scope);
+            let index = self.tile_index(tile, instance.scope);
             let ty = self.kernel.tiles[tile.id.index()].dtype.into();
             self.values[i] = Some(self.emit(ty, Expr::Load { from: Memory::Tile(tile.id), index, mask: None }));
             return Ok(());
@@ -569,8 +583,14 @@ impl Lowering<'_> {
             Source::Dot(n) => {
                 let DotTile { tile, row, column } =
                     self.dot_tiles.get(n).cloned().ok_or_else(|| Error::internal("a contraction without a tile"))?;
-                let whole = self.plan.dots.iter().find(|d| d.node == *n).and_then(|d| d.whole);
-                let column = column.or_else(|| Some(self.index(&instance.index[whole?]))).unwrap_or_default();
+                let dims = self.plan.dots.iter().find(|d| d.node == *n).map(|d| match d.reach {
+                    Reach::Panels => [None, None],
+                    Reach::Rows { column } => [None, Some(column)],
+                    Reach::Across => [2, 1].map(|back| instance.index.len().checked_sub(back)),
+                });
+                let [own_row, own_column] = dims.unwrap_or_default();
+                let at = |own: Option<usize>| own.map(|d| self.index(&instance.index[d])).unwrap_or_default();
+                let (row, column) = (row.unwrap_or_else(|| at(own_row)), column.unwrap_or_else(|| at(own_column)));
                 let ty = self.kernel.tiles[tile.index()].dtype.into();
                 self.emit(ty, Expr::Load { from: Memory::Tile(tile), index: vec![row, column], mask })
             }

@@ -78,7 +78,7 @@ fn collect_accesses(block: &Block, accesses: &mut Vec<Access>, loose: &mut FxHas
             StmtKind::Store { to, index, .. } => accesses.push((*to, index.clone())),
             StmtKind::Check { at, .. } => mention(at, loose),
             StmtKind::Dot(d) => {
-                for x in d.a.index.iter().chain(&d.b.index) {
+                for x in d.a.index.iter().chain(&d.b.index).chain(&d.limit) {
                     mention(x, loose);
                 }
                 // A dot fixes the shape of what it touches: none of it may change.

@@ -33,6 +33,8 @@ pub(crate) struct Packed {
     pub(crate) tile: TileId,
     /// Whether the contraction runs along the tile's last dim.
     pub(crate) along: bool,
+    /// Whether the tile has all of the contraction, and not one chunk of it.
+    pub(crate) whole: bool,
 }
 
 /// The dtype of what a contraction reads.
@@ -41,7 +43,18 @@ pub(crate) fn read_dtype(graph: &Graph, dot: &DotPlan) -> DType {
 }
 
 /// A part of the contraction's dims: where each begins, and how long it is.
-type Chunk = Vec<(Index, u64)>;
+#[derive(Clone)]
+pub(crate) struct Chunk {
+    pub(crate) dims: Vec<(Index, u64)>,
+    /// How much of it there is, where that may be less.
+    pub(crate) limit: Option<Index>,
+}
+
+impl Chunk {
+    fn whole(extents: &[u64]) -> Chunk {
+        Chunk { dims: extents.iter().map(|&n| (Index::default(), n)).collect(), limit: None }
+    }
+}
 
 impl Lowering<'_> {
     /// Writes the contraction of a panel: all of it, or chunks that fit the cache.
@@ -50,13 +63,13 @@ impl Lowering<'_> {
         dot: &DotPlan,
         sides: &[Side; 2],
         acc: TileId,
-        ready: Option<(usize, Packed)>,
+        ready: [Option<Packed>; 2],
     ) -> Result<()> {
         if dot.contract.contains(&0) || sides.iter().any(|s| s.size() == 0) {
             return Ok(());
         }
         let (at, step) = self.chunk(dot, sides);
-        let all: Chunk = dot.contract.iter().map(|&n| (Index::default(), n)).collect();
+        let all = Chunk::whole(&dot.contract);
         let outer = std::mem::take(&mut self.current);
         let mut loops: Vec<(VarId, u64, u64)> = Vec::new();
         let mut chunk = all.clone();
@@ -64,7 +77,7 @@ impl Lowering<'_> {
             let v = l.kernel.new_var("c");
             l.new_extents.insert(v, extent as i64);
             loops.push((v, extent, step));
-            chunk[i] = (v.into(), step);
+            chunk.dims[i] = (v.into(), step);
         };
         for i in 0..at {
             counted(self, i, dot.contract[i], 1);
@@ -80,7 +93,7 @@ impl Lowering<'_> {
             body = vec![serial(var, extent, step, body)];
             // What is left of the dim that is cut.
             if whole < dot.contract[at] {
-                chunk[at] = (Index::constant(whole as i64), dot.contract[at] - whole);
+                chunk.dims[at] = (Index::constant(whole as i64), dot.contract[at] - whole);
                 self.multiply(dot, sides, acc, &chunk, ready)?;
                 body.append(&mut self.current);
             }
@@ -101,14 +114,15 @@ impl Lowering<'_> {
         {
             return Ok(None);
         }
-        let all: Chunk = dot.contract.iter().map(|&n| (Index::default(), n)).collect();
-        self.pack(&dot.operands[side], &sides[side], &all).map(Some)
+        let all = Chunk::whole(&dot.contract);
+        let packed = self.pack(&dot.operands[side], &sides[side], &all)?;
+        Ok(Some(Packed { whole: true, ..packed }))
     }
 
     /// Where the contraction's dims are cut so that packed tiles fit half of the second-level cache: the dim, and the step.
     fn chunk(&self, dot: &DotPlan, sides: &[Side; 2]) -> (usize, u64) {
         let packed: u64 = (0..2)
-            .filter(|&s| (s == 1 || !dot.computed) && !self.reads_in_place(dot, s, &sides[s]))
+            .filter(|&s| !dot.computed[s] && !self.reads_in_place(dot, s, &sides[s]))
             .map(|s| sides[s].size() * self.instance_type(dot.operands[s].value).size() as u64)
             .sum();
         let k: u64 = dot.contract.iter().product();
@@ -117,27 +131,27 @@ impl Lowering<'_> {
     }
 
     /// One multiplication, with what is packed before it.
-    fn multiply(
+    pub(crate) fn multiply(
         &mut self,
         dot: &DotPlan,
         sides: &[Side; 2],
         acc: TileId,
         chunk: &Chunk,
-        ready: Option<(usize, Packed)>,
+        ready: [Option<Packed>; 2],
     ) -> Result<()> {
         let mut packed: [Option<Packed>; 2] = [None, None];
         for s in [0, 1] {
-            packed[s] = match ready {
-                Some((side, tile)) if side == s => Some(tile),
-                _ if self.reads_in_place(dot, s, &sides[s]) => None,
-                _ => Some(self.pack(&dot.operands[s], &sides[s], chunk)?),
+            packed[s] = match ready[s] {
+                Some(tile) => Some(tile),
+                None if self.reads_in_place(dot, s, &sides[s]) => None,
+                None => Some(self.pack(&dot.operands[s], &sides[s], chunk)?),
             };
         }
         // The dot counts rows, columns and contraction with variables of its own.
         let (row, column) = (self.kernel.new_var("row"), self.kernel.new_var("col"));
         let mut contract: SmallVec<[(VarId, Extent); 1]> = SmallVec::new();
         let mut inner: Vec<Index> = Vec::new();
-        for (start, n) in chunk {
+        for (start, n) in &chunk.dims {
             let v = self.kernel.new_var("k");
             self.new_extents.insert(v, *n as i64);
             contract.push((v, Extent::Const(*n)));
@@ -148,10 +162,8 @@ impl Lowering<'_> {
         for (s, own) in [(0, row), (1, column)] {
             self.new_extents.insert(own, sides[s].size() as i64);
             operands.push(match packed[s] {
-                Some(Packed { tile, along }) => {
-                    // What was ready before has all of the contraction.
-                    let all = ready.is_some_and(|(side, _)| side == s);
-                    let k = if all { position(&inner, &dot.contract) } else { linear(&counts, chunk) };
+                Some(Packed { tile, along, whole }) => {
+                    let k = if whole { position(&inner, &dot.contract) } else { linear(&counts, chunk) };
                     let index = if along { vec![own.into(), k] } else { vec![k, own.into()] };
                     DotOperand { memory: Memory::Tile(tile), index }
                 }
@@ -160,8 +172,8 @@ impl Lowering<'_> {
         }
         let sources = self.graph.node(dot.node).sources.clone();
         let [a, b] = operands.as_slice() else { return Err(Error::internal("a contraction has two operands")) };
-        let (a, b) = (a.clone(), b.clone());
-        let kind = StmtKind::Dot(Dot { acc, row, column, contract, a, b, chunk: 0 });
+        let (a, b, limit) = (a.clone(), b.clone(), chunk.limit.clone());
+        let kind = StmtKind::Dot(Dot { acc, row, column, contract, limit, a, b, chunk: 0 });
         self.current.push(Stmt { kind, sources });
         Ok(())
     }
@@ -343,11 +355,11 @@ impl Lowering<'_> {
             loops.push((v, i.extent, i.limit.clone(), lie[outer + at], false));
         }
         let mut inner: Vec<VarId> = Vec::new();
-        for (at, (_, n)) in chunk.iter().enumerate() {
+        for (at, (_, n)) in chunk.dims.iter().enumerate() {
             let v = self.kernel.new_var("k");
             self.new_extents.insert(v, *n as i64);
             inner.push(v);
-            loops.push((v, *n, None, lie[o.free.len() + at], true));
+            loops.push((v, *n, chunk.limit.clone(), lie[o.free.len() + at], true));
         }
         // What is the same for all neighbours, and what is far apart, is outside; of two that lie alike, the shorter one. A short loop
         // is as good as one over as many elements that are farther apart.
@@ -357,7 +369,7 @@ impl Lowering<'_> {
         };
         loops.sort_by_key(|l| (std::cmp::Reverse(apart(l)), l.1));
         let along = loops.iter().rfind(|l| l.1 > 1).is_none_or(|l| l.4);
-        let (m, k) = (side.size(), chunk.iter().map(|c| c.1).product());
+        let (m, k) = (side.size(), chunk.dims.iter().map(|c| c.1).product());
         let dims = if along { [m, k] } else { [k, m] };
         let tile = self.declare_tile(Tile {
             name: format!("packed{}", self.kernel.tiles.len()),
@@ -367,7 +379,7 @@ impl Lowering<'_> {
             scope: Scope::Thread,
         });
         let counted = |i: usize| Some(rows[i].into());
-        let starts: Vec<Index> = chunk.iter().zip(&inner).map(|((start, _), v)| start.add(&(*v).into())).collect();
+        let starts: Vec<Index> = chunk.dims.iter().zip(&inner).map(|((start, _), v)| start.add(&(*v).into())).collect();
         let places = self.places(o, side, &counted, &starts);
         self.substitution.extend(places);
         let row = side.inside.iter().zip(&rows);
@@ -385,7 +397,7 @@ impl Lowering<'_> {
         }
         self.current.append(&mut body);
         self.forget(&before);
-        Ok(Packed { tile, along })
+        Ok(Packed { tile, along, whole: false })
     }
 }
 
@@ -408,7 +420,7 @@ pub(crate) fn position(at: &[Index], extents: &[u64]) -> Index {
 
 /// The position in a chunk that variables count.
 fn linear(vars: &[VarId], chunk: &Chunk) -> Index {
-    vars.iter().zip(chunk).fold(Index::default(), |x, (v, (_, n))| x.times(*n as i64).add(&(*v).into()))
+    vars.iter().zip(&chunk.dims).fold(Index::default(), |x, (v, (_, n))| x.times(*n as i64).add(&(*v).into()))
 }
 
 fn serial(var: VarId, extent: u64, step: u64, body: Block) -> Stmt {

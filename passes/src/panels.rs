@@ -9,8 +9,8 @@
 //! shape alone.
 
 use crate::lower::Lowering;
-use crate::operand::read_dtype;
-use crate::plan::{DotPlan, ScopeId, SinkId};
+use crate::operand::{Packed, read_dtype};
+use crate::plan::{DotPlan, Reach, ScopeId, SinkId};
 use lazuli_ir::kernel::{Axis, Block, Extent, Loop, Scope, StmtKind, Tile, TileId};
 use lazuli_ir::{DType, Index, Literal, Result, Target, TargetKind, VarId};
 use smallvec::SmallVec;
@@ -51,8 +51,8 @@ impl Inside {
 #[derive(Clone, Debug)]
 pub(crate) struct DotTile {
     pub(crate) tile: TileId,
-    /// The row of the element that is read.
-    pub(crate) row: Index,
+    /// The row of the element that is read; where all rows are in the tile, the result's index says which.
+    pub(crate) row: Option<Index>,
     /// Its column; where all of a row is in the tile, the result's index says which.
     pub(crate) column: Option<Index>,
 }
@@ -195,13 +195,13 @@ impl Lowering<'_> {
         let pieces = [0, 1].map(|s| blocks(&problem.sides[s], cuts[s]));
         let outer = std::mem::take(&mut self.current);
         // An operand that is packed once for all panels of the other side: then the loops over its own panels are outside.
-        let mut ready = None;
+        let mut ready = [None, None];
         for s in [0, 1] {
-            if ready.is_none() && pieces[1 - s] > 1 && pieces[s] * problem.batch >= MANY {
-                ready = self.packed_whole(dot, s, &sides)?.map(|packed| (s, packed));
+            if ready[0].is_none() && pieces[1 - s] > 1 && pieces[s] * problem.batch >= MANY {
+                ready[s] = self.packed_whole(dot, s, &sides)?;
             }
         }
-        let once = ready.map(|r| r.0);
+        let once = ready[1].is_some();
         let packing = std::mem::take(&mut self.current);
         self.write_dot(dot, &sides, ready)?;
         let epilogue = self.epilogue(&chain, group, &sides)?;
@@ -210,7 +210,7 @@ impl Lowering<'_> {
         self.forget(&before);
         self.dot_tiles.clear();
         let [rows, columns] = sides.map(|s| s.loops);
-        let (around, within) = if once == Some(1) { (columns, rows) } else { (rows, columns) };
+        let (around, within) = if once { (columns, rows) } else { (rows, columns) };
         let mut body = wrap(within, body);
         if !packing.is_empty() {
             body.splice(0..0, packing);
@@ -263,13 +263,18 @@ impl Lowering<'_> {
         side
     }
 
-    /// Writes the tile of a panel, filled and contracted into. `ready` is an operand that is packed already.
-    pub(crate) fn write_dot(
-        &mut self,
-        dot: &DotPlan,
-        sides: &[Side; 2],
-        ready: Option<(usize, crate::operand::Packed)>,
-    ) -> Result<()> {
+    /// Writes the tile of a panel, filled and contracted into. `ready` are operands that are packed already.
+    pub(crate) fn write_dot(&mut self, dot: &DotPlan, sides: &[Side; 2], ready: [Option<Packed>; 2]) -> Result<()> {
+        let acc = self.declare_result(dot, sides);
+        self.contract(dot, sides, acc, ready)?;
+        let [row, column] = [0, 1].map(|s| sides[s].index());
+        let column = (dot.reach == Reach::Panels).then_some(column);
+        self.dot_tiles.insert(dot.node, DotTile { tile: acc, row: Some(row), column });
+        Ok(())
+    }
+
+    /// A tile of zeros for a contraction's result.
+    pub(crate) fn declare_result(&mut self, dot: &DotPlan, sides: &[Side; 2]) -> TileId {
         let dtype = self.graph.node(dot.node).types[0].dtype;
         let tile = Tile {
             name: format!("tile{}", self.kernel.tiles.len()),
@@ -280,10 +285,7 @@ impl Lowering<'_> {
         };
         let acc = self.declare_tile(tile);
         self.push(StmtKind::Fill(acc, Literal::zero(dtype)));
-        self.contract(dot, sides, acc, ready)?;
-        let [row, column] = [0, 1].map(|s| sides[s].index());
-        self.dot_tiles.insert(dot.node, DotTile { tile: acc, row, column: dot.whole.is_none().then_some(column) });
-        Ok(())
+        acc
     }
 
     /// The loops over the tile, with everything else of the group inside.

@@ -92,7 +92,7 @@ pub struct Instance {
 }
 
 /// What ends a chain of computation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SinkKind {
     /// The group's output of this number is written at this index.
     Store {
@@ -117,11 +117,8 @@ pub enum SinkKind {
         /// The instance that is the result.
         result: InstanceId,
     },
-    /// One element goes into the tile that a contraction of the group reads its rows from.
-    Row {
-        /// The contraction.
-        dot: NodeId,
-    },
+    /// One element goes into the tile that contractions of the group read their rows from ([`DotPlan::computed`]).
+    Row,
 }
 
 /// A store, or the step of a reduction.
@@ -151,22 +148,34 @@ impl Sink {
     }
 }
 
+/// How a contraction runs in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All dims of its result are tile dims: it runs in panels of rows and columns.
+    Panels,
+    /// All but one are, and each row is whole: what else the group does may reduce along it and contract it again.
+    Rows {
+        /// The dim of its result that is no tile dim.
+        column: usize,
+    },
+    /// It contracts the last tile dim, and all but the last two dims of its result are the others: what each panel of rows gives is
+    /// added, and complete after the last panel.
+    Across,
+}
+
 /// A contraction of a group.
-///
-/// Either all dims of its result are tile dims, and it runs in panels of rows and columns; or all but one are, and each row
-/// is whole: then what else the group does may reduce along it and contract it again.
 #[derive(Clone, Debug)]
 pub struct DotPlan {
     /// The node.
     pub node: NodeId,
     /// The variable of each dim of its result.
     pub result: Vec<VarId>,
-    /// The dim of its result that is no tile dim, where rows are whole.
-    pub whole: Option<usize>,
+    /// How it runs.
+    pub reach: Reach,
     /// Whether its rows are dims of the right operand.
     pub swapped: bool,
-    /// Whether the group computes its rows into a tile ([`SinkKind::Row`]).
-    pub computed: bool,
+    /// Whether the group computes an operand into a tile, row by row ([`SinkKind::Row`]).
+    pub computed: [bool; 2],
     /// The variables of its rows and of its columns, outermost first.
     pub sides: [Vec<VarId>; 2],
     /// The operand that has the rows, and the one that has the columns.
@@ -178,7 +187,17 @@ pub struct DotPlan {
 impl DotPlan {
     /// The operands that it reads from memory, with what is computed on the way.
     pub fn packed(&self) -> impl Iterator<Item = &OperandPlan> {
-        self.operands.iter().skip(usize::from(self.computed))
+        self.operands.iter().zip(self.computed).filter(|o| !o.1).map(|o| o.0)
+    }
+
+    /// The operands that the group computes into tiles, and which they are.
+    pub fn rows(&self) -> impl Iterator<Item = (usize, &OperandPlan)> {
+        self.operands.iter().enumerate().filter(|(s, _)| self.computed[*s])
+    }
+
+    /// Whether it contracts the rows of panels.
+    pub fn is_across(&self) -> bool {
+        self.reach == Reach::Across
     }
 }
 
@@ -269,17 +288,27 @@ impl Plan {
         }
         plan.dots.sort_unstable_by_key(|d| d.node);
         plan.order_sinks();
+        let across = |i: &InstanceId| {
+            plan.dots.iter().any(|d| d.is_across() && plan.instances[*i].source == Source::Dot(d.node))
+        };
+        let after = |s: &Sink| s.dots.iter().any(across);
+        let early = |s: &Sink| {
+            plan.phase(s).is_some() && plan.row_scope().is_some_and(|r| plan.scopes[s.scope].path.contains(&r))
+        };
+        if plan.sinks.iter().any(|s| early(s) && (after(s) || s.needs.iter().any(|n| after(&plan.sinks[*n])))) {
+            return Err(Error::internal("what is contracted over all rows is wanted in each of them"));
+        }
         Ok(plan)
     }
 
     /// The contraction that runs in panels of rows and columns.
     pub fn panel_dot(&self) -> Option<&DotPlan> {
-        self.dots.iter().find(|d| d.whole.is_none())
+        self.dots.iter().find(|d| d.reach == Reach::Panels)
     }
 
     /// The scope of the rows, where contractions run in panels of whole rows.
     pub fn row_scope(&self) -> Option<ScopeId> {
-        self.dots.iter().any(|d| d.whole.is_some()).then(|| self.tile.last().copied()).flatten()
+        self.dots.iter().any(|d| d.reach != Reach::Panels).then(|| self.tile.last().copied()).flatten()
     }
 
     /// The phase of a panel of rows in which a sink runs.
@@ -290,7 +319,7 @@ impl Plan {
     /// The scope in whose body the result of a sink is complete: rows of contractions are after the panel, whatever runs in it.
     pub fn completes(&self, sink: &Sink) -> Option<ScopeId> {
         match sink.kind {
-            SinkKind::Row { .. } => self.scopes[self.row_scope()?].parent,
+            SinkKind::Row => self.scopes[self.row_scope()?].parent,
             SinkKind::Step { .. } | SinkKind::Store { .. } | SinkKind::Update { .. } => self.scopes[sink.scope].parent,
         }
     }
@@ -316,7 +345,7 @@ impl Plan {
                 Source::Reduced(n) => (0, n.0, result + 1),
                 _ => (0, 0, result),
             },
-            SinkKind::Row { dot } => (0, dot.0, 0),
+            SinkKind::Row => (0, plan.row_dots(s).map(|d| d.node.0).min().unwrap_or(0), 0),
             SinkKind::Store { output, .. } => (1, output as u32, 0),
             SinkKind::Update { output, .. } => (2, output as u32, 0),
         };
@@ -328,7 +357,7 @@ impl Plan {
             .enumerate()
             .filter_map(|(i, s)| match s.kind {
                 SinkKind::Store { output, .. } => Some((output, i)),
-                SinkKind::Step { .. } | SinkKind::Update { .. } | SinkKind::Row { .. } => None,
+                SinkKind::Step { .. } | SinkKind::Update { .. } | SinkKind::Row => None,
             })
             .collect();
         for s in 0..sinks.len() {
@@ -341,7 +370,7 @@ impl Plan {
             }
             for &r in &steps[s] {
                 needs.push(r);
-                if !matches!(sinks[r].kind, SinkKind::Row { .. }) {
+                if sinks[r].kind != SinkKind::Row {
                     needs.extend_from_slice(&sinks[r].needs);
                 }
             }
@@ -367,6 +396,34 @@ impl Plan {
             sinks[s].needs = needs;
         }
         self.sinks = sinks;
+        self.delay_rows();
+    }
+
+    /// Writes rows in the last pass over them that uses the same values: nothing of the panel waits for them, and what they are made
+    /// from is not needed after, so that they may take its place.
+    fn delay_rows(&mut self) {
+        for r in 0..self.sinks.len() {
+            let row = &self.sinks[r];
+            if row.kind != SinkKind::Row {
+                continue;
+            }
+            let beside = |s: &&Sink| {
+                s.scope == row.scope
+                    && s.levels > row.levels
+                    && s.levels.split_last().map(|l| l.1) == row.levels.split_last().map(|l| l.1)
+            };
+            let uses = |s: &&Sink| self.cone(&[s.value], &|_| false).contains(&row.value);
+            let last = self.sinks.iter().filter(beside).filter(uses).map(|s| &s.levels).max();
+            if let Some(levels) = last.cloned() {
+                self.sinks[r].levels = levels;
+            }
+        }
+    }
+
+    /// The contractions that read the rows which a sink writes.
+    pub fn row_dots<'p>(&'p self, sink: &Sink) -> impl Iterator<Item = &'p DotPlan> + use<'p> {
+        let (row, value) = (sink.kind == SinkKind::Row, sink.value);
+        self.dots.iter().filter(move |d| row && d.rows().any(|(_, o)| o.value == value))
     }
 
     /// The sinks in their order, but each after the steps that it needs, and those steps: a reduction that is wanted at an index
@@ -377,7 +434,7 @@ impl Plan {
         for (i, s) in sinks.iter().enumerate() {
             match s.kind {
                 SinkKind::Step { result, .. } => drop(step_of.insert(result, i)),
-                SinkKind::Row { dot } => drop(rows_of.insert(dot, i)),
+                SinkKind::Row => rows_of.extend(self.row_dots(s).map(|d| (d.node, i))),
                 SinkKind::Store { .. } | SinkKind::Update { .. } => {}
             }
         }

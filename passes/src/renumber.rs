@@ -142,6 +142,7 @@ impl Renumber {
                     self.var(&mut d.row);
                     self.var(&mut d.column);
                     d.contract.iter_mut().for_each(|(v, _)| self.var(v));
+                    d.limit.iter_mut().for_each(|x| *x = rename(x, &self.vars));
                     for o in [&mut d.a, &mut d.b] {
                         self.memory(&mut o.memory);
                         self.indices(&mut o.index);

@@ -4,6 +4,7 @@
 //! the row is small enough. Along panels of rows, what is reduced in one phase is kept for later ones (`row_panels.rs`).
 
 use crate::lower::Lowering;
+use crate::operand::position;
 use crate::plan::{InstanceId, ScopeId, SinkId, Source};
 use lazuli_ir::kernel::{Memory, ScalarType, Scope, StmtKind, Tile, TileId, ValueId};
 use lazuli_ir::{DimVec, Index};
@@ -19,6 +20,8 @@ pub(crate) struct RowTile {
     pub(crate) id: TileId,
     /// Whether a pass has stored it.
     pub(crate) written: bool,
+    /// Whether it has all rows of a panel, for later phases.
+    pub(crate) of_panel: bool,
 }
 
 impl Lowering<'_> {
@@ -104,7 +107,7 @@ impl Lowering<'_> {
             scope: Scope::Thread,
         };
         let id = self.declare_tile(tile);
-        self.tiles.insert(i, RowTile { id, written: false });
+        self.tiles.insert(i, RowTile { id, written: false, of_panel: false });
     }
 
     /// Whether a pass has stored a value in its tile.
@@ -116,17 +119,29 @@ impl Lowering<'_> {
     pub(crate) fn store_in_tile(&mut self, i: InstanceId, value: ValueId) {
         if let Some(tile) = self.tiles.get_mut(&i) {
             tile.written = true;
+            let tile = *tile;
             let to = Memory::Tile(tile.id);
-            let index = self.tile_index(self.plan.instances[i].scope);
+            let index = self.tile_index(tile, self.plan.instances[i].scope);
             self.push(StmtKind::Store { to, index, value, mask: None });
         }
     }
 
     /// Where the element of a scope's loops lies in its row tile.
-    pub(crate) fn tile_index(&self, scope: ScopeId) -> Vec<Index> {
-        if self.plan.row_scope() == Some(scope) {
-            return vec![self.row_inside.clone()];
+    pub(crate) fn tile_index(&self, tile: RowTile, scope: ScopeId) -> Vec<Index> {
+        let vars = if tile.of_panel && self.plan.row_scope() == Some(scope) {
+            &[]
+        } else {
+            self.plan.scopes[scope].vars.as_slice()
+        };
+        let mut at: Vec<Index> = vars.iter().map(|&v| self.index(&v.into())).collect();
+        if !tile.of_panel {
+            return at;
         }
-        self.plan.scopes[scope].vars.iter().map(|&v| self.index(&v.into())).collect()
+        if self.kernel.tiles[tile.id.index()].dims.len() > 1 {
+            let extents: Vec<u64> = vars.iter().map(|v| self.extent(*v)).collect();
+            at = vec![position(&at, &extents)];
+        }
+        at.insert(0, self.row_inside.clone());
+        at
     }
 }

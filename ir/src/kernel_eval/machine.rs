@@ -357,11 +357,15 @@ impl<'a> Machine<'a> {
             _ => return Err(Error::internal("the accumulator of a dot is not of rank 2")),
         };
         let width = self.tiles[d.acc].dims[1];
-        let empty = d.contract.iter().any(|v| v.1 <= 0);
+        let mut contract = d.contract.clone();
+        if let (Some(limit), Some(only)) = (&d.limit, contract.first_mut()) {
+            only.1 = only.1.min(limit.at(&self.vars));
+        }
+        let empty = contract.iter().any(|v| v.1 <= 0);
         for row in 0..rows {
             for column in 0..columns {
                 (self.vars[d.row], self.vars[d.column]) = (row, column);
-                let sum = if empty { 0 } else { self.contraction(d)? };
+                let sum = if empty { 0 } else { self.contraction(d, &contract)? };
                 let at = (row * width + column) as usize;
                 let Some(acc) = self.tiles[d.acc].elements[at] else {
                     let name = &self.kernel.tiles[d.acc].name;
@@ -375,9 +379,9 @@ impl<'a> Machine<'a> {
     }
 
     /// The sum over the contraction, in order, of one element.
-    fn contraction(&mut self, d: &DotCode) -> Result<u64> {
+    fn contraction(&mut self, d: &DotCode, contract: &[(usize, i64)]) -> Result<u64> {
         let mut sum = 0u64;
-        d.contract.iter().for_each(|v| self.vars[v.0] = 0);
+        contract.iter().for_each(|v| self.vars[v.0] = 0);
         loop {
             let (a, b) = (self.load(&d.a)?, self.load(&d.b)?);
             sum = match d.ty {
@@ -385,7 +389,7 @@ impl<'a> Machine<'a> {
                 ScalarType::F64 => f64::from_bits(a).mul_add(f64::from_bits(b), f64::from_bits(sum)).to_bits(),
                 ty => int_bits(ty, (sum as i64).wrapping_add((a as i64).wrapping_mul(b as i64))),
             };
-            if !advance(&mut self.vars, &d.contract) {
+            if !advance(&mut self.vars, contract) {
                 return Ok(sum);
             }
         }

@@ -381,6 +381,7 @@ impl<'a> Parser<'a> {
                 }
             }
         }
+        let limit = if self.c.eat_word("below") { Some(self.index()?) } else { None };
         let mut chunk = 0;
         if self.c.eat_word("chunk") {
             self.c.require("=")?;
@@ -394,7 +395,7 @@ impl<'a> Parser<'a> {
         let b = DotOperand { memory, index };
         self.scope.truncate(scope);
         self.c = end;
-        Ok(StmtKind::Dot(Dot { acc, row, column, contract, a, b, chunk }))
+        Ok(StmtKind::Dot(Dot { acc, row, column, contract, limit, a, b, chunk }))
     }
 
     /// Whether the cursor may still be among the operands of a dot.

@@ -4,7 +4,7 @@ use crate::aligned::Summary;
 use crate::plan::Plan;
 use crate::reach::{Ancestry, Order};
 use lazuli_ir::{DimVec, Error, Graph, NodeId, Result};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 
 /// A group while it grows.
@@ -20,7 +20,20 @@ pub(super) struct Part {
     pub(super) summary: Option<Summary>,
     /// `None` where it has grown since it was planned.
     pub(super) plan: Option<Plan>,
+    /// The twins that its members are.
+    pub(super) twins: FxHashSet<Twin>,
 }
+
+/// A value that is computed again, by its kernel: either the value or the copy. Both in one kernel would be computed twice for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Twin {
+    /// The kernel that made the value, before there were copies.
+    pub(crate) home: usize,
+    pub(crate) copy: bool,
+}
+
+/// The nodes that are copied, and their copies.
+pub(crate) type Twins = FxHashMap<NodeId, Twin>;
 
 /// Two groups taken together.
 pub(super) struct Union {
@@ -68,7 +81,12 @@ pub(super) struct Alone {
 
 impl<'a> Groups<'a> {
     /// Groups in an order in which they can run; `outputs` are stored whoever reads them.
-    pub(super) fn new(graph: &'a Graph, alone: Vec<Alone>, outputs: impl Iterator<Item = NodeId>) -> Groups<'a> {
+    pub(super) fn new(
+        graph: &'a Graph,
+        alone: Vec<Alone>,
+        twins: &Twins,
+        outputs: impl Iterator<Item = NodeId>,
+    ) -> Groups<'a> {
         let n = graph.len();
         let mut reads = vec![DimVec::new(); n];
         for group in &alone {
@@ -98,7 +116,8 @@ impl<'a> Groups<'a> {
             }
             let bytes = reads.iter().chain([&node]).map(|r| groups.size(*r)).sum();
             let reads = reads.into_iter().collect();
-            groups.parts.push(Part { members, reads, bytes, summary: None, plan: None });
+            let twins = members.iter().filter_map(|m| twins.get(m).copied()).collect();
+            groups.parts.push(Part { members, reads, bytes, summary: None, plan: None, twins });
         }
         groups
     }
@@ -162,9 +181,20 @@ impl<'a> Groups<'a> {
         Union { small, large, bytes_saved: twice + passed, shared }
     }
 
+    /// Whether one group has a value of which the other has the copy.
+    pub(super) fn are_twins(&self, a: usize, b: usize) -> bool {
+        let (a, b) = (&self.parts[a].twins, &self.parts[b].twins);
+        a.iter().any(|t| b.contains(&Twin { copy: !t.copy, ..*t }))
+    }
+
     /// Whether a value that passes between two groups is stored by their union.
     fn is_read_after(&self, &(n, readers): &(NodeId, u32)) -> bool {
         self.is_output[n.index()] || self.outside[n.index()] > readers
+    }
+
+    /// Whether a union stores a value that one of both passes to the other.
+    pub(super) fn stores(&self, union: &Union, n: NodeId) -> bool {
+        union.shared.iter().any(|v| v.0 == n && self.is_read_after(v))
     }
 
     /// How many members of a group read a value.
@@ -245,6 +275,7 @@ impl<'a> Groups<'a> {
         let kept = &mut self.parts[large];
         kept.members.extend(moved.members);
         kept.reads.extend(moved.reads);
+        kept.twins.extend(moved.twins);
         for (n, _) in &shared {
             kept.reads.remove(n);
         }

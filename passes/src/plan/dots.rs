@@ -1,9 +1,10 @@
 //! What a contraction wants: where it runs, and its operands.
 
 use super::planner::Planner;
-use super::{DotPlan, InstanceId, OperandPlan, ScopeId, SinkKind, Source, is_movement};
+use super::{DotPlan, InstanceId, OperandPlan, Reach, ScopeId, SinkKind, Source, is_movement};
 use crate::layout::contraction_order;
 use lazuli_ir::{DimVec, DotDims, Error, Index, NodeId, Op, Result, VarId};
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 /// One side of a contraction: an operand, and which of its free dims are rows (or columns).
@@ -81,20 +82,26 @@ fn elsewhere() -> Error {
 impl Planner<'_, '_> {
     pub(super) fn plan_dot(&mut self, i: InstanceId, node: NodeId, index: &[Index]) -> Result<()> {
         let tile: Vec<VarId> = self.plan.tile.iter().flat_map(|&s| self.plan.scopes[s].vars.iter().copied()).collect();
-        let whole = whole_dim(index, &tile).ok_or_else(elsewhere)?;
+        let reach = match whole_dim(index, &tile) {
+            Some(None) => Reach::Panels,
+            Some(Some(column)) => Reach::Rows { column },
+            None if self.is_across(node, index, &tile) => Reach::Across,
+            None => return Err(elsewhere()),
+        };
+        let whole = if let Reach::Rows { column } = reach { Some(column) } else { None };
         if let Some(known) = self.plan.dots.iter().find(|d| d.node == node) {
             let same = |d: usize| Some(d) == whole || index[d].as_var() == Some(known.result[d]);
-            if whole.is_none() || known.whole != whole || !(0..index.len()).all(same) {
+            if reach == Reach::Panels || known.reach != reach || !(0..index.len()).all(same) {
                 return Err(elsewhere());
             }
             let read: SmallVec<[InstanceId; 2]> = known.packed().map(|o| o.value).collect();
             self.plan.instances[i].operands.extend(read);
             return Ok(());
         }
-        let fits = match whole {
+        let fits = match reach {
             // One contraction runs in panels of rows and columns, and alone.
-            None => self.plan.dots.is_empty() && self.plan.instances[i].mask.is_none(),
-            Some(_) => self.plan.panel_dot().is_none() && self.plan.tile.len() == tile.len(),
+            Reach::Panels => self.plan.dots.is_empty() && self.plan.instances[i].mask.is_none(),
+            Reach::Rows { .. } | Reach::Across => self.plan.panel_dot().is_none() && self.plan.tile.len() == tile.len(),
         };
         let graph = self.group.graph;
         let (Op::Dot { dims, .. }, true) = (graph.op(node), fits) else { return Err(elsewhere()) };
@@ -110,11 +117,55 @@ impl Planner<'_, '_> {
             });
         }
         let wanted = Wanted { node, dims, operands, free, vars, contract };
-        let (sides, parent) = match whole {
-            None => self.panel_sides(&wanted, &tile)?,
-            Some(d) => self.row_sides(&wanted, &tile, d)?,
+        let (sides, parent) = match reach {
+            Reach::Panels => self.panel_sides(&wanted, &tile)?,
+            Reach::Rows { column } => self.row_sides(&wanted, &tile, column)?,
+            Reach::Across => ([false, true].map(|right| Side { right, own: vec![0] }), self.around()),
         };
-        self.want_sides(i, &wanted, sides, parent, whole)
+        self.want_sides(i, &wanted, sides, parent, reach)
+    }
+
+    /// The scope around the last tile dim.
+    fn around(&self) -> ScopeId {
+        self.plan.tile.last().and_then(|&t| self.plan.scopes[t].parent).unwrap_or(0)
+    }
+
+    /// Whether a contraction over the last tile dim is wanted at the other ones, and the group makes an operand from rows of another.
+    fn is_across(&self, node: NodeId, index: &[Index], tile: &[VarId]) -> bool {
+        let graph = self.group.graph;
+        let (Op::Dot { dims, .. }, Some((row, outer))) = (graph.op(node), tile.split_last()) else { return false };
+        let operands = graph.operands(node);
+        let shapes = [0, 1].map(|s| self.shape(operands[s].node));
+        let (&[(contracted, _)], Some((batch, free))) =
+            (dims.contract.as_slice(), index.split_at_checked(dims.batch.len()))
+        else {
+            return false;
+        };
+        [false, true].iter().all(|right| dims.free(*right, shapes[usize::from(*right)].rank()).len() == 1)
+            && self.plan.tile.len() == tile.len()
+            && shapes[0].extents()[contracted] as u64 == self.plan.vars[row.0 as usize].extent
+            && batch.len() == outer.len()
+            && outer.iter().all(|v| batch.iter().any(|x| x.as_var() == Some(*v)))
+            && free.iter().all(|x| x.as_var().is_some_and(|v| !tile.contains(&v)))
+            && operands.iter().any(|v| self.is_made_of_rows(v.node))
+    }
+
+    /// Whether the group makes a value from a contraction's result.
+    fn is_made_of_rows(&self, n: NodeId) -> bool {
+        let graph = self.group.graph;
+        let mut seen: FxHashSet<NodeId> = FxHashSet::default();
+        let mut stack = vec![n];
+        while let Some(n) = stack.pop() {
+            let passes = (self.group.member)(n) || (self.group.free)(n) && is_movement(graph.op(n));
+            if !passes || !seen.insert(n) {
+                continue;
+            }
+            if matches!(graph.op(n), Op::Dot { .. }) {
+                return true;
+            }
+            stack.extend(graph.operands(n).iter().map(|v| v.node));
+        }
+        false
     }
 
     /// The tile's innermost dims of one operand as columns, those of the other one before them as rows; the batch and what else
@@ -147,8 +198,7 @@ impl Planner<'_, '_> {
         let row = tile.last().and_then(|row| wanted.vars.iter().position(|v| v == row));
         let sides = row.and_then(|row| Some((wanted.side_of(row)?, wanted.side_of(whole)?)));
         let Some((row, column)) = sides.filter(|(row, column)| row.0 != column.0) else { return Err(elsewhere()) };
-        let parent = self.plan.tile.last().and_then(|&t| self.plan.scopes[t].parent).unwrap_or(0);
-        Ok(([row, column].map(|(right, place)| Side { right, own: vec![place] }), parent))
+        Ok(([row, column].map(|(right, place)| Side { right, own: vec![place] }), self.around()))
     }
 
     /// Wants the operands, each in a scope of its own, at variables of its own; rows that the group computes, in the loops over
@@ -159,24 +209,37 @@ impl Planner<'_, '_> {
         wanted: &Wanted<'_>,
         sides: [Side; 2],
         parent: ScopeId,
-        whole: Option<usize>,
+        reach: Reach,
     ) -> Result<()> {
         let extents = self.shape(wanted.operands[0]).extents();
         let counts: Vec<u64> = wanted.contract.iter().map(|&(l, _)| extents[l] as u64).collect();
-        let computed = whole.is_some() && self.is_computed(wanted.operands[usize::from(sides[0].right)]);
+        let made = [0, 1].map(|s: usize| self.is_computed(wanted.operands[usize::from(sides[s].right)]));
+        let computed = match reach {
+            Reach::Panels => [false; 2],
+            Reach::Rows { .. } => [made[0], false],
+            Reach::Across => made,
+        };
         let mut vars: [Vec<VarId>; 2] = Default::default();
         let mut plans: SmallVec<[OperandPlan; 2]> = SmallVec::new();
         for (s, side) in sides.iter().enumerate() {
             let first = wanted.first(side.right);
             vars[s] = side.own.iter().map(|p| wanted.vars[first + p]).collect();
             let operand = wanted.operands[usize::from(side.right)];
-            if s == 0 && computed {
+            if computed[s] {
                 let base = self.plan.tile.last().copied().unwrap_or(0);
-                let scope = self.scope(base, counts.clone());
-                let contract = if scope == base { Vec::new() } else { self.plan.scopes[scope].vars.to_vec() };
-                let value = self.want(operand, wanted.index(side, &vars[s], &contract), None)?;
-                self.sink(SinkKind::Row { dot: wanted.node }, value, scope);
-                plans.push(OperandPlan { value, scope, free: vars[s].clone(), contract });
+                let extent = |v: &VarId| self.plan.vars[v.0 as usize].extent;
+                let across = reach == Reach::Across;
+                let along: Vec<u64> = if across { vars[s].iter().map(extent).collect() } else { counts.clone() };
+                let scope = self.scope(base, along);
+                let along = if scope == base { Vec::new() } else { self.plan.scopes[scope].vars.to_vec() };
+                let rows = || self.plan.scopes[base].vars.last().copied().into_iter().collect();
+                let (free, contract) = if across { (along, rows()) } else { (vars[s].clone(), along) };
+                let value = self.want(operand, wanted.index(side, &free, &contract), None)?;
+                // Several contractions may read the same rows.
+                if !self.plan.sinks.iter().any(|s| s.kind == SinkKind::Row && s.value == value) {
+                    self.sink(SinkKind::Row, value, scope);
+                }
+                plans.push(OperandPlan { value, scope, free, contract });
                 continue;
             }
             let own = vars[s].iter().map(|v| self.plan.vars[v.0 as usize].extent);
@@ -194,9 +257,9 @@ impl Planner<'_, '_> {
         let Ok(operands) = <[OperandPlan; 2]>::try_from(plans.into_vec()) else {
             return Err(Error::internal("a contraction has two operands"));
         };
-        let swapped = whole.is_some() && sides[0].right;
+        let swapped = matches!(reach, Reach::Rows { .. }) && sides[0].right;
         let (node, result, sides, contract) = (wanted.node, wanted.vars.clone(), vars, counts);
-        self.plan.dots.push(DotPlan { node, result, whole, swapped, computed, sides, operands, contract });
+        self.plan.dots.push(DotPlan { node, result, reach, swapped, computed, sides, operands, contract });
         Ok(())
     }
 

@@ -132,8 +132,15 @@ impl<'a, 'g> Planner<'a, 'g> {
             if !axes.iter().zip(shape.extents()).all(whole) {
                 return Err(Error::internal("the loops of the tile do not cover an output"));
             }
-            let in_tile = axes.iter().any(|a| a.is_some());
-            let parent = if in_tile { self.plan.tile.last().copied().unwrap_or(0) } else { 0 };
+            // Those of all tile dims, of those around the last one, or of none.
+            let parent = match axes.iter().flatten().max() {
+                Some(last) if self.group.frame.joined => self.plan.tile.last().filter(|_| tile_vars.len() == last + 1),
+                Some(last) => self.plan.tile.get(*last),
+                None => Some(&0),
+            };
+            let Some(&parent) = parent else {
+                return Err(Error::internal("an output has some of the tile dims, which are one loop"));
+            };
             let extents = shape.extents();
             let order = self.group.orders.dims(node, shape.rank());
             let inner: Vec<u64> = order.iter().filter(|d| axes[**d].is_none()).map(|d| extents[*d] as u64).collect();
@@ -168,7 +175,7 @@ impl<'a, 'g> Planner<'a, 'g> {
     pub(super) fn sink(&mut self, kind: SinkKind, value: InstanceId, scope: ScopeId) {
         let indexed_by = match &kind {
             SinkKind::Store { index, .. } | SinkKind::Update { index, .. } => self.indexed_by(index.iter()),
-            SinkKind::Step { .. } | SinkKind::Row { .. } => SmallVec::new(),
+            SinkKind::Step { .. } | SinkKind::Row => SmallVec::new(),
         };
         self.plan.sinks.push(Sink {
             kind,

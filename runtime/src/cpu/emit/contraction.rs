@@ -138,6 +138,11 @@ impl Emitter<'_> {
                     let extent = self.int_value(extent);
                     k = self.ins().imul(k, extent);
                 }
+                if let Some(limit) = &d.limit {
+                    let limit = Int::Value(self.index_at(limit, 0)?);
+                    let least = self.int_min(Int::Value(k), limit);
+                    k = self.int_value(least);
+                }
                 self.call_dot(d, (k, rows), callee, acc, columns)
             }
         }

@@ -84,8 +84,8 @@ impl Printer<'_> {
             return Err(self.wrong("the result of a contraction is not shared by a block"));
         }
         let (ty, size, shape) = (tile.dtype.into(), tile.dims.clone(), self.shape(d));
-        if d.contract.iter().any(|(_, e)| e.known().is_none()) {
-            return Err(self.wrong("a contraction is as long as a run-time extent says"));
+        if d.limit.is_some() || d.contract.iter().any(|(_, e)| e.known().is_none()) {
+            return Err(self.wrong("a contraction is as long as something at run time says"));
         }
         let depth: u64 = d.contract.iter().filter_map(|(_, e)| e.known()).product();
         if depth == 0 {
