@@ -3,7 +3,7 @@
 
 use lazuli::options::Attention;
 use lazuli::prelude::*;
-use lazuli::{Result, where_};
+use lazuli::{Result, value_and_grad, where_};
 
 /// Batch, heads, queries, keys, features, and features of values.
 type Sizes = [usize; 6];
@@ -180,5 +180,66 @@ fn bits_do_not_depend_on_threads() -> Result<()> {
     let (one, two, three) = (bits(1)?, bits(2)?, bits(3)?);
     lazuli::set_num_threads(before);
     assert!(one == two && one == three);
+    Ok(())
+}
+
+/// The gradients of a loss of each element by itself, which come with the result; or of one that depends on all of the result at once,
+/// so that they come from a kernel of their own.
+fn gradients(kind: Mask, apart: bool, given: [Tensor; 4]) -> Vec<Tensor> {
+    let loss = move |(x, mask): &(Vec<Tensor>, Tensor)| {
+        let y = attention(kind, &x[0], &x[1], &x[2], mask);
+        let weights = (&y * 3.0).sin();
+        let weights = if apart { weights.sum(keep(-2)) * 0.01 } else { weights };
+        (&y * weights).sum(..)
+    };
+    let [q, k, v, m] = given;
+    let m = m.detach();
+    value_and_grad(move |x: &Vec<Tensor>| loss(&(x.clone(), m.clone())))(&vec![q, k, v]).1
+}
+
+#[test]
+fn gradients_are_those_of_f64() -> Result<()> {
+    // Few heads, many; panels that do not divide the queries; scores beyond a core's second cache, which are computed again.
+    let sizes = [[1, 1, 40, 33, 8, 8], [2, 3, 197, 65, 16, 16], [2, 4, 333, 450, 16, 24], [4, 2, 128, 600, 32, 32]];
+    let cases = sizes.iter().flat_map(|s| MASKS[..4].iter().flat_map(move |m| [(*s, *m, false), (*s, *m, true)]));
+    for (sizes, kind, apart) in cases {
+        let (q, k, v) = arguments(sizes);
+        let given = [q, k, v, mask(kind, sizes)];
+        let wide = given.clone().map(|x| x.to(DType::F64));
+        let f = lazuli::compile(move |x: [Tensor; 4]| gradients(kind, apart, x));
+        let found = f.call(given)?;
+        for (i, (a, b)) in found.iter().zip(gradients(kind, apart, wide)).enumerate() {
+            let (a, b) = (a.to_vec::<f32>()?, b.to_vec::<f64>()?);
+            let most = b.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+            let far = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+            // Sums of some hundred terms, each of which was rounded a few times.
+            assert!(far <= 2e-5 * most, "{sizes:?} {kind:?} {apart}: gradient {i} is off by {far} of {most}");
+        }
+    }
+    Ok(())
+}
+
+/// The gradient of a softmax as it is written by hand: its rows are read by a contraction, by the sums along them, and again.
+fn by_hand(q: &Tensor, k: &Tensor, v: &Tensor) -> Vec<Tensor> {
+    let p = q.matmul(k.transpose(-1, -2)).softmax(-1);
+    let y = p.matmul(v);
+    let dp = y.matmul(v.transpose(-1, -2));
+    let ds = (&dp - (&dp * &p).sum(keep(-1))) * &p;
+    vec![ds.matmul(k), ds.transpose(-1, -2).matmul(q), p.transpose(-1, -2).matmul(&y)]
+}
+
+#[test]
+fn rows_are_kept_for_all_that_reads_them() -> Result<()> {
+    for sizes in [[2, 3, 40, 33, 8, 8], [2, 4, 197, 300, 16, 8]] {
+        let (q, k, v) = arguments(sizes);
+        let expected = by_hand(&q.to(DType::F64), &k.to(DType::F64), &v.to(DType::F64));
+        let f = lazuli::compile(|(q, k, v): (Tensor, Tensor, Tensor)| by_hand(&q, &k, &v));
+        for (i, (a, b)) in f.call((q, k, v))?.into_iter().zip(expected).enumerate() {
+            let (a, b) = (a.to_vec::<f32>()?, b.to_vec::<f64>()?);
+            let most = b.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+            let far = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+            assert!(far <= 2e-5 * most, "{sizes:?}: result {i} is off by {far} of {most}");
+        }
+    }
     Ok(())
 }

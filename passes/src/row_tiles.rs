@@ -40,7 +40,7 @@ impl Lowering<'_> {
             let mut seen = FxHashSet::default();
             let mut stack: Vec<InstanceId> = group.iter().flat_map(|&s| self.plan.sinks[s].roots()).collect();
             while let Some(i) = stack.pop() {
-                if self.values[i].is_some() || kept.contains(&i) || !seen.insert(i) {
+                if self.values[i].is_some() || self.tiles_hold(i) || kept.contains(&i) || !seen.insert(i) {
                     continue;
                 }
                 let instance = &self.plan.instances[i];
