@@ -243,3 +243,61 @@ fn rows_are_kept_for_all_that_reads_them() -> Result<()> {
     }
     Ok(())
 }
+
+/// A small generator of numbers.
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
+/// A program of contractions between queries, keys and scores, of functions of scores and sums along their rows, by a seed. All values
+/// stay near 1.
+fn program(seed: u64, q: &Tensor, k: &Tensor, v: &Tensor) -> Vec<Tensor> {
+    let mut draws = Draws(seed);
+    let (queries, keys) = (q.size(-2) as f64, k.size(-2) as f64);
+    let (mut by_query, mut by_key) = (vec![q.clone()], vec![k.clone(), v.clone()]);
+    let mut scores = vec![q.matmul(k.transpose(-1, -2)) * 0.3];
+    let pick = |draws: &mut Draws, of: &[Tensor]| of[draws.below(of.len())].clone();
+    for _ in 0..4 + draws.below(6) {
+        let s = pick(&mut draws, &scores);
+        match draws.below(8) {
+            0 => scores.push((pick(&mut draws, &by_query)).matmul(pick(&mut draws, &by_key).transpose(-1, -2)) * 0.3),
+            1 => scores.push(s.softmax(-1) * keys),
+            2 => scores.push((&s * pick(&mut draws, &scores)).tanh()),
+            3 => scores.push(&s - (&s * pick(&mut draws, &scores)).mean(keep(-1)).tanh()),
+            4 | 5 => by_query.push((s.matmul(pick(&mut draws, &by_key)) * (1.0 / keys)).tanh()),
+            _ => {
+                let rows = pick(&mut draws, &by_query);
+                by_key.push((s.transpose(-1, -2).matmul(rows) * (1.0 / queries)).tanh());
+            }
+        }
+    }
+    let mut results: Vec<Tensor> = [&by_query, &by_key].iter().filter_map(|of| of.last().cloned()).collect();
+    if draws.below(3) == 0 {
+        results.push(pick(&mut draws, &scores));
+    }
+    results
+}
+
+#[test]
+fn random_programs_of_attention_agree_with_f64() -> Result<()> {
+    let count = std::env::var("LAZULI_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    for seed in 0..count {
+        let [queries, keys] = [[40, 33], [197, 70], [64, 64], [130, 300]][seed as usize % 4];
+        let (q, k, v) = arguments([2, 3, queries, keys, 8, 8]);
+        let expected = program(seed, &q.to(DType::F64), &k.to(DType::F64), &v.to(DType::F64));
+        let f = lazuli::compile(move |(q, k, v): (Tensor, Tensor, Tensor)| program(seed, &q, &k, &v));
+        for (i, (a, b)) in f.call((q, k, v))?.into_iter().zip(expected).enumerate() {
+            let (a, b) = (a.to_vec::<f32>()?, b.to_vec::<f64>()?);
+            let most = b.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
+            let far = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+            // A softmax times the number of keys carries errors on.
+            assert!(far <= 1e-3 * most, "seed {seed}: result {i} is off by {far} of {most}");
+        }
+    }
+    Ok(())
+}
