@@ -104,7 +104,20 @@ impl Index {
         for (atom, c) in &other.terms {
             out.add_term(atom.clone(), c.wrapping_mul(factor));
         }
-        out
+        if out.terms.iter().any(|(a, _)| matches!(a, Atom::Mod(..))) { out.joined() } else { out }
+    }
+
+    /// `x / d * d + x mod d` is `x`: both digits of a position, along dims that continue each other.
+    fn joined(self) -> Index {
+        let digits = self.terms.iter().find_map(|(atom, c)| {
+            let Atom::Mod(x, d) = atom else { return None };
+            let high = (Atom::Div(x.clone(), *d), c.wrapping_mul(*d));
+            self.terms.contains(&high).then(|| (high.0, atom.clone(), x.clone(), *c))
+        });
+        let Some((high, low, x, c)) = digits else { return self };
+        let mut out = self;
+        out.terms.retain(|(a, _)| *a != high && *a != low);
+        out.add_scaled(&x, c)
     }
 
     fn add_term(&mut self, atom: Atom, c: i64) {

@@ -85,6 +85,7 @@ pub fn lower(
         }
     }
     l.declare_params(outputs, stored)?;
+    plan.dots.iter().for_each(|dot| l.merge_digits(dot));
     if let Some(dot) = plan.panel_dot() {
         l.merge_lines(dot);
     }

@@ -261,12 +261,30 @@ impl Lowering<'_> {
         let dims = own.flat_map(|v| (0..index.len()).filter(|d| index[*d].coefficient(*v) != Some(0)));
         let (first, end) = dims.fold((index.len(), 0), |(first, end), d| (first.min(d), end.max(d + 1)));
         let Param { dims, strides, .. } = &self.kernel.params[param.index()];
-        let continues = |d: usize| match (strides[d], dims[d + 1], strides[d + 1]) {
-            (Stride::Const(far), Extent::Const(n), Stride::Const(near)) => far == near.wrapping_mul(n as i64),
-            _ => false,
-        };
-        let merges = end == first + 1 || !self.merged.contains_key(&param) && (first..end.max(1) - 1).all(continues);
+        let one = || (first..end.max(1) - 1).all(|d| continues(dims, strides, d));
+        let merges = end == first + 1 || !self.merged.contains_key(&param) && one();
         (first < end && merges).then_some((param, first..end))
+    }
+
+    /// Makes one dim of those of a parameter that a variable of the contraction counts by digits: rows that were reshaped.
+    pub(crate) fn merge_digits(&mut self, dot: &DotPlan) {
+        for o in &dot.operands {
+            let instance = &self.plan.instances[o.value];
+            let Source::Load(n) = instance.source else { continue };
+            let Some(param) = self.params.get(&n).copied().filter(|p| !self.merged.contains_key(p)) else { continue };
+            let index = self.element(param, instance.index.clone());
+            let affine = |x: &Index| o.free.iter().chain(&o.contract).all(|v| x.coefficient(*v).is_some());
+            let Param { dims, strides, .. } = &self.kernel.params[param.index()];
+            let Some(first) = index.iter().position(|x| !affine(x)) else { continue };
+            let one = |end: usize| {
+                let extents = dims[first..end].iter().zip(&index[first..end]);
+                extents.fold(Index::default(), |x, (n, at)| x.times(n.known().unwrap_or(0) as i64).add(at))
+            };
+            let run = (first + 1..dims.len()).take_while(|d| continues(dims, strides, d - 1)).map(|d| d + 1);
+            if let Some(end) = run.into_iter().find(|end| affine(&one(*end))) {
+                self.merge(param, first..end);
+            }
+        }
     }
 
     /// Makes one dim of those of a parameter that a panel of the contraction runs along.
@@ -398,6 +416,14 @@ impl Lowering<'_> {
         self.current.append(&mut body);
         self.forget(&before);
         Ok(Packed { tile, along, whole: false })
+    }
+}
+
+/// Whether a dim of a parameter and the next one lie as one.
+fn continues(dims: &[Extent], strides: &[Stride], d: usize) -> bool {
+    match (strides[d], dims[d + 1], strides[d + 1]) {
+        (Stride::Const(far), Extent::Const(n), Stride::Const(near)) => far == near.wrapping_mul(n as i64),
+        _ => false,
     }
 }
 
