@@ -5,8 +5,7 @@
 //!   convolution), and memory is all it takes. It becomes products and their sum, which run as any reduction does, with
 //!   whatever fuses to it.
 //! - A contraction of few results over many elements is cut into pieces that threads share, and their results are added.
-//! - A contraction with a softmax contracts its exponentials, and what it gives is divided by the sums, or the other operand is: either
-//!   has fewer elements.
+//! - Divisions of a softmax move to where they are least work ([`softmax`](crate::softmax)).
 //! - A reshape that makes one dim of several, to contract over it, is taken apart where these do not lie as one.
 //! - A contraction whose operands were widened from `bf16` for it is one of `bf16`, where the target multiplies that: products are
 //!   exact in `f32` either way, and what is read, packed or stored before it has half of the bytes.
@@ -21,12 +20,13 @@ use crate::index_map::{operand_index, reshape_runs};
 use crate::layout::{Orders, contraction_order};
 use crate::operand::{LONG, is_matrix};
 use crate::plan::is_movement;
+use crate::softmax::Divisions;
 use crate::split::{Cut, row_parts};
 use crate::windows::rebuilt;
 use lazuli_ir::graph::Node;
 use lazuli_ir::{
     BinaryOp, DType, DimVec, DotDims, Graph, Index, Layout, NodeId, Op, ReduceOp, Result, Shape, Sources, Target,
-    TargetKind, UnaryOp, Value, VarId,
+    TargetKind, Value, VarId,
 };
 use smallvec::SmallVec;
 
@@ -58,26 +58,16 @@ pub(crate) fn prepare(
     let mut reads = vec![0u32; graph.len()];
     let operands = graph.nodes().flat_map(|n| graph.operands(n).to_vec());
     operands.chain(graph.outputs().iter().copied()).for_each(|v| reads[v.node.index()] += 1);
-    // A softmax that contractions alone read need not be divided.
-    let mut undivided_reads = vec![0u32; graph.len()];
-    let dots =
-        graph.nodes().filter_map(|n| if let Op::Dot { dims, .. } = graph.op(n) { Some((n, dims)) } else { None });
-    for (n, dims) in dots {
-        let operands = graph.operands(n);
-        for side in (0..2).filter(|s| Softmax::read(graph, dims, &operands, *s).is_some()) {
-            undivided_reads[operands[side].node.index()] += 1;
-        }
-    }
-    let undivided = |n: NodeId| {
-        let operands = graph.operands(n);
-        let whole = |s: &usize| {
-            let x = operands[*s].node.index();
-            undivided_reads[x] > 0 && undivided_reads[x] == reads[x]
-        };
-        (0..2).find(whole)
-    };
+    let mut divisions = Divisions::find(graph);
     let (new, back) = rebuilt(graph, |new, n, node, operands| {
-        Ok(match &node.op {
+        let (operands, moved) = divisions.operands(graph, new, n, operands)?;
+        let operands = operands.as_slice();
+        changes += usize::from(moved);
+        if let Some(made) = divisions.apply(graph, new, n, operands)? {
+            changes += 1;
+            return Ok(made);
+        }
+        let made = match &node.op {
             Op::Reduce { op, dims, acc }
                 if gpu && let Some(cut) = row_parts(&new.ty(operands[0]).shape, *op, dims, target) =>
             {
@@ -91,12 +81,6 @@ pub(crate) fn prepare(
             Op::Dot { dims, acc } if is_with_vector(dims, operands, new) => {
                 changes += 1;
                 summed(new, node, dims, *acc, operands)?
-            }
-            Op::Dot { dims, acc }
-                if let Some(softmax) = undivided(n).and_then(|side| Softmax::read(new, dims, operands, side)) =>
-            {
-                changes += 1;
-                softmax.contract(new, (dims, *acc), operands, &node.sources)?
             }
             Op::Dot { dims, acc } if !gpu && let Some(pieces) = Pieces::of(graph, orders, n, dims) => {
                 changes += 1;
@@ -120,7 +104,9 @@ pub(crate) fn prepare(
                 new.add(Op::Dot { dims, acc: *acc }, &operands, node.sources.clone())?
             }
             op => new.add(op.clone(), operands, node.sources.clone())?,
-        })
+        };
+        divisions.keep(n, made);
+        Ok(made)
     })?;
     Ok((changes > 0).then_some((new, back)))
 }
@@ -175,104 +161,11 @@ impl Pieces {
 }
 
 /// Whether one side has a single row (or column).
-fn is_with_vector(dims: &DotDims, operands: &[Value], graph: &Graph) -> bool {
+pub(crate) fn is_with_vector(dims: &DotDims, operands: &[Value], graph: &Graph) -> bool {
     [false, true].into_iter().zip(operands).any(|(right, v)| {
         let extents = graph.ty(*v).shape.extents();
         dims.free(right, extents.len()).iter().all(|&d| extents[d] == 1)
     })
-}
-
-/// A softmax that a contraction reads, undivided.
-struct Softmax {
-    /// Which operand it is.
-    side: usize,
-    exponentials: Value,
-    sums: Value,
-    /// Whether the contraction runs over the dims that were summed, so that what it gives is divided; else these dims are kept, and the
-    /// other operand is divided.
-    after: bool,
-}
-
-impl Softmax {
-    /// The softmax that an operand of a contraction is, where dividing elsewhere is less work. Exponentials of differences to the largest
-    /// element are at most 1, and their sums at least 1, so neither order overflows where the other does not.
-    fn read(graph: &Graph, dims: &DotDims, operands: &[Value], side: usize) -> Option<Softmax> {
-        let x = operands[side];
-        let parts = |v: Value| (graph.op(v.node), graph.operands(v.node));
-        let shape = &graph.ty(x).shape;
-        let (Op::Binary(BinaryOp::Div), ratio) = parts(x) else { return None };
-        // A number a row, which is what a reduction gives, and what it reduces.
-        let row = |v: Value, wanted: ReduceOp| {
-            let (Op::Broadcast { dims: kept, .. }, below) = parts(v) else { return None };
-            let (Op::Reduce { op, dims: reduced, .. }, from) = parts(below[0]) else { return None };
-            let rest = (0..shape.rank()).filter(|d| !reduced.contains(d));
-            (*op == wanted && rest.eq(kept.iter().copied())).then(|| (below[0], from[0], reduced.clone()))
-        };
-        let (sums, summed, over) = row(ratio[1], ReduceOp::Sum)?;
-        let (Op::Unary(UnaryOp::Exp), below) = parts(ratio[0]) else { return None };
-        let (Op::Binary(BinaryOp::Sub), difference) = parts(below[0]) else { return None };
-        let (_, largest, compared) = row(difference[1], ReduceOp::Max)?;
-        let float = matches!(graph.ty(x).dtype, DType::F32 | DType::F64);
-        if summed != ratio[0] || largest != difference[0] || over != compared || !float {
-            return None;
-        }
-        let is_over = |of: &[usize]| of.len() == over.len() && of.iter().all(|d| over.contains(d));
-        let own = |pair: &(usize, usize)| if side == 0 { pair.0 } else { pair.1 };
-        let contract: DimVec<usize> = dims.contract.iter().map(own).collect();
-        let free = dims.free(side == 1, shape.rank());
-        let extents = graph.ty(operands[1 - side]).shape.extents();
-        let others: usize = dims.free(side == 0, extents.len()).iter().map(|&d| extents[d]).product();
-        let summands: usize = over.iter().map(|&d| shape.extents()[d]).product();
-        let after = is_over(&contract);
-        let placed = if after {
-            side == 0 && dims.batch.iter().map(own).chain(free).is_sorted()
-        } else {
-            is_over(&free) && dims_of_other(dims, &over, shape.rank(), side).is_some()
-        };
-        (placed && others <= summands).then_some(Softmax { side, exponentials: ratio[0], sums, after })
-    }
-
-    /// The contraction of the exponentials, divided.
-    fn contract(
-        &self,
-        graph: &mut Graph,
-        (dims, acc): (&DotDims, DType),
-        operands: &[Value],
-        sources: &Sources,
-    ) -> Result<Value> {
-        let mut operands: DimVec<Value> = operands.iter().copied().collect();
-        let rank = graph.ty(operands[self.side]).shape.rank();
-        operands[self.side] = self.exponentials;
-        let divide = |graph: &mut Graph, x: Value, kept: DimVec<usize>| {
-            let shape = graph.ty(x).shape.clone();
-            let sums = graph.add(Op::Broadcast { shape, dims: kept }, &[self.sums], sources.clone())?;
-            graph.add(Op::Binary(BinaryOp::Div), &[x, sums], sources.clone())
-        };
-        let other = 1 - self.side;
-        if !self.after
-            && let free = dims.free(self.side == 1, rank)
-            && let Some(kept) = dims_of_other(dims, &free, rank, self.side)
-        {
-            operands[other] = divide(graph, operands[other], kept)?;
-        }
-        let dot = graph.add(Op::Dot { dims: dims.clone(), acc }, &operands, sources.clone())?;
-        if !self.after {
-            return Ok(dot);
-        }
-        let kept = (0..dims.batch.len() + dims.free(false, rank).len()).collect();
-        divide(graph, dot, kept)
-    }
-}
-
-/// The dims of a contraction's other operand that stand for the dims of one (of that rank) but these, in order; `None` where they lie in
-/// another order there.
-fn dims_of_other(dims: &DotDims, but: &[usize], rank: usize, side: usize) -> Option<DimVec<usize>> {
-    let other = |d: usize| {
-        let pairs = dims.batch.iter().chain(&dims.contract);
-        pairs.map(|&(l, r)| if side == 0 { (l, r) } else { (r, l) }).find(|p| p.0 == d).map(|p| p.1)
-    };
-    let kept: Option<DimVec<usize>> = (0..rank).filter(|d| !but.contains(d)).map(other).collect();
-    kept.filter(|k| k.is_sorted())
 }
 
 /// A contraction with a vector, as a sum of products.

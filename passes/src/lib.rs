@@ -41,6 +41,7 @@ mod simplify;
 mod simplify_algebra;
 mod simplify_dot;
 mod simplify_movement;
+mod softmax;
 mod split;
 #[cfg(test)]
 mod tests;
