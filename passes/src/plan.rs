@@ -16,6 +16,9 @@
 //! One scope may run several times in sequence: a softmax reads its row to find the maximum, again to sum, again to write.
 //! Each [`Sink`] (a store, or the step of a reduction) has a *level* in every scope on its path: one more than those of the
 //! reductions it depends on there. Sinks of one level share one loop.
+//!
+//! A contraction is wanted at tile dims, and its [`Reach`] says at which: at all of them, at all but the one of its columns, or at all but
+//! the last one, over which it runs.
 
 mod dots;
 mod planner;

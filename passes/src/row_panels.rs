@@ -4,6 +4,10 @@
 //! which everything else runs that has what it needs, reductions along the rows included. What a later contraction reads of
 //! the rows is written to a tile, in place of an earlier result that nothing else reads. So `softmax(q k') v` is two phases:
 //! scores, their softmax in place; then the product, and the store. What is wide never lies in memory as a whole.
+//!
+//! A contraction over the rows themselves (the gradient of keys) has its result in a tile around the panels. Each panel adds what its rows
+//! contribute, as soon as they are written, and what reads the result runs after the last panel; so panels that belong
+//! together run one after the other, and threads share what is outside of them.
 
 use crate::lower::Lowering;
 use crate::operand::{Chunk, Packed, read_dtype};

@@ -122,6 +122,10 @@ fn layers() -> Vec<(&'static str, Vec<Tensor>, Function)> {
         ("softmax of columns", matrix(300, 20), |x| vec![x[0].softmax(0)]),
         ("softmax of halves", matrix(6, 128), |x| vec![x[0].to(DType::F16).softmax(-1).to(DType::F32)]),
         ("cross_entropy", vec![normal(1, &[24, 300]), indices(2, &[24], 300)], |x| vec![x[0].cross_entropy(&x[1])]),
+        ("normalised columns", matrix(365, 4), |x| {
+            let centred = &x[0] - x[0].mean(keep(0));
+            vec![&centred / (centred.square().mean(keep(0)) + 1e-6).sqrt()]
+        }),
         ("gelu", matrix(13, 77), |x| vec![x[0].gelu()]),
         ("silu and softplus", matrix(13, 77), |x| vec![x[0].silu() + x[0].softplus()]),
         ("mean of all", matrix(210, 200), |x| vec![x[0].mean(..)]),
