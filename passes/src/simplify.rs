@@ -14,7 +14,7 @@
 use crate::driver::Rewritten;
 use crate::{fold, simplify_algebra, simplify_dot, simplify_movement};
 use lazuli_ir::graph::{Node, Operands};
-use lazuli_ir::{Error, Graph, Literal, Op, Result, Shape, Sources, TensorType, Value, infer};
+use lazuli_ir::{Error, Graph, Literal, NodeId, Op, Result, Shape, Sources, TensorType, Value, infer};
 use smallvec::SmallVec;
 
 /// What a rule makes of a node.
@@ -98,11 +98,35 @@ pub(crate) fn simplify(graph: &Graph) -> Result<Rewritten> {
     let mut rewrites = 0;
     let uses = uses(graph);
     let new = graph.rebuild(|new, n, node, operands| {
-        let sole_use = graph.operands(n).first().is_some_and(|x| uses[x.node.index()] == 1);
-        build(new, node, operands, sole_use, &mut rewrites)
+        let sole = sole_readers(graph, &uses, n, new, operands);
+        build(new, node, operands, &sole, &mut rewrites)
     })?;
     Ok(Some((new, rewrites)))
 }
+
+/// The first operand of a node, the first one of that, and so on, in the graph that is made, as long as nothing else reads them.
+fn sole_readers(graph: &Graph, uses: &[u32], n: NodeId, new: &Graph, operands: &[Value]) -> SmallVec<[Value; 4]> {
+    let mut sole: SmallVec<[Value; 4]> = SmallVec::new();
+    let (mut old, mut made) = (n, operands.first().copied());
+    while let (Some(x), Some(v)) = (graph.operands(old).first().map(|x| x.node), made) {
+        if uses[x.index()] != 1 || sole.len() == MOST_READERS {
+            break;
+        }
+        old = x;
+        // A reshape to the same shape is gone.
+        let same = |y: &Value| matches!(graph.op(x), Op::Reshape(_)) && graph.ty(*y) == graph.ty(x.into());
+        if graph.operands(x).first().is_some_and(same) {
+            continue;
+        }
+        sole.push(v);
+        // What rules made something else of has other operands.
+        made = if new.op(v.node) == graph.op(x) { new.operands(v.node).first().copied() } else { None };
+    }
+    sole
+}
+
+/// How far a rule may pass on what it wants: through the permute, the contraction, the windows and the padding of a convolution.
+const MOST_READERS: usize = 4;
 
 /// How often each node is read, by live nodes and as an output.
 fn uses(graph: &Graph) -> Vec<u32> {
@@ -127,14 +151,14 @@ fn ty(graph: &Graph, op: &Op, operands: &[Value]) -> Result<TensorType> {
     infer(op, &types)
 }
 
-fn build(graph: &mut Graph, node: &Node, operands: &[Value], sole_use: bool, rewrites: &mut usize) -> Result<Value> {
+fn build(graph: &mut Graph, node: &Node, operands: &[Value], sole: &[Value], rewrites: &mut usize) -> Result<Value> {
     let mut op = node.op.clone();
     let mut operands: Operands = operands.into();
     let mut sources = node.sources.clone();
     let mut outer: SmallVec<[Outer; 1]> = SmallVec::new();
-    for step_number in 0..STEP_LIMIT {
+    for _ in 0..STEP_LIMIT {
         let ty = ty(graph, &op, &operands)?;
-        let sole_use = sole_use && step_number == 0;
+        let sole_use = operands.first().is_some_and(|v| sole.contains(v));
         let step = first_rule(&Candidate { graph, op: &op, operands: &operands, ty: &ty, sole_use });
         *rewrites += usize::from(step.is_some());
         let made = match step {

@@ -1,13 +1,14 @@
 //! Contractions take transposed operands as they are: a `permute` of an operand becomes another order of dims.
 
-use crate::simplify::{Candidate, Step};
-use lazuli_ir::{DimVec, DotDims, Op};
+use crate::simplify::{Candidate, Outer, Step};
+use lazuli_ir::{DimVec, DotDims, Op, SliceDim};
 
 /// A rule of this file that fits.
 pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
     match c.op {
         Op::Dot { .. } => absorb(c, false).or_else(|| absorb(c, true)),
         Op::Permute(perm) => swap(c, perm),
+        Op::Slice(kept) => part(c, kept).or_else(|| part_behind_permute(c, kept)),
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Random { .. } => None,
         Op::Alias
         | Op::Detach
@@ -20,7 +21,7 @@ pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
         Op::Flip(_) | Op::Concat { .. } | Op::Window(_) | Op::WindowSum { .. } => None,
         Op::DynamicSlice(_) | Op::DynamicUpdateSlice { .. } | Op::CheckIndex { .. } => None,
         Op::Gather { .. } | Op::Scatter { .. } | Op::Cumulative { .. } | Op::Sort { .. } => None,
-        Op::Reshape(_) | Op::Broadcast { .. } | Op::Slice(_) | Op::Pad(_) | Op::Reduce { .. } => None,
+        Op::Reshape(_) | Op::Broadcast { .. } | Op::Pad(_) | Op::Reduce { .. } => None,
     }
 }
 
@@ -51,6 +52,44 @@ fn absorb(c: &Candidate<'_>, right: bool) -> Option<Step> {
     let moved = before..before + order.len();
     let restore = (0..c.ty.shape.rank()).map(|d| if moved.contains(&d) { before + order[d - before] } else { d });
     Step::chain(dot, operands, Op::Permute(restore.collect()))
+}
+
+/// Some rows (or columns) of a product are the product of some rows. Only where nothing else reads it.
+fn part(c: &Candidate<'_>, kept: &[SliceDim]) -> Option<Step> {
+    let Op::Dot { dims, acc } = c.operand_op(0) else { return None };
+    let operands = c.inner(0);
+    let extents = c.operand_ty(0).shape.extents();
+    let is_cut = |d: &usize| kept[*d].start != 0 || kept[*d].extent() != extents[*d];
+    let shapes = [0, 1].map(|s: usize| c.graph.ty(operands[s]).shape.extents());
+    let (batch, left) = (dims.batch.len(), dims.free(false, shapes[0].len()));
+    let cut: DimVec<usize> = (0..kept.len()).filter(is_cut).collect();
+    let side = usize::from(*cut.first()? >= batch + left.len());
+    let first = if side == 0 { batch } else { batch + left.len() };
+    let free = dims.free(side == 1, shapes[side].len());
+    if !c.sole_use || !cut.iter().all(|d| (first..first + free.len()).contains(d)) {
+        return None;
+    }
+    let mut ranges: DimVec<SliceDim> = shapes[side].iter().map(|&n| SliceDim { start: 0, stop: n, step: 1 }).collect();
+    for (place, &d) in free.iter().enumerate() {
+        ranges[d] = kept[first + place];
+    }
+    let others = [operands[1 - side]].into_iter().collect();
+    let dot = Outer { op: Op::Dot { dims: dims.clone(), acc: *acc }, others, at: side };
+    Some(Step::Chain((Op::Slice(ranges), [operands[side]].into_iter().collect()), Box::new(dot)))
+}
+
+/// The same of a product that was permuted.
+fn part_behind_permute(c: &Candidate<'_>, kept: &[SliceDim]) -> Option<Step> {
+    let Op::Permute(perm) = c.operand_op(0) else { return None };
+    let x = c.inner(0)[0];
+    if !c.sole_use || !matches!(c.graph.op(x.node), Op::Dot { .. }) {
+        return None;
+    }
+    let mut ranges: DimVec<SliceDim> = kept.into();
+    for (&from, s) in perm.iter().zip(kept) {
+        ranges[from] = *s;
+    }
+    Step::chain(Op::Slice(ranges), [x], Op::Permute(perm.clone()))
 }
 
 /// The transpose of a product is the product of the operands in the other order: products of elements commute, and are summed

@@ -6,7 +6,7 @@
 
 use crate::simplify::{Candidate, Outer, Step};
 use lazuli_ir::graph::Operands;
-use lazuli_ir::{BinaryOp, DimVec, Literal, Op, PadDim, ReduceOp, Shape, SliceDim};
+use lazuli_ir::{BinaryOp, DimVec, Literal, Op, PadDim, ReduceOp, Shape, SliceDim, WindowDim};
 
 /// A rule of this file that fits.
 pub(crate) fn rule(c: &Candidate<'_>) -> Option<Step> {
@@ -190,9 +190,50 @@ fn slice(c: &Candidate<'_>, dims: &[SliceDim]) -> Option<Step> {
         Op::Iota { dim, .. } if whole((&dims[*dim], &from[*dim])) => {
             Step::node(Op::Iota { dim: *dim, shape: c.ty.shape.clone() }, [])
         }
-        Op::Pad(padding) => slice_of_pad(c, dims, padding),
+        Op::Pad(padding) => slice_of_pad(c, dims, padding).or_else(|| slice_below_pad(c, dims, padding)),
+        Op::Window(windows) => slice_of_window(c, dims, windows),
         _ => None,
     }
+}
+
+/// What is cut off padding need not be padded. Only where nothing else reads the padded value.
+fn slice_below_pad(c: &Candidate<'_>, dims: &[SliceDim], padding: &[PadDim]) -> Option<Step> {
+    let operands = c.inner(0);
+    let extents = c.graph.ty(operands[0]).shape.extents();
+    let (mut kept, mut sides) = (DimVec::new(), DimVec::new());
+    for ((s, p), n) in dims.iter().zip(padding).zip(extents) {
+        if s.start == 0 && p.extent(n) == Some(s.extent()) {
+            kept.push(tight(0, n, 1));
+            sides.push(*p);
+            continue;
+        }
+        let (start, stop) = (s.start.saturating_sub(p.low), s.stop.saturating_sub(p.low).min(n));
+        if s.step != 1 || p.interior != 0 || start >= stop {
+            return None;
+        }
+        kept.push(tight(start, stop - start, 1));
+        let (low, high) = (p.low.saturating_sub(s.start), s.stop.saturating_sub(p.low + n));
+        sides.push(PadDim { low, high, interior: 0 });
+    }
+    let pad = Outer { op: Op::Pad(sides), others: [operands[1]].into_iter().collect(), at: 0 };
+    c.sole_use.then(|| Step::Chain((Op::Slice(kept), [operands[0]].into_iter().collect()), Box::new(pad)))
+}
+
+/// Some of the places of windows are windows over what they see.
+fn slice_of_window(c: &Candidate<'_>, dims: &[SliceDim], windows: &[WindowDim]) -> Option<Step> {
+    let x = c.inner(0)[0];
+    let extents = c.graph.ty(x).shape.extents();
+    let (places, elements) = dims.split_at_checked(extents.len())?;
+    let uncut = |(s, w): (&SliceDim, &WindowDim)| s.start == 0 && s.step == 1 && s.stop == w.size;
+    let seen = |(d, s): (usize, &SliceDim)| match windows.iter().find(|w| w.dim == d) {
+        Some(w) if s.step == 1 => Some(tight(s.start * w.stride, (s.extent() - 1) * w.stride + w.span(), 1)),
+        Some(_) => None,
+        None => Some(*s),
+    };
+    let seen: DimVec<SliceDim> = places.iter().enumerate().map(seen).collect::<Option<_>>()?;
+    let whole = seen.iter().zip(&extents).all(|(s, n)| s.start == 0 && s.extent() == *n);
+    let fits = elements.iter().zip(windows).all(uncut) && !whole;
+    fits.then(|| Step::chain(Op::Slice(seen), [x], Op::Window(windows.iter().copied().collect())))?
 }
 
 /// The range of `extent` elements whose end is the last one taken.
