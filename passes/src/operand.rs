@@ -358,13 +358,17 @@ impl Lowering<'_> {
         let outer = o.free.len() - side.inside.len().min(o.free.len());
         let own = self.plan.cone(&[o.value], &|i| self.values[i].is_some());
         let vars = || o.free.iter().chain(&o.contract).copied();
-        let lie = own.iter().filter_map(|&i| self.strides(i, vars())).min_by_key(|s| {
-            let inner = s.iter().skip(outer).filter(|s| **s != 0).map(|s| s.unsigned_abs()).min();
-            inner.unwrap_or(u64::MAX)
+        // Elements between neighbours; none along what an index divides.
+        let lies = own.iter().map(|&i| -> Vec<Option<i64>> {
+            vars().map(|v| self.strides(i, std::iter::once(v)).map(|s| s[0])).collect()
         });
-        let lie = lie.unwrap_or_else(|| vec![0; o.free.len() + o.contract.len()]);
+        let lie = lies.filter(|lie| lie.iter().any(Option::is_some)).min_by_key(|lie| {
+            let inner = lie.iter().skip(outer).flatten().filter(|s| **s != 0).map(|s| s.unsigned_abs()).min();
+            (lie.iter().any(Option::is_none), inner.unwrap_or(u64::MAX))
+        });
+        let lie = lie.unwrap_or_else(|| vec![Some(0); o.free.len() + o.contract.len()]);
         // Each variable that counts: its loop's, extent, limit, and the distance in memory.
-        let mut loops: Vec<(VarId, u64, Option<Index>, i64, bool)> = Vec::new();
+        let mut loops: Vec<(VarId, u64, Option<Index>, Option<i64>, bool)> = Vec::new();
         let mut rows: Vec<VarId> = Vec::new();
         for (at, i) in side.inside.iter().enumerate() {
             let v = self.kernel.new_var(self.kernel.vars[i.var.0 as usize].clone());
@@ -381,9 +385,9 @@ impl Lowering<'_> {
         }
         // What is the same for all neighbours, and what is far apart, is outside; of two that lie alike, the shorter one. A short loop
         // is as good as one over as many elements that are farther apart.
-        let apart = |(_, n, _, stride, _): &(VarId, u64, Option<Index>, i64, bool)| match stride.unsigned_abs() {
-            0 => u64::MAX,
-            stride => stride.saturating_mul(LANES) / (*n).clamp(1, LANES),
+        let apart = |(_, n, _, stride, _): &(VarId, u64, Option<Index>, Option<i64>, bool)| match stride {
+            None | Some(0) => u64::MAX,
+            Some(stride) => stride.unsigned_abs().saturating_mul(LANES) / (*n).clamp(1, LANES),
         };
         loops.sort_by_key(|l| (std::cmp::Reverse(apart(l)), l.1));
         let along = loops.iter().rfind(|l| l.1 > 1).is_none_or(|l| l.4);
