@@ -42,6 +42,17 @@ pub(crate) fn read_dtype(graph: &Graph, dot: &DotPlan) -> DType {
     graph.operands(dot.node).first().map_or(DType::F32, |v| graph.ty(*v).dtype)
 }
 
+/// A loop that packs an operand.
+struct PackLoop {
+    var: VarId,
+    extent: u64,
+    limit: Option<Index>,
+    /// Elements of memory between neighbours; none where an index divides the variable.
+    stride: Option<i64>,
+    /// Whether it counts the contraction.
+    contracts: bool,
+}
+
 /// A part of the contraction's dims: where each begins, and how long it is.
 #[derive(Clone)]
 pub(crate) struct Chunk {
@@ -367,30 +378,31 @@ impl Lowering<'_> {
             (lie.iter().any(Option::is_none), inner.unwrap_or(u64::MAX))
         });
         let lie = lie.unwrap_or_else(|| vec![Some(0); o.free.len() + o.contract.len()]);
-        // Each variable that counts: its loop's, extent, limit, and the distance in memory.
-        let mut loops: Vec<(VarId, u64, Option<Index>, Option<i64>, bool)> = Vec::new();
+        let mut loops: Vec<PackLoop> = Vec::new();
         let mut rows: Vec<VarId> = Vec::new();
         for (at, i) in side.inside.iter().enumerate() {
             let v = self.kernel.new_var(self.kernel.vars[i.var.0 as usize].clone());
             self.new_extents.insert(v, i.extent as i64);
             rows.push(v);
-            loops.push((v, i.extent, i.limit.clone(), lie[outer + at], false));
+            let (limit, stride) = (i.limit.clone(), lie[outer + at]);
+            loops.push(PackLoop { var: v, extent: i.extent, limit, stride, contracts: false });
         }
         let mut inner: Vec<VarId> = Vec::new();
         for (at, (_, n)) in chunk.dims.iter().enumerate() {
             let v = self.kernel.new_var("k");
             self.new_extents.insert(v, *n as i64);
             inner.push(v);
-            loops.push((v, *n, chunk.limit.clone(), lie[o.free.len() + at], true));
+            let (limit, stride) = (chunk.limit.clone(), lie[o.free.len() + at]);
+            loops.push(PackLoop { var: v, extent: *n, limit, stride, contracts: true });
         }
         // What is the same for all neighbours, and what is far apart, is outside; of two that lie alike, the shorter one. A short loop
         // is as good as one over as many elements that are farther apart.
-        let apart = |(_, n, _, stride, _): &(VarId, u64, Option<Index>, Option<i64>, bool)| match stride {
+        let apart = |l: &PackLoop| match l.stride {
             None | Some(0) => u64::MAX,
-            Some(stride) => stride.unsigned_abs().saturating_mul(LANES) / (*n).clamp(1, LANES),
+            Some(stride) => stride.unsigned_abs().saturating_mul(LANES) / l.extent.clamp(1, LANES),
         };
-        loops.sort_by_key(|l| (std::cmp::Reverse(apart(l)), l.1));
-        let along = loops.iter().rfind(|l| l.1 > 1).is_none_or(|l| l.4);
+        loops.sort_by_key(|l| (std::cmp::Reverse(apart(l)), l.extent));
+        let along = loops.iter().rfind(|l| l.extent > 1).is_none_or(|l| l.contracts);
         let (m, k) = (side.size(), chunk.dims.iter().map(|c| c.1).product());
         let dims = if along { [m, k] } else { [k, m] };
         let tile = self.declare_tile(Tile {
@@ -413,8 +425,8 @@ impl Lowering<'_> {
         let index = if along { vec![row, k] } else { vec![k, row] };
         self.push(StmtKind::Store { to: Memory::Tile(tile), index, value, mask: None });
         let mut body = std::mem::replace(&mut self.current, outside);
-        for (var, n, limit, ..) in loops.into_iter().rev() {
-            let extent = Extent::Const(n);
+        for PackLoop { var, extent, limit, .. } in loops.into_iter().rev() {
+            let extent = Extent::Const(extent);
             body = vec![StmtKind::Loop(Loop { var, extent, step: 1, limit, axis: Axis::default(), body }).into()];
         }
         self.current.append(&mut body);

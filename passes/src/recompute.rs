@@ -15,8 +15,6 @@ use rustc_hash::{FxHashMap, FxHashSet};
 /// Multiply-adds for an element up to which it is computed again. Writing and reading 4 bytes moves 12, at about 10 GB/s a core; in that time
 /// a core does 170.
 const MOST_TERMS: usize = 192;
-/// How many times larger a value is than what is read to make it, at least.
-const WIDER: usize = 1;
 
 /// A graph with copies.
 pub(crate) struct Copied {
@@ -153,8 +151,7 @@ impl Again<'_> {
         };
         let terms: Vec<usize> = parts.iter().filter_map(terms).collect();
         let few = !terms.is_empty() && terms.iter().sum::<usize>() <= MOST_TERMS;
-        few && read.iter().all(lies)
-            && read.iter().map(elements).fold(0, usize::saturating_add).saturating_mul(WIDER) <= elements(&n)
+        few && read.iter().all(lies) && read.iter().map(elements).fold(0, usize::saturating_add) <= elements(&n)
     }
 
     /// A copy of a value, or of a view of it.

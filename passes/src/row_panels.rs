@@ -74,8 +74,9 @@ impl RowPanels {
             columns = columns.saturating_add(if read > target.l2_bytes / 4 { read } else { 0 });
         }
         let taken = takeovers(graph, plan);
-        for (_, sink) in plan.sinks.iter().enumerate().filter(|(s, _)| !taken.iter().any(|t| t.0 == *s)) {
-            let Some(reader) = plan.row_dots(sink).next() else { continue };
+        for (s, sink) in plan.sinks.iter().enumerate() {
+            let own = !taken.iter().any(|t| t.0 == s);
+            let Some(reader) = plan.row_dots(sink).next().filter(|_| own) else { continue };
             let inner = if Some(sink.scope) == plan.row_scope() {
                 1
             } else {
