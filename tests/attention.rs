@@ -183,6 +183,18 @@ fn bits_do_not_depend_on_threads() -> Result<()> {
     Ok(())
 }
 
+/// Whether tensors of `f32` are those of `f64`, up to a share of the largest element.
+fn assert_near(found: &[Tensor], expected: &[Tensor], share: f64, what: &str) -> Result<()> {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        let (a, b) = (a.to_vec::<f32>()?, b.to_vec::<f64>()?);
+        let most = b.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        let far = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+        assert!(far <= share * most.max(1e-3), "{what}: result {i} is off by {far} of {most}");
+    }
+    Ok(())
+}
+
 /// The gradients of a loss of each element by itself, which come with the result; or of one that depends on all of the result at once,
 /// so that they come from a kernel of their own.
 fn gradients(kind: Mask, apart: bool, given: [Tensor; 4]) -> Vec<Tensor> {
@@ -208,13 +220,8 @@ fn gradients_are_those_of_f64() -> Result<()> {
         let wide = given.clone().map(|x| x.to(DType::F64));
         let f = lazuli::compile(move |x: [Tensor; 4]| gradients(kind, apart, x));
         let found = f.call(given)?;
-        for (i, (a, b)) in found.iter().zip(gradients(kind, apart, wide)).enumerate() {
-            let (a, b) = (a.to_vec::<f32>()?, b.to_vec::<f64>()?);
-            let most = b.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-            let far = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
-            // Sums of some hundred terms, each of which was rounded a few times.
-            assert!(far <= 2e-5 * most, "{sizes:?} {kind:?} {apart}: gradient {i} is off by {far} of {most}");
-        }
+        // Sums of some hundred terms, each of which was rounded a few times.
+        assert_near(&found, &gradients(kind, apart, wide), 2e-5, &format!("{sizes:?} {kind:?} {apart}"))?;
     }
     Ok(())
 }
@@ -234,12 +241,7 @@ fn rows_are_kept_for_all_that_reads_them() -> Result<()> {
         let (q, k, v) = arguments(sizes);
         let expected = by_hand(&q.to(DType::F64), &k.to(DType::F64), &v.to(DType::F64));
         let f = lazuli::compile(|(q, k, v): (Tensor, Tensor, Tensor)| by_hand(&q, &k, &v));
-        for (i, (a, b)) in f.call((q, k, v))?.into_iter().zip(expected).enumerate() {
-            let (a, b) = (a.to_vec::<f32>()?, b.to_vec::<f64>()?);
-            let most = b.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-            let far = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
-            assert!(far <= 2e-5 * most, "{sizes:?}: result {i} is off by {far} of {most}");
-        }
+        assert_near(&f.call((q, k, v))?, &expected, 2e-5, &format!("{sizes:?}"))?;
     }
     Ok(())
 }
@@ -291,13 +293,8 @@ fn random_programs_of_attention_agree_with_f64() -> Result<()> {
         let (q, k, v) = arguments([2, 3, queries, keys, 8, 8]);
         let expected = program(seed, &q.to(DType::F64), &k.to(DType::F64), &v.to(DType::F64));
         let f = lazuli::compile(move |(q, k, v): (Tensor, Tensor, Tensor)| program(seed, &q, &k, &v));
-        for (i, (a, b)) in f.call((q, k, v))?.into_iter().zip(expected).enumerate() {
-            let (a, b) = (a.to_vec::<f32>()?, b.to_vec::<f64>()?);
-            let most = b.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
-            let far = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
-            // A softmax times the number of keys carries errors on.
-            assert!(far <= 1e-3 * most, "seed {seed}: result {i} is off by {far} of {most}");
-        }
+        // A softmax times the number of keys carries errors on.
+        assert_near(&f.call((q, k, v))?, &expected, 1e-3, &format!("seed {seed}"))?;
     }
     Ok(())
 }
