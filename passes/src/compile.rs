@@ -8,7 +8,7 @@ use crate::legality::work;
 use crate::lower::{Lowered, Stored, lower};
 use crate::memory::{self, Held, Lifetime, StepUse};
 use crate::products::{Product, Stored as StoredMatrix};
-use crate::recompute::{self, stored_bytes};
+use crate::recompute;
 use crate::schedule::schedule_cpu;
 use crate::schedule_gpu::{place_gpu, schedule_gpu};
 use crate::windows;
@@ -85,22 +85,21 @@ pub fn compile(graph: &Graph, layouts: &[Layout], target: &Target, options: &Opt
     }
     let graph = rewritten.last().map_or(given, |r| &r.0);
     let (grouping, again) = report.record(Pass::Fusion, graph.len(), || {
-        let mut grouping = fusion::group(graph, layouts, &orders, target, options, &Twins::default())?;
-        let mut again = None;
-        if options.runs(Pass::Fusion)
-            && let Some(made) = recompute::rewrite(graph, &grouping, target)?
-        {
-            let new_orders = ordered(&made.graph);
-            let new = fusion::group(&made.graph, layouts, &new_orders, target, options, &made.twins)?;
-            if stored_bytes(&made.graph, &new) < stored_bytes(graph, &grouping) {
-                (grouping, again) = (new, Some(((made.graph, made.back), new_orders)));
+        let group = |graph: &Graph, orders: &Orders, twins: &Twins| {
+            fusion::group(graph, layouts, orders, target, options, twins)
+        };
+        let mut grouping = group(graph, &orders, &Twins::default())?;
+        let again = match options.runs(Pass::Fusion) {
+            true => {
+                recompute::regroup(graph, &mut grouping, target, &|graph, twins| group(graph, &ordered(graph), twins))?
             }
-        }
+            false => None,
+        };
         let (fused, groups) = (grouping.ledger.rows.iter().filter(|r| r.fused).count(), grouping.groups.len());
         Ok(((grouping, again), fused, groups))
     })?;
-    if let Some((made, new_orders)) = again {
-        orders = new_orders;
+    if let Some(made) = again {
+        orders = ordered(&made.0);
         rewritten.push(made);
     }
     let graph = rewritten.last().map_or(given, |r| &r.0);

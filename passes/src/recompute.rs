@@ -17,15 +17,32 @@ use rustc_hash::{FxHashMap, FxHashSet};
 const MOST_TERMS: usize = 192;
 
 /// A graph with copies.
-pub(crate) struct Copied {
-    pub(crate) graph: Graph,
+struct Copied {
+    graph: Graph,
     /// For each of its nodes the node that it was made for.
-    pub(crate) back: Vec<NodeId>,
-    pub(crate) twins: Twins,
+    back: Vec<NodeId>,
+    twins: Twins,
+}
+
+/// The graph with copies, and for each of its nodes the node that it was made for, where its grouping stores less than the one that is
+/// given, and takes its place.
+pub(crate) fn regroup(
+    graph: &Graph,
+    grouping: &mut Grouping,
+    target: &Target,
+    group: &dyn Fn(&Graph, &Twins) -> Result<Grouping>,
+) -> Result<Option<(Graph, Vec<NodeId>)>> {
+    let Some(Copied { graph: copied, back, twins }) = rewrite(graph, grouping, target)? else { return Ok(None) };
+    let new = group(&copied, &twins)?;
+    if stored_bytes(&copied, &new) >= stored_bytes(graph, grouping) {
+        return Ok(None);
+    }
+    *grouping = new;
+    Ok(Some((copied, back)))
 }
 
 /// The graph with copies of what is worth computing again; `None` where there is no such value.
-pub(crate) fn rewrite(graph: &Graph, grouping: &Grouping, target: &Target) -> Result<Option<Copied>> {
+fn rewrite(graph: &Graph, grouping: &Grouping, target: &Target) -> Result<Option<Copied>> {
     if target.kind != TargetKind::Cpu {
         return Ok(None);
     }
@@ -81,8 +98,8 @@ pub(crate) fn rewrite(graph: &Graph, grouping: &Grouping, target: &Target) -> Re
     Ok(Some(Copied { graph: made, back, twins }))
 }
 
-/// What groupings store in all.
-pub(crate) fn stored_bytes(graph: &Graph, grouping: &Grouping) -> u64 {
+/// What a grouping stores in all.
+fn stored_bytes(graph: &Graph, grouping: &Grouping) -> u64 {
     let outputs = grouping.groups.iter().flat_map(|g| &g.outputs);
     outputs.map(|n| graph.node(*n).types[0].bytes() as u64).sum()
 }
