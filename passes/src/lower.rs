@@ -247,9 +247,6 @@ impl Lowering<'_> {
                 if last == Some(pass) {
                     let all = phases.concat();
                     self.write_values(&all, scope)?;
-                    let across = self.plan.dots.iter().filter(|d| d.is_across()).flat_map(|d| d.packed());
-                    let packed: Vec<InstanceId> = across.map(|o| o.value).collect();
-                    self.write_roots(&packed, scope)?;
                     self.row_panels(child, &phases)?;
                 }
                 continue;

@@ -207,6 +207,10 @@ impl Lowering<'_> {
         let Some(&row) = self.plan.scopes[scope].vars.first() else {
             return Err(Error::internal("rows without a loop"));
         };
+        // What contractions over all rows pack is made from values that stand before the panels, too.
+        let packed = self.plan.dots.iter().filter(|d| d.is_across()).flat_map(DotPlan::packed);
+        let packed: Vec<InstanceId> = packed.map(|o| o.value).collect();
+        self.write_roots(&packed, self.plan.scopes[scope].parent.unwrap_or(0))?;
         let before: Vec<bool> = self.values.iter().map(Option::is_some).collect();
         let across = self.declare_across();
         let outer = std::mem::take(&mut self.current);
